@@ -1,0 +1,127 @@
+"""The nouns of rayseg: plain records of arrays, checked when they are made.
+
+Legend of shape letters, used in every signature of the project:
+    n  images (a batch)           k  classes present in one image
+    c  all classes                d  feature channels
+    h, w  pixels of an image or cells of a map (height, width)
+    o  objects (instances)
+
+Class numbers: a *class index* counts the dataset's foreground classes from 0. A *label* in a mask
+is 0 for background, class index + 1 for foreground, and 255 for pixels to ignore.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+
+BACKGROUND = 0
+IGNORE = 255
+MAX_CLASSES = 254  # labels 1..254 in an 8-bit mask; 0 and 255 are taken
+
+
+def _check(name: str, array: ndarray, dtype: type, shape: tuple[int | None, ...], why: str) -> None:
+    expected = "(" + ", ".join("?" if side is None else str(side) for side in shape) + ")"
+    fits = array.ndim == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype != dtype:
+        raise ValueError(
+            f"{name} must be {np.dtype(dtype).name} {expected} ({why}), "
+            f"got {array.dtype.name} {array.shape}"
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset and the cheap labels that came with it; a row of the manifest.
+
+    Attributes:
+        id: unique within its manifest.
+        path: where the image lies: a local path or a URI.
+        height: stored pixel rows; EXIF rotation is not applied, as in VOC's and COCO's annotations.
+        width: stored pixel columns.
+        tags: class indices present in the image, ascending, without repeats.
+        boxes_xyxy: float32 (o, 4) object boxes in pixels, x and y of the upper left corner, then
+            of the lower right, exclusive.
+        box_classes: int64 (o,) class index of each box.
+        split: the list that the image belongs to, such as ``train``.
+        mask_path: true semantic mask (indexed PNG), empty where there is none; read by scores only.
+    """
+
+    id: str
+    path: str
+    height: int
+    width: int
+    tags: tuple[int, ...]
+    boxes_xyxy: Float[ndarray, "o 4"]
+    box_classes: Int[ndarray, " o"]
+    split: str = "train"
+    mask_path: str = ""
+
+    def __post_init__(self) -> None:
+        _check("boxes_xyxy", self.boxes_xyxy, np.float32, (None, 4), "one row a box")
+        _check("box_classes", self.box_classes, np.int64, (len(self.boxes_xyxy),), "one a box")
+        if tuple(sorted(set(self.tags))) != self.tags:
+            raise ValueError(f"tags must ascend without repeats, got {self.tags} for {self.id!r}")
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Localization maps of the classes that are present in one image.
+
+    Attributes:
+        id: the image's id.
+        classes: class index of each map, ascending.
+        maps: float32 (k, h, w) in [0, 1]; h and w may be smaller than the image.
+        size_hw: height and width of the image that the maps belong to.
+    """
+
+    id: str
+    classes: tuple[int, ...]
+    maps: Float[ndarray, "k h w"]
+    size_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        _check("maps", self.maps, np.float32, (len(self.classes), None, None), "one a class")
+        low, high = (self.maps.min(), self.maps.max()) if self.maps.size else (0.0, 0.0)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"maps must lie in [0, 1], got {low} to {high} for {self.id!r}")
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A semantic mask: one label a pixel.
+
+    Attributes:
+        id: the image's id.
+        labels: uint8 (h, w): 0 background, class index + 1, or 255 to ignore.
+    """
+
+    id: str
+    labels: UInt8[ndarray, "h w"]
+
+    def __post_init__(self) -> None:
+        _check("labels", self.labels, np.uint8, (None, None), "one label a pixel")
+
+
+@dataclass(frozen=True)
+class InstanceMasks:
+    """One binary mask for each object of an image.
+
+    Attributes:
+        id: the image's id.
+        masks: bool (o, h, w).
+        classes: int64 (o,) class index of each object.
+    """
+
+    id: str
+    masks: ndarray
+    classes: Int[ndarray, " o"]
+
+    def __post_init__(self) -> None:
+        _check("masks", self.masks, np.bool_, (None, None, None), "one an object")
+        _check("classes", self.classes, np.int64, (len(self.masks),), "one a mask")

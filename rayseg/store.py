@@ -1,0 +1,436 @@
+"""The one place for files: folders of Parquet shards, maps and labels as PNG bytes, run.json.
+
+Everything here is plain Arrow types, so that pyarrow, pandas or DuckDB read it without rayseg. A
+folder is a local path or a URI that pyarrow knows (``s3://bucket/run``); a file appears whole or not
+at all. A shard is named after the ids in it: writing the same rows twice leaves one file, so a task
+that is retried repeats nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from numpy import ndarray
+from PIL import Image
+from pyarrow import fs
+
+from rayseg.records import Sample, Seeds
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("tags", pa.list_(pa.int32())),
+        ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
+        ("box_classes", pa.list_(pa.int32())),
+        ("split", pa.string()),
+        ("mask_path", pa.string()),
+    ]
+)
+"""One image of a dataset a row; the class names stand in the file's metadata as JSON."""
+
+_OUTCOME = [
+    ("id", pa.string()),
+    ("status", pa.string()),  # ok, empty, error or poison
+    ("error", pa.string()),  # why there is no result
+    ("note", pa.string()),  # what was done to the image, such as "grey converted to RGB"
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("seconds", pa.float32()),
+]
+SEEDS_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        ("classes", pa.list_(pa.int32())),
+        ("maps", pa.list_(pa.binary())),  # one grey PNG a class, at a quarter of the image
+        ("scores", pa.list_(pa.float32())),  # logit of each class on the image itself
+        ("gains", pa.list_(pa.float32())),  # logit gained by the method
+        ("steps", pa.int32()),
+    ]
+)
+MASKS_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        ("labels", pa.binary()),  # indexed PNG: 0, class index + 1, 255
+        ("ignored", pa.float32()),  # share of pixels that are 255
+    ]
+)
+MAP_STRIDE = 4
+"""Stored maps have ceil(h / 4) x ceil(w / 4) cells; cell i covers pixels 4i to 4i + 3."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the run, local or remote.
+
+    Attributes:
+        location: a local path or a URI.
+    """
+
+    location: str
+
+    @cached_property
+    def _where(self) -> tuple[fs.FileSystem, str]:
+        if "://" in self.location:
+            return fs.FileSystem.from_uri(self.location)
+        return fs.LocalFileSystem(), str(Path(self.location).absolute())
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.location.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.location
+
+    def exists(self, name: str = "") -> bool:
+        """Whether the folder, or the file of that name in it, is there."""
+        return self._info(name).type != fs.FileType.NotFound
+
+    def names(self, suffix: str = "") -> list[str]:
+        """Names of the files directly in the folder that end so, sorted; none if it is missing."""
+        filesystem, path = self._where
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(
+            item.base_name for item in found if item.is_file and item.base_name.endswith(suffix)
+        )
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly in the folder, sorted; none if it is missing."""
+        filesystem, path = self._where
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return sorted(item.base_name for item in found if item.type == fs.FileType.Directory)
+
+    def path(self, name: str) -> str:
+        """The file's address, for whoever opens it without this class."""
+        return f"{self.location.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
+        if not self.exists(name):
+            raise FileNotFoundError(f"{self.path(name)} does not exist")
+        filesystem, path = self._where
+        with filesystem.open_input_file(f"{path}/{name}") as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes the file so that a reader sees all of it or nothing.
+
+        Raises:
+            OSError: the folder cannot be written to.
+        """
+        filesystem, path = self._where
+        try:
+            filesystem.create_dir(path, recursive=True)
+            with filesystem.open_output_stream(f"{path}/.{name}.tmp") as file:
+                file.write(data)
+            filesystem.move(f"{path}/.{name}.tmp", f"{path}/{name}")
+        except OSError as error:
+            raise OSError(f"cannot write {self.path(name)}: {error}") from error
+
+    def delete(self, name: str) -> None:
+        """Deletes the file."""
+        filesystem, path = self._where
+        filesystem.delete_file(f"{path}/{name}")
+
+    def _info(self, name: str) -> fs.FileInfo:
+        filesystem, path = self._where
+        return filesystem.get_file_info(f"{path}/{name}" if name else path)
+
+
+# Tables
+
+
+def rows_to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of that schema; a column that a row lacks gets its type's zero value."""
+    zeros = {field.name: _zero(field.type) for field in schema}
+    return pa.Table.from_pylist([zeros | dict(row) for row in rows], schema=schema)
+
+
+def _zero(kind: pa.DataType) -> object:
+    if pa.types.is_list(kind):
+        return []
+    if pa.types.is_binary(kind):
+        return b""
+    return "" if pa.types.is_string(kind) else 0
+
+
+def write_shard(folder: Folder, table: pa.Table) -> str:
+    """Writes the rows as one shard and returns its name, which follows from the ids alone."""
+    ids = "\n".join(sorted(table.column("id").to_pylist()))
+    name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    folder.write(name, sink.getvalue())
+    return name
+
+
+def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One shard, whole or only some of its columns."""
+    return pq.read_table(io.BytesIO(folder.read(name)), columns=columns)
+
+
+def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All rows of a folder, shard by shard, so that memory does not grow with their number."""
+    for name in folder.names(".parquet"):
+        yield from read_shard(folder, name, columns).to_pylist()
+
+
+def stored_ids(folder: Folder) -> set[str]:
+    """Ids of the images that have a row in the folder."""
+    return {row["id"] for row in read_rows(folder, ["id"])}
+
+
+def pending_shards(source: Folder, stored: set[str]) -> list[str]:
+    """Addresses of the source's shards that hold an id that is not stored yet."""
+    return [
+        source.path(name)
+        for name in source.names(".parquet")
+        if not stored.issuperset(read_shard(source, name, ["id"]).column("id").to_pylist())
+    ]
+
+
+def count_status(folder: Folder) -> dict[str, int]:
+    """Number of rows of each status in a folder of seeds or masks."""
+    counts: dict[str, int] = {}
+    for row in read_rows(folder, ["status"]):
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def forget_failed(folder: Folder) -> int:
+    """Takes rows with status error or poison out, so that they are tried again; how many."""
+    dropped = 0
+    for name in folder.names(".parquet"):
+        table = read_shard(folder, name)
+        keep = [status not in ("error", "poison") for status in table.column("status").to_pylist()]
+        if all(keep):
+            continue
+        dropped += keep.count(False)
+        kept = table.filter(pa.array(keep))
+        if kept.num_rows:
+            write_shard(folder, kept)
+        folder.delete(name)
+    return dropped
+
+
+# The manifest
+
+
+def write_manifest(folder: Folder, samples: Iterable[Sample], classes: Sequence[str]) -> int:
+    """Writes samples as the folder's one manifest and returns their number.
+
+    Raises:
+        ValueError: an id comes twice, or there is no sample at all.
+    """
+    seen: set[str] = set()
+    sink = io.BytesIO()
+    schema = MANIFEST_SCHEMA.with_metadata({"classes": json.dumps(list(classes))})
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for group in _groups(samples, 1000):
+            for sample in group:
+                if sample.id in seen:
+                    raise ValueError(f"ids must be unique, got {sample.id!r} twice: {sample.path}")
+                seen.add(sample.id)
+            writer.write_table(rows_to_table(map(_manifest_row, group), schema))
+    if not seen:
+        raise ValueError("the manifest must have at least one image, got 0 rows")
+    folder.write("manifest.parquet", sink.getvalue())
+    return len(seen)
+
+
+def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    group: list[Sample] = []
+    for sample in samples:
+        group.append(sample)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _manifest_row(sample: Sample) -> dict[str, Any]:
+    return {
+        "id": sample.id,
+        "path": sample.path,
+        "height": sample.height,
+        "width": sample.width,
+        "tags": list(sample.tags),
+        "boxes_xyxy": sample.boxes_xyxy.tolist(),
+        "box_classes": sample.box_classes.tolist(),
+        "split": sample.split,
+        "mask_path": sample.mask_path,
+    }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest.
+
+    Attributes:
+        classes: foreground class names; a tag is an index into them.
+        table: rows of MANIFEST_SCHEMA.
+    """
+
+    classes: tuple[str, ...]
+    table: pa.Table
+
+    def select(self, split: str = "", ids: Iterable[str] | None = None) -> Manifest:
+        """Only the rows of that split, and of those ids; empty and None mean all.
+
+        Raises:
+            ValueError: nothing is left, or an id is not in the manifest.
+        """
+        table = self.table
+        if split:
+            table = table.filter(pa.compute.equal(table.column("split"), split))
+        if ids is not None:
+            wanted = set(ids)
+            missing = wanted.difference(table.column("id").to_pylist())
+            if missing:
+                raise ValueError(
+                    f"{len(missing)} of {len(wanted)} ids are not in the manifest"
+                    f"{f' split {split!r}' if split else ''}, such as {min(missing)!r}"
+                )
+            table = table.filter(pa.compute.is_in(table.column("id"), pa.array(sorted(wanted))))
+        if not table.num_rows:
+            have = sorted(set(self.table.column("split").to_pylist()))
+            raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
+        return Manifest(self.classes, table)
+
+    def samples(self) -> Iterator[Sample]:
+        """The rows as records, one at a time."""
+        for batch in self.table.to_batches(max_chunksize=1000):
+            yield from map(_sample, batch.to_pylist())
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    return Sample(
+        id=row["id"],
+        path=row["path"],
+        height=row["height"],
+        width=row["width"],
+        tags=tuple(row["tags"]),
+        boxes_xyxy=np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4),
+        box_classes=np.array(row["box_classes"], np.int64),
+        split=row["split"],
+        mask_path=row["mask_path"],
+    )
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    """Opens the manifest of a run.
+
+    Raises:
+        FileNotFoundError: ``prepare`` has not made one yet.
+        ValueError: the file is no manifest or has no rows.
+    """
+    if not folder.exists("manifest.parquet"):
+        raise FileNotFoundError(f"{folder} holds no manifest; make one with `rayseg prepare`")
+    try:
+        table = pq.read_table(io.BytesIO(folder.read("manifest.parquet")))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{folder.path('manifest.parquet')} is no Parquet file: {error}") from None
+    lacking = [name for name in MANIFEST_SCHEMA.names if name not in table.column_names]
+    if lacking:
+        raise ValueError(
+            f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
+            f"lacks {lacking}"
+        )
+    if not table.num_rows:
+        raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
+    classes = json.loads((table.schema.metadata or {}).get(b"classes", b"[]"))
+    return Manifest(tuple(classes), table)
+
+
+# Maps as bytes
+
+
+def pack_maps(maps: Float[ndarray, "k h w"]) -> list[bytes]:
+    """Maps in [0, 1] as one grey PNG each, value = round(255 * map)."""
+    packed = []
+    for grey in np.rint(maps * 255).astype(np.uint8):
+        sink = io.BytesIO()
+        Image.fromarray(grey).save(sink, "png", compress_level=9)
+        packed.append(sink.getvalue())
+    return packed
+
+
+def unpack_seeds(row: Mapping[str, Any]) -> Seeds:
+    """A row of SEEDS_SCHEMA as a record; its maps are those of `pack_maps` to within 1/510."""
+    size_hw = (row["height"], row["width"])
+    cells = [-(-side // MAP_STRIDE) for side in size_hw]
+    planes = [np.asarray(Image.open(io.BytesIO(data))) for data in row["maps"]]
+    stacked = np.stack(planes) if planes else np.zeros((0, *cells), np.uint8)
+    return Seeds(row["id"], tuple(row["classes"]), stacked.astype(np.float32) / 255, size_hw)
+
+
+# What made a folder
+
+
+def claim(folder: Folder, config: Mapping[str, Any]) -> None:
+    """Binds a folder to the configuration that fills it, or refuses.
+
+    Raises:
+        ValueError: the folder was filled under another configuration, or not by rayseg.
+    """
+    if not folder.exists("run.json"):
+        if folder.names(".parquet"):
+            raise ValueError(f"{folder} holds shards but no run.json; choose an empty folder")
+        write_run(folder, {"config": config})
+        return
+    differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
+    if differing:
+        raise ValueError(
+            f"{folder} was made under another configuration ({'; '.join(differing)}); "
+            "delete the folder or choose another --run"
+        )
+
+
+def _differences(there: object, here: object, key: str = "") -> list[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        found = []
+        for name in sorted(there.keys() | here.keys()):
+            path = f"{key}.{name}" if key else name
+            found += _differences(there.get(name), here.get(name), path)
+        return found
+    return [] if there == here else [f"{key} is {there} there, {here} here"]
+
+
+def read_run(folder: Folder) -> dict[str, Any]:
+    """The folder's run.json: configuration, versions and figures; empty where there is none."""
+    return json.loads(folder.read("run.json")) if folder.exists("run.json") else {}
+
+
+def write_run(folder: Folder, facts: Mapping[str, Any]) -> None:
+    """Adds facts to the folder's run.json, with the versions of what made it."""
+    merged = read_run(folder) | dict(facts) | {"versions": _versions()}
+    folder.write("run.json", json.dumps(merged, indent=2).encode())
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("rayseg", "torch", "torchvision", "ray", "pyarrow", "numpy", "pydensecrf2"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
