@@ -1,9 +1,9 @@
 """The one place for files: folders of Parquet shards, maps and labels as PNG bytes, run.json.
 
 Everything here is plain Arrow types, so that pyarrow, pandas or DuckDB read it without rayseg. A
-folder is a local path or a URI that pyarrow knows (``s3://bucket/run``); a file appears whole or not
-at all. A shard is named after the ids in it: writing the same rows twice leaves one file, so a task
-that is retried repeats nothing.
+folder is a local path or a URI that pyarrow knows (``s3://bucket/run``); a file appears whole or
+not at all. A shard is named after the ids in it: writing the same rows twice leaves one file, so a
+task that is retried repeats nothing.
 """
 
 from __future__ import annotations
@@ -155,6 +155,15 @@ class Folder:
         return filesystem.get_file_info(f"{path}/{name}" if name else path)
 
 
+def read_file(address: str) -> bytes | None:
+    """The bytes of one file, a local path or a URI; None where it cannot be read."""
+    parent, _, name = address.rpartition("/")
+    try:
+        return Folder(parent or ("/" if address.startswith("/") else ".")).read(name)
+    except (OSError, pa.ArrowException):
+        return None
+
+
 # Tables
 
 
@@ -224,10 +233,9 @@ def forget_failed(folder: Folder) -> int:
         if all(keep):
             continue
         dropped += keep.count(False)
-        kept = table.filter(pa.array(keep))
-        if kept.num_rows:
-            write_shard(folder, kept)
-        folder.delete(name)
+        folder.delete(name)  # first: rows lost to a kill here are made again, never twice
+        if any(keep):
+            write_shard(folder, table.filter(pa.array(keep)))
     return dropped
 
 

@@ -1,0 +1,246 @@
+"""PASCAL VOC in the layout of VOCdevkit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree import ElementTree
+
+from rayseg.datasets.base import (
+    Dataset,
+    DatasetError,
+    DatasetNotFoundError,
+    box_arrays,
+    nearest,
+    require,
+    size_or_zero,
+)
+from rayseg.records import Sample
+
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+_WAY_OUT = "expected JPEGImages, ImageSets and Annotations as in VOCdevkit/VOC2012"
+
+
+@dataclass(frozen=True)
+class VOC(Dataset):
+    """PASCAL VOC 2012, or data in its layout with its 20 classes.
+
+    Objects marked difficult count: as tags (value 0 of ``ImageSets/Main`` as well as 1) and as
+    boxes. The class labels that IRN and its successors train on are made so, from all objects of
+    the XML. VOC counts pixels from 1 and includes the last, so a box (xmin, ymin, xmax, ymax)
+    becomes (xmin - 1, ymin - 1, xmax, ymax).
+
+    Attributes:
+        root: folder VOC2012, or the VOCdevkit that contains it.
+        splits: names of lists in ImageSets/Segmentation, else in ImageSets/Main.
+        tags_from: image_sets reads ImageSets/Main/CLASS_SPLIT.txt, annotations reads the XML.
+        list_file: ids to read instead of the splits, one a line; each keeps the split that lists
+            it, else gets the first split.
+    """
+
+    root: Path = Path("VOCdevkit/VOC2012")
+    splits: tuple[str, ...] = ("train",)
+    tags_from: Literal["annotations", "image_sets"] = "image_sets"
+    list_file: Path | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The 20 names in alphabetical order."""
+        return CLASSES
+
+    def samples(self, workspace: Path) -> Iterator[Sample]:
+        """Yields the images of the lists, in their order; writes nothing."""
+        folder = self._folder()
+        split_of = self._split_of(folder)
+        tags = self._tags_of_image_sets(folder) if self.tags_from == "image_sets" else None
+        if tags is not None:
+            _check_covered(split_of, tags, folder)
+        for name, split in split_of.items():
+            yield self._sample(folder, name, split, None if tags is None else tags[name])
+
+    def _folder(self) -> Path:
+        for folder in (self.root, self.root / "VOC2012", self.root / "VOCdevkit" / "VOC2012"):
+            if (folder / "JPEGImages").is_dir():
+                return folder.absolute()
+        raise DatasetNotFoundError(f"VOC not found at {self.root.absolute()}: {_WAY_OUT}")
+
+    def _split_of(self, folder: Path) -> dict[str, str]:
+        """Maps each id to its split, in the order of the lists."""
+        if not self.splits:
+            raise DatasetError("splits is empty, expected at least one name such as train")
+        lists = {split: _find_list(folder, split) for split in self.splits}
+        if self.list_file is None:
+            files = [(path, split) for split, path in lists.items() if path]
+            missing = [split for split, path in lists.items() if path is None]
+            if missing:
+                raise DatasetNotFoundError(
+                    f"list {missing[0]}.txt not found in {folder}/ImageSets/Segmentation or Main"
+                    + nearest(missing[0], _split_names(folder))
+                )
+            return _unique_ids(files)
+        path = require(self.list_file, "list_file", "expected a text file with one id a line")
+        wanted = _unique_ids([(path, self.splits[0])])
+        home = {name: split for split, file in lists.items() if file for name in _ids(file)}
+        return {name: home.get(name, split) for name, split in wanted.items()}
+
+    def _tags_of_image_sets(self, folder: Path) -> dict[str, set[int]]:
+        """Maps every id that ImageSets/Main knows to its class indices."""
+        tags: dict[str, set[int]] = {}
+        names = dict.fromkeys((*self.splits, "trainval", "train", "val"))
+        for index, name in enumerate(CLASSES):
+            # The class called train makes train_train.txt; no pattern could tell it from a split.
+            files = [folder / "ImageSets" / "Main" / f"{name}_{split}.txt" for split in names]
+            files = [file for file in files if file.is_file()]
+            if not files:
+                raise DatasetNotFoundError(
+                    f"{name}_{self.splits[0]}.txt not found in {folder}/ImageSets/Main: "
+                    "add it or use --tags-from annotations"
+                )
+            for file in files:
+                for image, present in _presence(file):
+                    tags.setdefault(image, set()).update({index} if present else set())
+        return tags
+
+    def _sample(self, folder: Path, name: str, split: str, tags: set[int] | None) -> Sample:
+        image = folder / "JPEGImages" / f"{name}.jpg"
+        xml = folder / "Annotations" / f"{name}.xml"
+        if tags is None:
+            require(xml, "annotation", "add it or use --tags-from image_sets")
+        size_hw, boxes, box_classes = _read_xml(xml) if xml.is_file() else (None, [], [])
+        if size_hw is None or not image.is_file():
+            size_hw = size_or_zero(image)
+        mask = folder / "SegmentationClass" / f"{name}.png"
+        boxes_xyxy, classes = box_arrays(boxes, box_classes)
+        return Sample(
+            id=name,
+            path=str(image),
+            height=size_hw[0],
+            width=size_hw[1],
+            tags=tuple(sorted(set(box_classes) if tags is None else tags)),
+            boxes_xyxy=boxes_xyxy,
+            box_classes=classes,
+            split=split,
+            mask_path=str(mask) if mask.is_file() else "",
+        )
+
+
+def _find_list(folder: Path, split: str) -> Path | None:
+    for kind in ("Segmentation", "Main"):
+        path = folder / "ImageSets" / kind / f"{split}.txt"
+        if path.is_file():
+            return path
+    return None
+
+
+def _split_names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "ImageSets" / "Segmentation").glob("*.txt"))
+
+
+def _ids(path: Path) -> dict[str, int]:
+    """Maps the first word of each line that is not blank to its line number."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        if name in lines:
+            raise DatasetError(
+                f"duplicate id {name!r} in {path} at lines {lines[name]} and {number}: remove one"
+            )
+        lines[name] = number
+    return lines
+
+
+def _unique_ids(files: list[tuple[Path, str]]) -> dict[str, str]:
+    split_of: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for path, split in files:
+        for name, number in _ids(path).items():
+            here = f"{path}:{number}"
+            if name in first:
+                raise DatasetError(f"duplicate id {name!r} at {first[name]} and {here}: remove one")
+            first[name], split_of[name] = here, split
+    if not split_of:
+        raise DatasetError(f"{files[0][0]} lists no image, expected one id a line")
+    return split_of
+
+
+def _presence(file: Path) -> Iterator[tuple[str, bool]]:
+    """Yields id and presence from lines such as ``2007_000032 -1``: 1, 0 difficult, -1 absent."""
+    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or words[1] not in ("1", "0", "-1"):
+            raise DatasetError(f"{file}:{number}: expected an id and 1, 0 or -1, got {line!r}")
+        yield words[0], words[1] != "-1"
+
+
+def _check_covered(split_of: dict[str, str], tags: dict[str, set[int]], folder: Path) -> None:
+    unknown = [name for name in split_of if name not in tags]
+    if unknown:
+        raise DatasetError(
+            f"{len(unknown)} ids such as {unknown[0]!r} are in no file of {folder}/ImageSets/Main: "
+            "correct the list or use --tags-from annotations"
+        )
+
+
+def _read_xml(
+    path: Path,
+) -> tuple[tuple[int, int] | None, list[tuple[float, float, float, float]], list[int]]:
+    """Reads (height, width) where given, boxes (0-based, end exclusive) and their classes."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise DatasetError(f"{path}:{error.position[0]}: not XML ({error}): replace it") from None
+    height, width = root.findtext("size/height", ""), root.findtext("size/width", "")
+    boxes, classes = [], []
+    # Direct children only: VOC's people hold <part> elements with names and boxes of their own.
+    for item in root.findall("object"):
+        boxes.append(_box(item, path))
+        classes.append(_class_index(item.findtext("name", "").strip(), path))
+    size_hw = (int(height), int(width)) if height.isdigit() and width.isdigit() else None
+    return (size_hw if size_hw and min(size_hw) > 0 else None), boxes, classes
+
+
+def _box(item: ElementTree.Element, path: Path) -> tuple[float, float, float, float]:
+    texts = [item.findtext(f"bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        # A few official files hold fractions such as 45.70000076.
+        xmin, ymin, xmax, ymax = (float(text) for text in texts)
+    except ValueError:
+        raise DatasetError(
+            f"{path}: expected numbers in bndbox xmin, ymin, xmax, ymax, got {texts}"
+        ) from None
+    return xmin - 1, ymin - 1, xmax, ymax
+
+
+def _class_index(name: str, path: Path) -> int:
+    if name in CLASSES:
+        return CLASSES.index(name)
+    lines = path.read_text("utf-8-sig").splitlines()
+    number = next((i for i, line in enumerate(lines, start=1) if f">{name}<" in line), 1)
+    raise DatasetError(f"{path}:{number}: unknown class {name!r}" + nearest(name, CLASSES))

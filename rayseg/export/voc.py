@@ -1,0 +1,160 @@
+"""Masks in PASCAL VOC's layout, readable by CVAT as "Segmentation mask 1.1".
+
+    folder/labelmap.txt                          name:r,g,b:: of each label
+    folder/SegmentationClass/<id>.png            indexed PNG, VOC's palette
+    folder/ImageSets/Segmentation/<split>.txt    one id a line
+
+Nothing that lies in the folder is ever changed: a mask that somebody corrected by hand stays. What
+is there must be an earlier, perhaps interrupted, export of the same masks, or of another split with
+the same classes; anything else is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from rayseg.palette import VOC_PALETTE, decode_labels, encode_labels
+from rayseg.records import IGNORE, MAX_CLASSES
+
+IGNORED = "ignored"  # Datumaro's and hence CVAT's name for label 255
+
+
+def write_voc(
+    masks: Iterable[tuple[str, bytes]],
+    folder: str | Path,
+    classes: Sequence[str],
+    split: str = "train",
+) -> int:
+    """Writes a dataset of semantic masks as VOC does.
+
+    The list of the split is written last, so that a folder with its list is complete. Each file
+    appears whole or not at all. An id with ``/`` makes subfolders.
+
+    Args:
+        masks: id and indexed PNG bytes of each image (see `rayseg.palette.encode_labels`); read
+            once, one at a time.
+        folder: a local folder; made if missing.
+        classes: class names by index, so that label i + 1 is ``classes[i]``.
+        split: name of the list.
+
+    Returns:
+        How many masks the split has.
+
+    Raises:
+        FileExistsError: the folder holds something else, other classes or other masks.
+        ValueError: an id, a class name or the split cannot be written safely, an id comes twice,
+            or a mask is no indexed PNG or holds a label that no class has.
+    """
+    root = Path(folder)
+    _check_id(split)
+    if "/" in split:
+        raise ValueError(f"a split is one name without '/', got {split!r}")
+    _claim(root, _labelmap(classes))
+    ids: dict[str, None] = {}
+    for id_, png in masks:
+        if id_ in ids:
+            raise ValueError(f"id {id_!r} comes twice; a VOC folder has one mask an image")
+        ids[id_] = None
+        _write_mask(root, id_, png, len(classes))
+    _write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", list(ids))
+    return len(ids)
+
+
+def _labelmap(classes: Sequence[str]) -> str:
+    if len(classes) > MAX_CLASSES:
+        raise ValueError(f"an 8-bit mask has room for {MAX_CLASSES} classes, got {len(classes)}")
+    names = ["background", *classes, IGNORED]
+    if len(set(names)) != len(names):
+        raise ValueError(
+            f"class names must differ and not be 'background' or {IGNORED!r}, got {list(classes)}"
+        )
+    lines = ["# label:color_rgb:parts:actions"]
+    for label, name in zip([*range(len(classes) + 1), IGNORE], names, strict=True):
+        if name != name.strip() or name[:1] in {"", "#"} or ":" in name or not name.isprintable():
+            raise ValueError(
+                f"class name {name!r} does not fit in labelmap.txt: it must not be empty, begin "
+                "with '#', hold ':' or control characters, or begin or end with a space"
+            )
+        lines.append(f"{name}:{','.join(map(str, VOC_PALETTE[label].tolist()))}::")
+    return "\n".join(lines) + "\n"
+
+
+def _claim(root: Path, labelmap: str) -> None:
+    """Takes an empty folder, or one that was exported with the same classes."""
+    path = root / "labelmap.txt"
+    root.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        strangers = [p.name for p in root.iterdir() if p.name != _unfinished(path).name]
+        if strangers:
+            raise FileExistsError(
+                f"{root} holds {sorted(strangers)[0]!r} and no labelmap.txt, so it is no earlier "
+                "export; choose an empty folder"
+            )
+        _write(path, labelmap.encode())
+    elif path.read_bytes() != labelmap.encode():
+        raise FileExistsError(f"{path} lists other classes than this export; choose another folder")
+
+
+def _check_id(id_: str) -> None:
+    """Refuses ids that would leave the folder or break the list's lines."""
+    parts = id_.split("/")
+    if (
+        any(part in {"", ".", ".."} or part != part.strip() for part in parts)
+        or "\\" in id_
+        or not id_.isprintable()
+    ):
+        raise ValueError(
+            f"id {id_!r} cannot name a file: it must be relative, without '.', '..', empty parts, "
+            "backslashes, control characters or spaces at an end"
+        )
+
+
+def _write_mask(root: Path, id_: str, png: bytes, num_classes: int) -> None:
+    _check_id(id_)
+    masks = root / "SegmentationClass"
+    path = masks / f"{id_}.png"
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"id {id_!r} leads out of {root} through a link")
+    labels = _decode(id_, png, num_classes)
+    if not path.exists():
+        _write(path, encode_labels(labels))
+    elif not np.array_equal(_decode(id_, path.read_bytes(), num_classes), labels):
+        # pixels and not bytes: another version of zlib may have written the same mask
+        raise FileExistsError(f"{path} holds another mask; choose another folder")
+
+
+def _decode(id_: str, png: bytes, num_classes: int) -> UInt8[ndarray, "h w"]:
+    try:
+        labels = decode_labels(png)
+    except ValueError as error:
+        raise ValueError(f"mask of {id_!r}: {error}") from error
+    wrong = labels[(labels > num_classes) & (labels != IGNORE)]
+    if wrong.size:
+        raise ValueError(
+            f"mask of {id_!r} holds label {wrong[0]}, but there are {num_classes} classes "
+            f"(labels 0 to {num_classes} and {IGNORE})"
+        )
+    return labels
+
+
+def _write_list(path: Path, ids: list[str]) -> None:
+    if not path.exists():
+        _write(path, "".join(f"{id_}\n" for id_ in ids).encode())
+    elif sorted(path.read_text(encoding="utf-8").splitlines()) != sorted(ids):
+        raise FileExistsError(f"{path} lists other images than this export; choose another folder")
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _unfinished(path).write_bytes(content)
+    os.replace(_unfinished(path), path)

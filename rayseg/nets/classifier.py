@@ -1,0 +1,83 @@
+"""The CAM classifier: a trunk, global average pooling and a linear head without bias.
+
+Zhou et al., *Learning Deep Features for Discriminative Localization*, CVPR 2016; built as in Ahn et
+al., *Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations*, CVPR 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
+from rayseg.nets.weights import load_into, read_facts, read_tensors
+
+
+class CamClassifier(nn.Module):
+    """Multi-label classifier whose head also weighs its features into class activation maps.
+
+    Attributes:
+        trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features
+            (n, d, ceil(h / stride), ceil(w / stride)).
+        head: 1x1 convolution (d to c) without bias; its weight is the w_c of Eq. 2.1.
+        stride: image pixels a feature cell.
+        frozen_statistics: batch normalisation keeps its stored statistics also in training.
+    """
+
+    def __init__(
+        self,
+        trunk: str,
+        num_classes: int,
+        stride: int = 16,
+        weights: str = "none",
+        frozen_statistics: bool = True,
+    ):
+        super().__init__()
+        self.trunk = build_trunk(trunk, stride, weights)
+        self.head = nn.Conv2d(feature_channels(self.trunk), num_classes, 1, bias=False)
+        self.stride = stride
+        self.frozen_statistics = frozen_statistics
+
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d h' w'"]:
+        """The features that the head weighs."""
+        return self.trunk(images)
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c"]:
+        """Logits of the classes."""
+        return self.classify(self.features(images))
+
+    def classify(self, features: Float[Tensor, "n d h' w'"]) -> Float[Tensor, "n c"]:
+        """Logits of features: the head on their global average."""
+        return self.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
+
+    def train(self, mode: bool = True) -> CamClassifier:
+        """As every module's, but frozen statistics stay frozen."""
+        super().train(mode)
+        if self.frozen_statistics:
+            freeze_statistics(self)
+        return self
+
+
+def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClassifier:
+    """A classifier from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: names that it must have been trained on, in this order; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a classifier of ours, or of other classes.
+    """
+    facts = read_facts(path)
+    trained: list[str] = list(facts["classes"])  # type: ignore[call-overload]
+    if classes is not None and trained != list(classes):
+        raise ValueError(
+            f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
+            f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...)"
+        )
+    network = CamClassifier(str(facts["trunk"]), len(trained), int(str(facts["stride"])))
+    load_into(network, read_tensors(path), path)
+    return network.eval()

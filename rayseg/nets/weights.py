@@ -1,0 +1,108 @@
+"""Reading and writing weights: tensors only, never code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+
+def read_tensors(path: str) -> dict[str, Tensor]:
+    """Named tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds something else than named tensors, such as code.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    try:
+        if path.endswith(".safetensors"):
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"weights file {path} must hold plain tensors only: {reason}") from None
+    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise ValueError(f"weights file {path} must hold a dictionary of tensors")
+    return found
+
+
+def load_into(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Copies the tensors into the network's parameters and buffers of the same names.
+
+    Args:
+        network: changed in place.
+        tensors: by the network's own key names.
+        source: where they come from, for the error.
+        optional: prefixes of keys that may be missing, of another shape, or left over.
+
+    Raises:
+        ValueError: a key is missing, left over, or of another shape: the file is of another
+            network.
+    """
+    wanted = _required(network.state_dict(), optional)
+    given = _required(tensors, optional)
+    problems = [
+        f"{len(keys)} keys are {what}, such as {min(keys)}"
+        for what, keys in (
+            ("missing", wanted.keys() - given.keys()),
+            ("left over", given.keys() - wanted.keys()),
+        )
+        if keys
+    ] or [
+        f"{key} must be {tuple(wanted[key].shape)}, got {tuple(given[key].shape)}"
+        for key in sorted(wanted)
+        if wanted[key].shape != given[key].shape
+    ][:1]
+    if problems:
+        raise ValueError(f"{source} holds the weights of another network: {'; '.join(problems)}")
+    network.load_state_dict(given, strict=False)
+
+
+def _required(tensors: Mapping[str, Tensor], optional: tuple[str, ...]) -> dict[str, Tensor]:
+    # older files lack this counter, and nothing here uses it
+    skipped = ("num_batches_tracked",)
+    return {
+        key: value
+        for key, value in tensors.items()
+        if not key.startswith(optional or ("\0",)) and not key.endswith(skipped)
+    }
+
+
+def to_safetensors(network: nn.Module, facts: Mapping[str, object]) -> bytes:
+    """The network's tensors with the facts that rebuild it, as the bytes of a safetensors file."""
+    tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    return save(tensors, metadata={"rayseg": json.dumps(facts)})
+
+
+def read_facts(path: str) -> dict[str, object]:
+    """The facts that `to_safetensors` wrote beside the tensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file was not written by rayseg.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"weights file {path} is no safetensors file: {error}") from None
+    if "rayseg" not in metadata:
+        raise ValueError(
+            f"weights file {path} was not written by rayseg: it does not say its trunk"
+        )
+    return json.loads(metadata["rayseg"])

@@ -1,0 +1,372 @@
+"""Masks from maps by a dense conditional random field, and by a plain threshold.
+
+The field: Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
+Potentials", NIPS 2011. With unary energies U and Potts compatibility, mean-field inference repeats
+
+    Q(x = l) ~ exp( -U(l) + w_1 (k_smooth * Q)(l) + w_2 (k_appearance * Q)(l) )
+
+where k_smooth looks at positions, exp(-|p_i - p_j|^2 / 2 sxy^2), and k_appearance at positions and
+colours, exp(-|p_i - p_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2). Filtering with k is done on a
+permutohedral lattice that depends on the image only.
+
+`LabelCRF` is IRN's cam_to_ir_label (Ahn et al., CVPR 2019); `SoftCRF` takes PSA's energies and
+constants (Ahn and Kwak, CVPR 2018); `Threshold` is the seed itself.
+
+The dissertation applies "CRF [75]" to initial seeds and follows "the procedure of Ahn et al. [2]"
+(IRN) for masks. It states no threshold and no constant of the CRF, so the presets `as_written` are
+IRN's (PSA's for `SoftCRF`) for every attribution method; `official` are those of a method's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Integer, UInt8
+from numpy import ndarray
+from pydensecrf.densecrf import DenseCRF2D
+from pydensecrf.utils import unary_from_labels, unary_from_softmax
+
+IGNORE = 255
+MAX_CLASSES = 254
+
+# (fg_threshold, bg_threshold) that each method's public code gives to cam_to_ir_label. Grad-CAM has
+# no code for labels; it is CAM's map for these classifiers, and takes CAM's values.
+OFFICIAL_THRESHOLDS = {
+    "cam": (0.30, 0.05),
+    "gradcam": (0.30, 0.05),
+    "advcam": (0.35, 0.15),
+    "rib": (0.35, 0.17),
+    "wood": (0.30, 0.15),
+}
+
+
+class Lattice:
+    """The two kernels of one image, built once and used for any number of unaries.
+
+    Building takes a third to a half of the time of one CRF, and nothing in it depends on the
+    unaries.
+    """
+
+    def __init__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        num_labels: int,
+        *,
+        gaussian_sxy: float,
+        gaussian_compat: float,
+        bilateral_sxy: float,
+        bilateral_srgb: float,
+        bilateral_compat: float,
+    ) -> None:
+        _check_image(image)
+        self.shape = (num_labels, *image.shape[:2])
+        self._field = DenseCRF2D(image.shape[1], image.shape[0], num_labels)
+        self._field.addPairwiseGaussian(sxy=gaussian_sxy, compat=gaussian_compat)
+        # pydensecrf takes a C-contiguous, *writable* buffer only; arrays from Ray are read-only
+        self._field.addPairwiseBilateral(
+            sxy=bilateral_sxy,
+            srgb=bilateral_srgb,
+            rgbim=np.require(image, requirements=["C", "W"]),
+            compat=bilateral_compat,
+        )
+
+    def infer(self, unary: Float32[ndarray, "l hw"], iterations: int) -> Float32[ndarray, "l h w"]:
+        """Label probabilities after mean-field iterations, summing to 1 at each pixel.
+
+        Args:
+            unary: energies -log p of each of the l labels, pixels row by row.
+            iterations: 0 gives the normalised unaries.
+        """
+        self._field.setUnaryEnergy(np.require(unary, np.float32, ["C", "W"]))
+        return np.array(self._field.inference(iterations), np.float32).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """``argmax([threshold, maps])``: the seed as IRN's eval_cam scores it, without CRF.
+
+    Attributes:
+        threshold: value of the background; a tie goes to background. 0.15 is IRN's single value;
+            the best one differs by method (sweeps: AdvCAM .15-.34, RIB .20-.49, W-OoD .08-.14).
+    """
+
+    threshold: float = 0.15
+
+    @classmethod
+    def official(cls, method: str = "cam") -> Threshold:
+        """IRN's value; the other codes sweep and name no single one."""
+        return cls()
+
+    @classmethod
+    def as_written(cls, method: str = "cam") -> Threshold:
+        """The dissertation reports the best of a sweep and names no value; IRN's."""
+        return cls()
+
+    def __call__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> UInt8[ndarray, "h w"]:
+        """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
+        _check(image, maps, classes)
+        return _label_values(classes)[_winners(maps, self.threshold)]
+
+
+@dataclass(frozen=True)
+class LabelCRF:
+    """Two CRFs of one image, a strict and a lax one; where they disagree the label is "unsure".
+
+    Source: IRN's step/cam_to_ir_label.py and misc/imutils.py, crf_inference_label.
+
+    Attributes:
+        fg_threshold: background value for foreground to be sure; IRN .30.
+        bg_threshold: background value for background to be sure; IRN .05.
+        iterations: mean-field iterations.
+        gt_prob: probability that the unary gives to the thresholded label, the rest in equal parts.
+        gaussian_sxy: deviation of the smoothness kernel, pixels.
+        gaussian_compat: weight of the smoothness kernel.
+        bilateral_sxy: deviation of the appearance kernel in position, pixels.
+        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
+        bilateral_compat: weight of the appearance kernel.
+    """
+
+    fg_threshold: float = 0.30
+    bg_threshold: float = 0.05
+    iterations: int = 10
+    gt_prob: float = 0.7
+    gaussian_sxy: float = 3
+    gaussian_compat: float = 3
+    bilateral_sxy: float = 50
+    bilateral_srgb: float = 5
+    bilateral_compat: float = 10
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gt_prob < 1:
+            raise ValueError(f"gt_prob must lie between 0 and 1, got {self.gt_prob}")
+        if self.bg_threshold > self.fg_threshold:
+            raise ValueError(
+                "bg_threshold must not exceed fg_threshold, "
+                f"got {self.bg_threshold} and {self.fg_threshold}"
+            )
+        _check_kernels(self)
+
+    @classmethod
+    def official(cls, method: str = "cam") -> LabelCRF:
+        """The values of an attribution method's public code; see OFFICIAL_THRESHOLDS.
+
+        Raises:
+            ValueError: there are none (FickleNet labels by DSRG, BBAM by boxes).
+        """
+        if method not in OFFICIAL_THRESHOLDS:
+            raise ValueError(
+                f"no official CRF thresholds for {method!r}; there are some for "
+                f"{', '.join(OFFICIAL_THRESHOLDS)}; otherwise give fg_threshold and bg_threshold"
+            )
+        fg_threshold, bg_threshold = OFFICIAL_THRESHOLDS[method]
+        return cls(fg_threshold=fg_threshold, bg_threshold=bg_threshold)
+
+    @classmethod
+    def as_written(cls, method: str = "cam") -> LabelCRF:
+        """IRN's values whatever the method: the dissertation states no others."""
+        return cls()
+
+    def __call__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> UInt8[ndarray, "h w"]:
+        """Labels of an image, 255 where the two CRFs disagree about background.
+
+        A pixel gets class index + 1 where the strict CRF (fg_threshold) says so, 0 where both say
+        background, else 255.
+
+        Args:
+            image: RGB.
+            maps: localization maps of the present classes at the image's size, in [0, 1].
+            classes: class index of each map. Without any, all is background and no CRF is run.
+
+        Raises:
+            ValueError: shapes, types or classes do not fit.
+        """
+        _check(image, maps, classes)
+        sides = [_winners(maps, threshold) for threshold in (self.fg_threshold, self.bg_threshold)]
+        strict, lax = self.refine_labels(image, sides, len(classes) + 1)
+        labels = _label_values(classes)[strict]
+        labels[(strict == 0) & (lax != 0)] = IGNORE
+        return labels
+
+    def refine_labels(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        labelings: Sequence[Integer[ndarray, "h w"]],
+        num_labels: int,
+    ) -> list[Integer[ndarray, "h w"]]:
+        """The CRF of each labeling of one image, on one lattice.
+
+        Args:
+            image: RGB.
+            labelings: local labels 0 to num_labels - 1, no 255.
+            num_labels: l, background included.
+
+        Returns:
+            For each labeling the local label of greatest probability.
+        """
+        # labelings of one label stay as they are: the kernels' weights are positive, so every
+        # message favours the label that all pixels favour already
+        if all((labels == labels.flat[0]).all() for labels in labelings):
+            return [labels.copy() for labels in labelings]
+        lattice = _lattice(self, image, num_labels)
+        refined = []
+        for labels in labelings:
+            unary = unary_from_labels(labels, num_labels, self.gt_prob, zero_unsure=False)
+            refined.append(lattice.infer(unary, self.iterations).argmax(0))
+        return refined
+
+
+@dataclass(frozen=True)
+class SoftCRF:
+    """One CRF over the probabilities of background and classes; every pixel gets a label, no 255.
+
+    The energies are -log of [background, maps], divided by their sum at each pixel and clipped at
+    1e-5 (pydensecrf's unary_from_softmax). PSA does not divide; a factor common to all labels of a
+    pixel cancels in the CRF, so that only the clip can tell the two apart.
+
+    Source: PSA's tool/imutils.py, crf_inference, and infer_cls.py, _crf_with_alpha.
+
+    Attributes:
+        background: where the background plane comes from: ``power`` is PSA's (1 - max of maps) **
+            alpha, ``constant`` is ``threshold`` everywhere.
+        alpha: exponent of ``power``; PSA computes 4 (low: much background) and 32 (high), and makes
+            its unsure label of the two. 4 is the default: background wins below a map of .28.
+        threshold: value of ``constant``; IRN .15.
+        iterations: mean-field iterations.
+        gaussian_sxy: deviation of the smoothness kernel, pixels.
+        gaussian_compat: weight of the smoothness kernel.
+        bilateral_sxy: deviation of the appearance kernel in position, pixels.
+        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
+        bilateral_compat: weight of the appearance kernel.
+    """
+
+    background: Literal["power", "constant"] = "power"
+    alpha: float = 4.0
+    threshold: float = 0.15
+    iterations: int = 10
+    gaussian_sxy: float = 3
+    gaussian_compat: float = 3
+    bilateral_sxy: float = 80
+    bilateral_srgb: float = 13
+    bilateral_compat: float = 10
+
+    def __post_init__(self) -> None:
+        if self.background not in {"power", "constant"}:
+            raise ValueError(f"background must be 'power' or 'constant', got {self.background!r}")
+        if self.alpha <= 0 or not 0 < self.threshold <= 1:
+            raise ValueError(
+                "alpha must be positive and threshold in (0, 1], "
+                f"got {self.alpha} and {self.threshold}"
+            )
+        _check_kernels(self)
+
+    @classmethod
+    def official(cls, method: str = "cam") -> SoftCRF:
+        """PSA's values; no other method's code has a soft CRF."""
+        return cls()
+
+    @classmethod
+    def as_written(cls, method: str = "cam") -> SoftCRF:
+        """PSA's values: the dissertation states no others."""
+        return cls()
+
+    def __call__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> UInt8[ndarray, "h w"]:
+        """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
+        return _label_values(classes)[self.probabilities(image, maps, classes).argmax(0)]
+
+    def probabilities(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> Float32[ndarray, "k+1 h w"]:
+        """Refined probabilities of background and of each class, summing to 1 at each pixel."""
+        _check(image, maps, classes)
+        planes = np.concatenate([self._background(maps)[None], maps])  # (k+1, h, w)
+        # where alpha > 0 and a map is 1 everything else may be 0, but never all planes are
+        planes /= planes.sum(0)
+        if not len(classes):
+            return planes
+        lattice = _lattice(self, image, len(planes))
+        return lattice.infer(unary_from_softmax(planes), self.iterations)
+
+    def _background(self, maps: Float32[ndarray, "k h w"]) -> Float32[ndarray, "h w"]:
+        if self.background == "constant":
+            return np.full(maps.shape[1:], self.threshold, np.float32)
+        return (1 - maps.max(0, initial=0)) ** np.float32(self.alpha)
+
+
+def _lattice(crf: LabelCRF | SoftCRF, image: ndarray, num_labels: int) -> Lattice:
+    return Lattice(
+        image,
+        num_labels,
+        gaussian_sxy=crf.gaussian_sxy,
+        gaussian_compat=crf.gaussian_compat,
+        bilateral_sxy=crf.bilateral_sxy,
+        bilateral_srgb=crf.bilateral_srgb,
+        bilateral_compat=crf.bilateral_compat,
+    )
+
+
+def _winners(maps: Float32[ndarray, "k h w"], threshold: float) -> Integer[ndarray, "h w"]:
+    """``argmax([threshold, maps])``: 0 or 1 + the map's number."""
+    plane = np.full((1, *maps.shape[1:]), threshold, np.float32)
+    return np.concatenate([plane, maps]).argmax(0)
+
+
+def _label_values(classes: Sequence[int]) -> UInt8[ndarray, " k+1"]:
+    return np.array([0, *(number + 1 for number in classes)], np.uint8)
+
+
+def _check_kernels(crf: LabelCRF | SoftCRF) -> None:
+    widths = (crf.gaussian_sxy, crf.bilateral_sxy, crf.bilateral_srgb)
+    # lattice coordinates are 16-bit inside pydensecrf, and its issue 98 reports a segmentation
+    # fault for tiny widths, which would take a whole worker down
+    if min(widths) < 0.1:
+        raise ValueError(f"kernel deviations must be at least 0.1, got {widths}")
+    if min(crf.gaussian_compat, crf.bilateral_compat) < 0 or crf.iterations < 0:
+        raise ValueError(
+            "compat and iterations must not be negative, got "
+            f"{(crf.gaussian_compat, crf.bilateral_compat, crf.iterations)}"
+        )
+
+
+def _check_image(image: ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(
+            "image must be uint8 (h, w, 3) RGB with at least one pixel, "
+            f"got {image.dtype.name} {image.shape}"
+        )
+
+
+def _check(image: ndarray, maps: ndarray, classes: Sequence[int]) -> None:
+    _check_image(image)
+    expected = (len(classes), *image.shape[:2])
+    if maps.dtype != np.float32 or maps.shape != expected:
+        raise ValueError(
+            f"maps must be float32 {expected} (k = {len(classes)} classes at the image's size), "
+            f"got {maps.dtype.name} {maps.shape}"
+        )
+    if maps.size and not (maps.min() >= 0 and maps.max() <= 1):
+        raise ValueError(f"maps must lie in [0, 1], got {maps.min()} to {maps.max()}")
+    if len(set(classes)) != len(classes) or any(not 0 <= c < MAX_CLASSES for c in classes):
+        raise ValueError(
+            f"classes must be different indices from 0 to {MAX_CLASSES - 1}, got {tuple(classes)}"
+        )

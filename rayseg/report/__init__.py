@@ -1,0 +1,5 @@
+"""The page that a person opens first: what a run found, where it fails and what it cost."""
+
+from rayseg.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,215 @@
+"""What a run folder holds, as the page needs it: scores in order, tallies of rows, chosen rows.
+
+Every part of the folder may be missing. Shards are read one at a time and, but for the few rows
+that are shown, without their maps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rayseg.store import Folder, read_run, read_shard
+
+FAILED = ("error", "poison")
+MAX_FAILURES = 50
+_OUTCOME = ["id", "status", "error", "note", "seconds"]
+
+
+def number(value: object) -> float | None:
+    """The value as a finite number; None for null, NaN and anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One entry of scores.json.
+
+    Attributes:
+        name: the folder that was scored, such as ``masks/advcam+crf``.
+        facts: its figures as stored; any may be null.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """Either ``seeds`` or ``masks``."""
+        return self.name.partition("/")[0]
+
+    @property
+    def method(self) -> str:
+        """The folder's own name, such as ``advcam+crf``."""
+        return self.name.partition("/")[2] or self.name
+
+    def number(self, key: str) -> float | None:
+        """One of its figures."""
+        return number(self.facts.get(key))
+
+    def part(self, key: str) -> dict[str, Any]:
+        """One of its tables, such as ``per_class``; empty where there is none."""
+        return self.facts.get(key) or {}
+
+    def extremes(self, key: str, count: int) -> list[tuple[str, float]]:
+        """Ids and mIoU of the ``best`` images, highest first, or of the ``worst``, lowest first."""
+        listed = [(item["id"], number(item.get("miou"))) for item in self.facts.get(key) or []]
+        known = [(name, miou) for name, miou in listed if miou is not None]
+        return sorted(known, key=lambda item: item[1], reverse=key == "best")[:count]
+
+
+def reading_order(name: str) -> tuple[bool, bool, str]:
+    """Sorts seeds before masks, and CAM first, because the others are measured against it."""
+    kind, _, method = name.partition("/")
+    return kind != "seeds", method.split("+")[0] != "cam", method
+
+
+def read_scores(run: Folder) -> list[Score]:
+    """All entries of scores.json in reading order; none where the file is missing."""
+    if not run.exists("scores.json"):
+        return []
+    entries: dict[str, Any] = json.loads(run.read("scores.json"))
+    return [Score(name, entries[name] or {}) for name in sorted(entries, key=reading_order)]
+
+
+def final_score(scores: Iterable[Score]) -> Score | None:
+    """The masks of the highest mIoU, or the seeds where no masks are scored."""
+    ranked = [score for score in scores if score.number("miou") is not None]
+    masks = [score for score in ranked if score.kind == "masks"]
+    return max(masks or ranked, key=lambda score: score.number("miou") or 0, default=None)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without a result.
+
+    Attributes:
+        id: the image's id.
+        status: error or poison.
+        reason: why.
+        stages: the folders in which it failed so.
+    """
+
+    id: str
+    status: str
+    reason: str
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A folder of seeds or masks, counted.
+
+    Attributes:
+        name: such as ``seeds/cam``.
+        facts: its run.json; empty where there is none.
+        statuses: number of rows of each status.
+        notes: number of rows of each note.
+        failures: the first failed rows.
+        usable: ids of the rows of status ok.
+        busy_seconds: sum of the rows' own seconds.
+        stored_bytes: size of its shards.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    statuses: Counter[str]
+    notes: Counter[str]
+    failures: tuple[Failure, ...]
+    usable: frozenset[str]
+    busy_seconds: float
+    stored_bytes: int
+
+    @property
+    def images(self) -> int:
+        """Number of rows."""
+        return self.statuses.total()
+
+    @property
+    def failed(self) -> int:
+        """Number of rows without a result."""
+        return sum(self.statuses[status] for status in FAILED)
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """Seconds that the job took, as it says itself."""
+        return number(self.facts.get("seconds"))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Rows over the job's seconds."""
+        return self.images / self.wall_seconds if self.wall_seconds else None
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """Mean of the rows' own seconds: what one worker spends on one image."""
+        return self.busy_seconds / self.images if self.images else None
+
+    @property
+    def bytes_per_image(self) -> float | None:
+        """Size on disk over rows."""
+        return self.stored_bytes / self.images if self.images else None
+
+
+def read_stages(run: Folder) -> list[Stage]:
+    """Counts every folder of seeds and masks, in reading order."""
+    names = [f"{kind}/{name}" for kind in ("seeds", "masks") for name in (run / kind).folders()]
+    return [_read_stage(run, name) for name in sorted(names, key=reading_order)]
+
+
+def _read_stage(run: Folder, name: str) -> Stage:
+    folder = run / name
+    statuses: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
+    failures: list[Failure] = []
+    usable: list[str] = []
+    busy, size = 0.0, 0
+    for shard in folder.names(".parquet"):
+        size += len(folder.read(shard))
+        for row in read_shard(folder, shard, _OUTCOME).to_pylist():
+            statuses[row["status"]] += 1
+            notes.update([row["note"]] if row["note"] else [])
+            busy += number(row["seconds"]) or 0.0
+            if row["status"] == "ok":
+                usable.append(row["id"])
+            elif row["status"] in FAILED and len(failures) < MAX_FAILURES:
+                failures.append(Failure(row["id"], row["status"], row["error"], (name,)))
+    facts = read_run(folder)
+    return Stage(
+        name, facts, statuses, notes, tuple(failures), frozenset(usable), busy, size
+    )
+
+
+def merge_failures(stages: Iterable[Stage]) -> list[Failure]:
+    """One entry for each image and reason, with all the stages that met it."""
+    merged: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for failure in (failure for stage in stages for failure in stage.failures):
+        key = (failure.id, failure.status, failure.reason)
+        merged[key] = merged.get(key, ()) + failure.stages
+    return [Failure(*key, names) for key, names in sorted(merged.items())][:MAX_FAILURES]
+
+
+def merge_notes(stages: Iterable[Stage]) -> list[tuple[str, int]]:
+    """Each note with its number of images: the most of any stage, as all stages see the same."""
+    merged: Counter[str] = Counter()
+    for stage in stages:
+        merged |= stage.notes
+    return merged.most_common(MAX_FAILURES)
+
+
+def find_rows(folder: Folder, ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The rows of those ids, whole; never more than one shard of others in memory."""
+    found = {}
+    for shard in folder.names(".parquet"):
+        names = read_shard(folder, shard, ["id"]).column("id").to_pylist()
+        places = [place for place, name in enumerate(names) if name in ids]
+        if places:
+            rows = read_shard(folder, shard).take(places).to_pylist()
+            found.update({row["id"]: row for row in rows})
+    return found

@@ -1,0 +1,248 @@
+"""Images shown side by side: the photograph, the truth, every method's maps and masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from rayseg.images import decode_image
+from rayseg.palette import VOC_PALETTE, decode_labels
+from rayseg.records import BACKGROUND, IGNORE, MAX_CLASSES, Sample
+from rayseg.report import overlays
+from rayseg.report.contents import find_rows
+from rayseg.store import Folder, Manifest, unpack_seeds
+
+_UNTAGGED = MAX_CLASSES  # after every class index
+_Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A label's name and colour."""
+
+    name: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a row.
+
+    Attributes:
+        caption: what is shown.
+        alt: the same for who cannot see it, with each label's share of the pixels.
+        layer: data URI of what lies over the photograph; empty where there is nothing.
+        missing: why there is nothing.
+        labels: the labels in it.
+    """
+
+    caption: str
+    alt: str = ""
+    layer: str = ""
+    missing: str = ""
+    labels: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and everything known of it.
+
+    Attributes:
+        id: the image's id.
+        photo: data URI of the photograph; empty where it cannot be opened.
+        missing: why it cannot be opened.
+        size_hw: height and width at which it is embedded.
+        chips: the classes of its tags and of all its pictures.
+        panels: what is shown beside the photograph.
+        ignored: whether a picture has pixels to ignore.
+    """
+
+    id: str
+    photo: str
+    missing: str
+    size_hw: tuple[int, int]
+    chips: tuple[Chip, ...]
+    panels: tuple[Panel, ...]
+    ignored: bool
+
+    @property
+    def weight(self) -> int:
+        """Characters of the page that its pictures take; the photograph is written twice."""
+        return 2 * len(self.photo) + sum(len(panel.layer) for panel in self.panels)
+
+
+def choose_ids(manifest: Manifest, split: str, usable: Collection[str], count: int) -> list[str]:
+    """Ids that take the classes in turn, the same at every call.
+
+    Args:
+        manifest: all images.
+        split: only images of it; empty means all.
+        usable: ids that have a result; empty where nothing has one yet, and all are taken.
+        count: how many at most.
+    """
+    columns = manifest.table.select(["id", "tags", "split"]).to_pydict()
+    rows = zip(columns["id"], columns["tags"], columns["split"], strict=True)
+    queues: dict[int, list[str]] = {}
+    for name, tags, of_split in rows:
+        if split in ("", of_split) and (not usable or name in usable):
+            for tag in tags or [_UNTAGGED]:
+                queues.setdefault(tag, []).append(name)
+    shuffled = [sorted(queues[tag], key=_digest) for tag in sorted(queues)]
+    turns = chain.from_iterable(zip_longest(*shuffled))
+    return list(dict.fromkeys(name for name in turns if name is not None))[:count]
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def load_examples(
+    run: Folder,
+    manifest: Manifest,
+    ids: Collection[str],
+    stages: Collection[str],
+    thresholds: Mapping[str, float],
+) -> dict[str, Example]:
+    """Opens those images with their truth and the stages' results.
+
+    Args:
+        run: the run folder.
+        manifest: where the images lie.
+        ids: the images; one that the manifest lacks is left out.
+        stages: folders of seeds and masks, in the order in which they are shown.
+        thresholds: background threshold of each folder of seeds that is scored.
+    """
+    wanted = set(ids)
+    known = wanted.intersection(manifest.table.column("id").to_pylist())
+    if not known:
+        return {}
+    rows = {stage: find_rows(run / stage, wanted) for stage in stages}
+    samples = manifest.select(ids=known).samples()
+    return {
+        sample.id: _example(sample, manifest.classes, rows, thresholds) for sample in samples
+    }
+
+
+def _example(
+    sample: Sample, classes: tuple[str, ...], rows: _Rows, thresholds: Mapping[str, float]
+) -> Example:
+    photo, missing, size_hw = _open_photo(sample)
+    names = LabelNames(classes)
+    panels = [_truth(sample, size_hw, names)] if sample.mask_path else []
+    for stage, found in rows.items():
+        panels.append(_result(stage, found.get(sample.id), size_hw, thresholds.get(stage), names))
+    seen = frozenset(tag + 1 for tag in sample.tags).union(*(panel.labels for panel in panels))
+    chips = tuple(names.chip(label) for label in sorted(seen - {BACKGROUND, IGNORE}))
+    return Example(sample.id, photo, missing, size_hw, chips, tuple(panels), IGNORE in seen)
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """Names of labels for people.
+
+    Attributes:
+        classes: foreground class names.
+    """
+
+    classes: tuple[str, ...]
+
+    def name(self, label: int) -> str:
+        """The label's class, or its number where the manifest does not know it."""
+        if label in (BACKGROUND, IGNORE):
+            return "background" if label == BACKGROUND else "ignored"
+        return self.classes[label - 1] if label <= len(self.classes) else f"label {label}"
+
+    def chip(self, label: int) -> Chip:
+        """The label's name and its colour in the overlays."""
+        red, green, blue = (int(part) for part in VOC_PALETTE[label])
+        return Chip(self.name(label), f"#{red:02x}{green:02x}{blue:02x}")
+
+    def shares(self, labels: UInt8[ndarray, "h w"]) -> str:
+        """Each label's share of the pixels, the largest first."""
+        found, counts = np.unique(labels, return_counts=True)
+        ranked = sorted(zip(counts, found, strict=True), reverse=True)
+        return ", ".join(f"{self.name(int(x))} {n / labels.size:.0%}" for n, x in ranked)
+
+
+def _read(path: str) -> bytes:
+    parent, slash, name = path.rpartition("/")
+    return Folder(parent or slash or ".").read(name)
+
+
+def _open_photo(sample: Sample) -> tuple[str, str, tuple[int, int]]:
+    """Data URI, or the reason why there is none, and the size of the pictures."""
+    size_hw = overlays.fit((max(1, sample.height), max(1, sample.width)))
+    try:
+        pixels = decode_image(_read(sample.path), min_side=1).pixels
+    except (OSError, ValueError) as error:
+        return "", str(error), size_hw
+    size_hw = overlays.fit((pixels.shape[0], pixels.shape[1]))
+    return overlays.jpeg_uri(overlays.resize_photo(pixels, size_hw)), "", size_hw
+
+
+def _truth(sample: Sample, size_hw: tuple[int, int], names: LabelNames) -> Panel:
+    try:
+        labels = decode_labels(_read(sample.mask_path))
+    except (OSError, ValueError) as error:
+        return Panel("truth", missing=str(error))
+    return _mask_panel("truth", labels, size_hw, names)
+
+
+def _mask_panel(
+    caption: str, labels: UInt8[ndarray, "h w"], size_hw: tuple[int, int], names: LabelNames
+) -> Panel:
+    layer = overlays.label_layer(overlays.resize_labels(labels, size_hw))
+    alt = f"{caption}: {names.shares(labels)}"
+    return Panel(caption, alt, overlays.png_uri(layer), labels=frozenset(np.unique(labels).tolist()))
+
+
+def _result(
+    stage: str,
+    row: Mapping[str, Any] | None,
+    size_hw: tuple[int, int],
+    threshold: float | None,
+    names: LabelNames,
+) -> Panel:
+    kind, _, caption = stage.partition("/")
+    if row is None:
+        return Panel(caption, missing="not made yet")
+    if row["status"] not in ("ok", "empty"):
+        return Panel(caption, missing=f"{row['status']}: {row['error']}")
+    if kind == "masks":
+        return _stored_mask(caption, row, size_hw, names)
+    return _seed_panel(caption, row, size_hw, threshold, names)
+
+
+def _stored_mask(
+    caption: str, row: Mapping[str, Any], size_hw: tuple[int, int], names: LabelNames
+) -> Panel:
+    if not row["labels"]:
+        return Panel(caption, missing=f"{row['status']}: no mask")
+    return _mask_panel(caption, decode_labels(row["labels"]), size_hw, names)
+
+
+def _seed_panel(
+    caption: str,
+    row: Mapping[str, Any],
+    size_hw: tuple[int, int],
+    threshold: float | None,
+    names: LabelNames,
+) -> Panel:
+    seeds = unpack_seeds(row)
+    if not seeds.classes:
+        return Panel(caption, missing=f"{row['status']}: no class to look for")
+    maps = overlays.resize_maps(seeds.maps, seeds.size_hw, size_hw)
+    layer = overlays.png_uri(overlays.heat_layer(maps, seeds.classes, threshold))
+    present = frozenset(index + 1 for index in seeds.classes)
+    if threshold is None:
+        return Panel(caption, f"{caption}: maps", layer, labels=present)
+    cut = overlays.maps_to_labels(maps, seeds.classes, threshold)
+    alt = f"{caption}: {names.shares(cut)} above {threshold:.2f}"
+    return Panel(caption, alt, layer, labels=present)

@@ -1,0 +1,211 @@
+"""Curves and bars as inline SVG that takes its colours and type from the page around it.
+
+matplotlib writes colours as six hexadecimal digits. We draw with stand-ins that no eye ever sees
+and put the page's CSS variables in their place, so that one drawing serves the light scheme, the
+dark one and print. Series are told apart by the legend that the page puts beside each figure.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rayseg.report.contents import Score, number
+
+SERIES = 8
+"""Colours that the page has for series; more series start again."""
+MAX_CLASSES_SHOWN = 30
+_INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line"} | {
+    f"#0404{place:02x}": f"series-{place}" for place in range(SERIES)
+}
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: it is searched, scaled and set in the page's type
+    "text.parse_math": False,  # a class may be called "$x$"
+    "font.size": 11,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+}
+_WIDTH_INCHES = 5.2
+
+
+def series_color(place: int) -> str:
+    """Stand-in of the colour of the series at that place."""
+    return f"#0404{place % SERIES:02x}"
+
+
+def class_bars(scores: Sequence[Score], first: Score) -> tuple[Markup, list[str]]:
+    """IoU of each class as one bar a method.
+
+    Args:
+        scores: the methods; a series' place is its place here.
+        first: the method by which the classes are sorted, the highest IoU on top.
+
+    Returns:
+        The drawing, and the classes left out of it when there are more than fit: those in the
+        middle.
+    """
+    ranked = sorted(first.part("per_class"), key=lambda name: -(_iou(first, name) or 0))
+    half = MAX_CLASSES_SHOWN // 2
+    left_out = ranked[half:-half] if len(ranked) > MAX_CLASSES_SHOWN else []
+    shown = [name for name in ranked if name not in left_out]
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        thickness = 0.8 / len(scores)
+        for place, score in enumerate(scores):
+            values = [_percent(_iou(score, name)) for name in shown]
+            rows = np.arange(len(shown)) + (place - (len(scores) - 1) / 2) * thickness
+            axes.barh(rows, values, thickness * 0.88, color=series_color(place))
+        axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
+        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.grid(visible=False, axis="y")
+        axes.set(ylim=(len(shown) - 0.5, -0.5), xlim=(0, 100), xlabel="IoU, %")
+
+    height = 0.7 + len(shown) * (0.1 + 0.085 * max(2, len(scores)))
+    return _svg("IoU of each class by method", height, draw), left_out
+
+
+def _iou(score: Score, label: str) -> float | None:
+    return number((score.part("per_class").get(label) or {}).get("iou"))
+
+
+def threshold_curve(scores: Sequence[Score]) -> Markup:
+    """Mean IoU over the background threshold, one line a method that has a sweep, best marked."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, score in enumerate(scores):
+            sweep = score.part("sweep")
+            thresholds = [_number(value) for value in sweep.get("thresholds", [])]
+            values = np.array([_percent(number(value)) for value in sweep.get("miou", [])])
+            if not thresholds or np.isnan(values).all():
+                continue
+            axes.plot(thresholds, values, color=series_color(place), linewidth=2)
+            best = int(np.nanargmax(values))
+            _mark(axes, thresholds[best], values[best], series_color(place))
+        axes.set(xlabel="background threshold", ylabel="mIoU, %")
+        axes.margins(y=0.12)
+
+    return _svg("mIoU over the background threshold", 3.3, draw)
+
+
+def _mark(axes: Axes, x: float, y: float, color: str) -> None:
+    axes.plot([x], [y], "o", color=color, markersize=6)
+    axes.annotate(
+        f"{y:.1f} at {x:.2f}", (x, y), (0, 7), textcoords="offset points", ha="center", color=_INK
+    )
+
+
+def size_bars(scores: Sequence[Score]) -> Markup:
+    """Mean IoU by object size, one bar a method."""
+    sizes = known_sizes(scores)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        thickness = 0.8 / len(scores)
+        for place, score in enumerate(scores):
+            values = [_percent(size_iou(score, size)) for size in sizes]
+            columns = np.arange(len(sizes)) + (place - (len(scores) - 1) / 2) * thickness
+            bars = axes.bar(columns, values, thickness * 0.88, color=series_color(place))
+            labels = ["" if np.isnan(value) else f"{value:.0f}" for value in values]
+            axes.bar_label(bars, labels, padding=2, fontsize=9)
+        axes.set_xticks(range(len(sizes)), [size.replace("_", "\n") for size in sizes])
+        axes.tick_params(axis="x", length=0, labelcolor=_INK)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylabel("IoU, %")
+
+    return _svg("IoU by object size and method", 3.3, draw)
+
+
+def known_sizes(scores: Sequence[Score]) -> list[str]:
+    """Sizes for which a method has an IoU; the same table holds other facts as well."""
+    sizes = dict.fromkeys(size for score in scores for size in score.part("sizes"))
+    return [
+        size for size in sizes if any(size_iou(score, size) is not None for score in scores)
+    ]
+
+
+def size_iou(score: Score, size: str) -> float | None:
+    """IoU over the objects of that size, whichever of its names the scores use."""
+    facts = score.part("sizes").get(size)
+    if not isinstance(facts, dict):
+        return None
+    found = (number(facts.get(key)) for key in ("miou", "iou"))
+    return next((value for value in found if value is not None), None)
+
+
+def epoch_curves(epochs: Sequence[dict[str, Any]]) -> Markup:
+    """The classifier's loss above its mAP and F1, by epoch."""
+    numbers = [_number(epoch.get("epoch", place + 1)) for place, epoch in enumerate(epochs)]
+
+    def draw(figure: Figure) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
+        losses = [_number(epoch.get("loss")) for epoch in epochs]
+        upper.plot(numbers, losses, color=series_color(2), linewidth=2, marker="o", markersize=3)
+        upper.set_ylabel("loss")
+        upper.set_ylim(bottom=0)
+        for place, key in enumerate(("map", "f1")):
+            values = [_percent(number(epoch.get(key))) for epoch in epochs]
+            color = series_color(place)
+            lower.plot(numbers, values, color=color, linewidth=2, marker="o", markersize=3)
+        lower.set(xlabel="epoch", ylabel="%")
+        lower.xaxis.get_major_locator().set_params(integer=True)
+        lower.margins(y=0.15)
+
+    return _svg("Loss, mAP and F1 of the classifier by epoch", 3.9, draw)
+
+
+def _number(value: object) -> float:
+    found = number(value)
+    return np.nan if found is None else found
+
+
+def _percent(value: float | None) -> float:
+    return np.nan if value is None else 100 * value
+
+
+def _short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _svg(title: str, height_inches: float, draw: Callable[[Figure], None]) -> Markup:
+    sink = io.StringIO()
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
+        # Only the page's fonts count: the browser has the glyphs that matplotlib's font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure((_WIDTH_INCHES, height_inches), layout="constrained")
+        draw(figure)
+        figure.savefig(sink, format="svg", transparent=True)
+    return Markup(_adopt(sink.getvalue(), title))
+
+
+def _adopt(svg: str, title: str) -> str:
+    """Makes a stand-alone SVG file part of the page: no prologue, page colours, no clashing ids."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = re.sub(f"(fill|stroke): {stand_in}\\b", rf"\1: var(--{variable})", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,130 @@
+"""Pictures for the page: photographs small enough to embed, and transparent layers to put on them.
+
+A layer is RGBA of the photograph's displayed size. It is kept apart from the photograph so that
+each photograph is stored once however many methods are compared on it, and so that the reader can
+fade the layer away and look at what is underneath.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from PIL import Image
+
+from rayseg.palette import VOC_PALETTE
+from rayseg.records import BACKGROUND, IGNORE
+from rayseg.store import MAP_STRIDE
+
+LONG_SIDE = 320
+"""Longer side of an embedded picture in pixels: sharp at 200 CSS pixels on most screens."""
+FILL_ALPHA = 150
+OUTLINE = (255, 255, 255, 235)
+HATCH_LIGHT = (225, 225, 225, 165)
+HATCH_DARK = (95, 95, 95, 165)
+_HATCH_PERIOD = 8
+# Few levels of alpha keep a smooth layer at a few kilobytes; steps of 1/24 are not visible.
+_ALPHA_LEVELS = 24
+
+
+def fit(size_hw: tuple[int, int], long_side: int = LONG_SIDE) -> tuple[int, int]:
+    """Height and width of the same shape whose longer side is `long_side`, each at least 1."""
+    scale = long_side / max(size_hw)
+    return max(1, round(size_hw[0] * scale)), max(1, round(size_hw[1] * scale))
+
+
+def resize_photo(pixels: UInt8[ndarray, "h w 3"], size_hw: tuple[int, int]) -> ndarray:
+    """Resamples an RGB image."""
+    resized = Image.fromarray(pixels).resize(size_hw[::-1], Image.Resampling.LANCZOS)
+    return np.asarray(resized)
+
+
+def resize_labels(labels: UInt8[ndarray, "h w"], size_hw: tuple[int, int]) -> ndarray:
+    """Resamples a mask without inventing labels."""
+    resized = Image.fromarray(labels).resize(size_hw[::-1], Image.Resampling.NEAREST)
+    return np.asarray(resized)
+
+
+def resize_maps(
+    maps: Float[ndarray, "k h w"], image_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> ndarray:
+    """Resamples stored maps of an image of size `image_hw`, without the cells' overhang over it."""
+    box = (0, 0, image_hw[1] / MAP_STRIDE, image_hw[0] / MAP_STRIDE)
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size_hw[::-1], Image.Resampling.BILINEAR, box))
+        for plane in maps
+    ]
+    return np.clip(np.stack(planes), 0, 1) if planes else np.zeros((0, *size_hw), np.float32)
+
+
+def maps_to_labels(
+    maps: Float[ndarray, "k h w"], classes: Sequence[int], threshold: float
+) -> UInt8[ndarray, "h w"]:
+    """The strongest class where its map exceeds the background threshold, else background."""
+    if not classes:
+        return np.full(maps.shape[1:], BACKGROUND, np.uint8)
+    strongest = np.array(classes)[maps.argmax(axis=0)] + 1
+    return np.where(maps.max(axis=0) > threshold, strongest, BACKGROUND).astype(np.uint8)
+
+
+def label_layer(labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w 4"]:
+    """A mask in its classes' colours, outlined; ignored pixels hatched, background clear."""
+    layer = np.zeros((*labels.shape, 4), np.uint8)
+    layer[..., :3] = VOC_PALETTE[labels]
+    layer[..., 3] = np.where(labels == BACKGROUND, 0, FILL_ALPHA)
+    layer[_outline(labels)] = OUTLINE
+    row, column = np.indices(labels.shape)
+    stripe = (row + column) % _HATCH_PERIOD < _HATCH_PERIOD // 2
+    layer[(labels == IGNORE) & stripe] = HATCH_LIGHT
+    layer[(labels == IGNORE) & ~stripe] = HATCH_DARK
+    return layer
+
+
+def heat_layer(
+    maps: Float[ndarray, "k h w"], classes: Sequence[int], threshold: float | None
+) -> UInt8[ndarray, "h w 4"]:
+    """Maps as depth of colour: the strongest class's colour, denser where its map is higher.
+
+    Args:
+        maps: values in [0, 1].
+        classes: class index of each map.
+        threshold: where the mask would begin, drawn as an outline; None draws none.
+    """
+    layer = np.zeros((*maps.shape[1:], 4), np.uint8)
+    if not classes:
+        return layer
+    layer[..., :3] = VOC_PALETTE[np.array(classes)[maps.argmax(axis=0)] + 1]
+    levels = np.rint(maps.max(axis=0) * _ALPHA_LEVELS) / _ALPHA_LEVELS
+    layer[..., 3] = np.rint(levels * 215)
+    if threshold is not None:
+        layer[_outline(maps_to_labels(maps, classes, threshold))] = OUTLINE
+    return layer
+
+
+def _outline(labels: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Foreground pixels with a neighbour of another label; the picture's edge is no outline."""
+    padded = np.pad(labels, 1, mode="edge")
+    inner = padded[1:-1, 1:-1]
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    differs = np.logical_or.reduce([inner != other for other in neighbours])
+    return differs & (labels != BACKGROUND) & (labels != IGNORE)
+
+
+def png_uri(layer: UInt8[ndarray, "h w 4"]) -> str:
+    """A layer as a data URI, exact."""
+    return _uri(Image.fromarray(layer), "png", optimize=True)
+
+
+def jpeg_uri(pixels: UInt8[ndarray, "h w 3"]) -> str:
+    """A photograph as a data URI, compressed."""
+    return _uri(Image.fromarray(pixels), "jpeg", quality=80, optimize=True)
+
+
+def _uri(image: Image.Image, kind: str, **options: object) -> str:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(sink.getvalue()).decode()}"
