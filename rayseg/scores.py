@@ -441,7 +441,7 @@ def _top(
 ) -> tuple[Float32[ndarray, "h w"], Int[ndarray, "h w"]]:
     """The greatest value of each pixel and the first map that has it.
 
-    A running maximum is ten times as fast as ``argmax(axis=0)``, which strides over the few maps.
+    A running maximum is several times as fast as ``argmax(axis=0)``, which strides over the maps.
     """
     value = maps[0].copy()
     which = np.zeros(value.shape, np.int64)

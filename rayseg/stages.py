@@ -206,7 +206,12 @@ class RefineSeeds:
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
-        return [self._refine(row) if row["status"] == "ok" else _outcome(row) for row in rows]
+        return [
+            self._refine(row)
+            if row["status"] == "ok"
+            else _outcome(row) | {"status": row["status"]}
+            for row in rows
+        ]
 
     def _refine(self, row: Row) -> Row:
         start = time.perf_counter()
@@ -237,6 +242,7 @@ class Truths:
 
     def __init__(self, manifest: Folder, split: str = "", ids: Sequence[str] | None = None):
         opened = read_manifest(manifest).select(split, ids)
+        self.classes = opened.classes
         self.num_classes = len(opened.classes)
         table = opened.table.select(["id", "mask_path"])
         self.paths = {

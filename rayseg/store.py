@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import platform
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,9 +115,14 @@ class Folder:
         found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return sorted(item.base_name for item in found if item.type == fs.FileType.Directory)
 
+    @property
+    def address(self) -> str:
+        """The absolute path or URI of the folder, for whoever opens it without this class."""
+        return self.location if "://" in self.location else self._where[1]
+
     def path(self, name: str) -> str:
-        """The file's address, for whoever opens it without this class."""
-        return f"{self.location.rstrip('/')}/{name}"
+        """The absolute path or URI of a file in the folder."""
+        return f"{self.address.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
         """The whole file.
@@ -164,6 +170,21 @@ def read_file(address: str) -> bytes | None:
         return None
 
 
+def local_copy(folder: Folder, name: str) -> str:
+    """The path of a file for libraries that open only local ones; a remote file is fetched.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    if "://" not in folder.location:
+        return folder.path(name)
+    data = folder.read(name)
+    path = Path(tempfile.gettempdir()) / f"rayseg-{hashlib.sha256(data).hexdigest()[:16]}-{name}"
+    if not path.exists():
+        Folder(str(path.parent)).write(path.name, data)
+    return str(path)
+
+
 # Tables
 
 
@@ -207,13 +228,31 @@ def stored_ids(folder: Folder) -> set[str]:
     return {row["id"] for row in read_rows(folder, ["id"])}
 
 
-def pending_shards(source: Folder, stored: set[str]) -> list[str]:
-    """Addresses of the source's shards that hold an id that is not stored yet."""
-    return [
-        source.path(name)
-        for name in source.names(".parquet")
-        if not stored.issuperset(read_shard(source, name, ["id"]).column("id").to_pylist())
-    ]
+@dataclass(frozen=True)
+class Pending:
+    """What of a source is not stored yet.
+
+    Attributes:
+        shards: addresses of the shards that hold such rows.
+        skip: ids in those shards that are stored already.
+        rows: number of rows that are not.
+    """
+
+    shards: list[str]
+    skip: frozenset[str]
+    rows: int
+
+
+def find_pending(source: Folder, stored: set[str]) -> Pending:
+    """The part of a source folder whose ids are not stored yet."""
+    shards, skip, rows = [], set(), 0
+    for name in source.names(".parquet"):
+        ids = set(read_shard(source, name, ["id"]).column("id").to_pylist())
+        if not stored.issuperset(ids):
+            shards.append(source.path(name))
+            skip |= ids & stored
+            rows += len(ids - stored)
+    return Pending(shards, frozenset(skip), rows)
 
 
 def count_status(folder: Folder) -> dict[str, int]:

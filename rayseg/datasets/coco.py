@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ def rasterise(
         rle = _outline(entry, size_hw)
         known = rle is not None and not (entry.get("iscrowd") and crowd == "ignore")
         label = index[entry["category_id"]] + 1 if known else IGNORE
-        covered = rle_codec.decode(rle).astype(bool) if rle else _box_region(entry, size_hw)
+        covered = _decode(rle) if rle else _box_region(entry, size_hw)
         layers.append((known, -int(covered.sum()), label, covered))
     labels = np.full(size_hw, BACKGROUND, dtype=np.uint8)
     for _, _, label, covered in sorted(layers, key=lambda layer: layer[:2]):
@@ -201,6 +202,13 @@ def _outline(entry: _Json, size_hw: tuple[int, int]) -> Any:
     return (
         rle_codec.frPyObjects(outline, *size_hw) if isinstance(outline["counts"], list) else outline
     )
+
+
+def _decode(rle: Any) -> ndarray:
+    with warnings.catch_warnings():
+        # Version 2.0.11 has an __array__ without the copy keyword of numpy 2; the result is right.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        return rle_codec.decode(rle).astype(bool)
 
 
 def _box_region(entry: _Json, size_hw: tuple[int, int]) -> ndarray:

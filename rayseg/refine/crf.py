@@ -46,8 +46,8 @@ OFFICIAL_THRESHOLDS = {
 class Lattice:
     """The two kernels of one image, built once and used for any number of unaries.
 
-    Building takes a third to a half of the time of one CRF, and nothing in it depends on the
-    unaries.
+    Building takes about a third of the time of one CRF (375x500 pixels, 2 or 3 labels; see
+    tests/benchmarks/bench_crf.py), and nothing in it depends on the unaries.
     """
 
     def __init__(

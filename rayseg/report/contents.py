@@ -113,6 +113,7 @@ class Stage:
         notes: number of rows of each note.
         failures: the first failed rows.
         usable: ids of the rows of status ok.
+        failed_ids: ids of the rows without a result.
         busy_seconds: sum of the rows' own seconds.
         stored_bytes: size of its shards.
     """
@@ -123,6 +124,7 @@ class Stage:
     notes: Counter[str]
     failures: tuple[Failure, ...]
     usable: frozenset[str]
+    failed_ids: frozenset[str]
     busy_seconds: float
     stored_bytes: int
 
@@ -168,7 +170,7 @@ def _read_stage(run: Folder, name: str) -> Stage:
     statuses: Counter[str] = Counter()
     notes: Counter[str] = Counter()
     failures: list[Failure] = []
-    usable: list[str] = []
+    ids: dict[str, set[str]] = {"ok": set(), "failed": set()}
     busy, size = 0.0, 0
     for shard in folder.names(".parquet"):
         size += len(folder.read(shard))
@@ -177,12 +179,21 @@ def _read_stage(run: Folder, name: str) -> Stage:
             notes.update([row["note"]] if row["note"] else [])
             busy += number(row["seconds"]) or 0.0
             if row["status"] == "ok":
-                usable.append(row["id"])
-            elif row["status"] in FAILED and len(failures) < MAX_FAILURES:
-                failures.append(Failure(row["id"], row["status"], row["error"], (name,)))
-    facts = read_run(folder)
+                ids["ok"].add(row["id"])
+            elif row["status"] in FAILED:
+                ids["failed"].add(row["id"])
+                if len(failures) < MAX_FAILURES:
+                    failures.append(Failure(row["id"], row["status"], row["error"], (name,)))
     return Stage(
-        name, facts, statuses, notes, tuple(failures), frozenset(usable), busy, size
+        name=name,
+        facts=read_run(folder),
+        statuses=statuses,
+        notes=notes,
+        failures=tuple(failures),
+        usable=frozenset(ids["ok"]),
+        failed_ids=frozenset(ids["failed"]),
+        busy_seconds=busy,
+        stored_bytes=size,
     )
 
 

@@ -125,9 +125,7 @@ def load_examples(
         return {}
     rows = {stage: find_rows(run / stage, wanted) for stage in stages}
     samples = manifest.select(ids=known).samples()
-    return {
-        sample.id: _example(sample, manifest.classes, rows, thresholds) for sample in samples
-    }
+    return {sample.id: _example(sample, manifest.classes, rows, thresholds) for sample in samples}
 
 
 def _example(
@@ -200,7 +198,9 @@ def _mask_panel(
 ) -> Panel:
     layer = overlays.label_layer(overlays.resize_labels(labels, size_hw))
     alt = f"{caption}: {names.shares(labels)}"
-    return Panel(caption, alt, overlays.png_uri(layer), labels=frozenset(np.unique(labels).tolist()))
+    return Panel(
+        caption, alt, overlays.png_uri(layer), labels=frozenset(np.unique(labels).tolist())
+    )
 
 
 def _result(

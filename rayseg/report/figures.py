@@ -15,20 +15,21 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy import ndarray
 
 from rayseg.report.contents import Score, number
 
 SERIES = 8
 """Colours that the page has for series; more series start again."""
+LOSS, MAP, F1 = 5, 7, 6
+"""Series of the classifier's curves, away from the methods' first ones."""
 MAX_CLASSES_SHOWN = 30
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line"} | {
     f"#0404{place:02x}": f"series-{place}" for place in range(SERIES)
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it is searched, scaled and set in the page's type
     "text.parse_math": False,  # a class may be called "$x$"
     "font.size": 11,
@@ -54,7 +55,7 @@ def series_color(place: int) -> str:
     return f"#0404{place % SERIES:02x}"
 
 
-def class_bars(scores: Sequence[Score], first: Score) -> tuple[Markup, list[str]]:
+def class_bars(scores: Sequence[Score], first: Score) -> tuple[str, list[str]]:
     """IoU of each class as one bar a method.
 
     Args:
@@ -90,34 +91,38 @@ def _iou(score: Score, label: str) -> float | None:
     return number((score.part("per_class").get(label) or {}).get("iou"))
 
 
-def threshold_curve(scores: Sequence[Score]) -> Markup:
+def best_threshold(score: Score) -> tuple[float, float] | None:
+    """Threshold and mIoU of the highest point of its sweep; None where it has none."""
+    thresholds, values = _sweep(score)
+    if not len(values) or np.isnan(values).all():
+        return None
+    best = int(np.nanargmax(values))
+    return float(thresholds[best]), float(values[best])
+
+
+def threshold_curve(scores: Sequence[Score]) -> str:
     """Mean IoU over the background threshold, one line a method that has a sweep, best marked."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for place, score in enumerate(scores):
-            sweep = score.part("sweep")
-            thresholds = [_number(value) for value in sweep.get("thresholds", [])]
-            values = np.array([_percent(number(value)) for value in sweep.get("miou", [])])
-            if not thresholds or np.isnan(values).all():
-                continue
-            axes.plot(thresholds, values, color=series_color(place), linewidth=2)
-            best = int(np.nanargmax(values))
-            _mark(axes, thresholds[best], values[best], series_color(place))
+            thresholds, values = _sweep(score)
+            axes.plot(thresholds, 100 * values, color=series_color(place), linewidth=2)
+            best = best_threshold(score)
+            if best:
+                axes.plot(best[0], 100 * best[1], "o", color=series_color(place), markersize=7)
         axes.set(xlabel="background threshold", ylabel="mIoU, %")
-        axes.margins(y=0.12)
 
     return _svg("mIoU over the background threshold", 3.3, draw)
 
 
-def _mark(axes: Axes, x: float, y: float, color: str) -> None:
-    axes.plot([x], [y], "o", color=color, markersize=6)
-    axes.annotate(
-        f"{y:.1f} at {x:.2f}", (x, y), (0, 7), textcoords="offset points", ha="center", color=_INK
-    )
+def _sweep(score: Score) -> tuple[ndarray, ndarray]:
+    sweep = score.part("sweep")
+    thresholds = np.array([_number(value) for value in sweep.get("thresholds", [])])
+    return thresholds, np.array([_number(value) for value in sweep.get("miou", [])])
 
 
-def size_bars(scores: Sequence[Score]) -> Markup:
+def size_bars(scores: Sequence[Score]) -> str:
     """Mean IoU by object size, one bar a method."""
     sizes = known_sizes(scores)
 
@@ -141,9 +146,7 @@ def size_bars(scores: Sequence[Score]) -> Markup:
 def known_sizes(scores: Sequence[Score]) -> list[str]:
     """Sizes for which a method has an IoU; the same table holds other facts as well."""
     sizes = dict.fromkeys(size for score in scores for size in score.part("sizes"))
-    return [
-        size for size in sizes if any(size_iou(score, size) is not None for score in scores)
-    ]
+    return [size for size in sizes if any(size_iou(score, size) is not None for score in scores)]
 
 
 def size_iou(score: Score, size: str) -> float | None:
@@ -155,17 +158,17 @@ def size_iou(score: Score, size: str) -> float | None:
     return next((value for value in found if value is not None), None)
 
 
-def epoch_curves(epochs: Sequence[dict[str, Any]]) -> Markup:
+def epoch_curves(epochs: Sequence[dict[str, Any]]) -> str:
     """The classifier's loss above its mAP and F1, by epoch."""
     numbers = [_number(epoch.get("epoch", place + 1)) for place, epoch in enumerate(epochs)]
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
         losses = [_number(epoch.get("loss")) for epoch in epochs]
-        upper.plot(numbers, losses, color=series_color(2), linewidth=2, marker="o", markersize=3)
+        upper.plot(numbers, losses, color=series_color(LOSS), linewidth=2, marker="o", markersize=3)
         upper.set_ylabel("loss")
         upper.set_ylim(bottom=0)
-        for place, key in enumerate(("map", "f1")):
+        for place, key in ((MAP, "map"), (F1, "f1")):
             values = [_percent(number(epoch.get(key))) for epoch in epochs]
             color = series_color(place)
             lower.plot(numbers, values, color=color, linewidth=2, marker="o", markersize=3)
@@ -189,7 +192,7 @@ def _short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _svg(title: str, height_inches: float, draw: Callable[[Figure], None]) -> Markup:
+def _svg(title: str, height_inches: float, draw: Callable[[Figure], None]) -> str:
     sink = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
         # Only the page's fonts count: the browser has the glyphs that matplotlib's font lacks.
@@ -197,7 +200,7 @@ def _svg(title: str, height_inches: float, draw: Callable[[Figure], None]) -> Ma
         figure = Figure((_WIDTH_INCHES, height_inches), layout="constrained")
         draw(figure)
         figure.savefig(sink, format="svg", transparent=True)
-    return Markup(_adopt(sink.getvalue(), title))
+    return _adopt(sink.getvalue(), title)
 
 
 def _adopt(svg: str, title: str) -> str:

@@ -24,9 +24,10 @@ LONG_SIDE = 320
 """Longer side of an embedded picture in pixels: sharp at 200 CSS pixels on most screens."""
 FILL_ALPHA = 150
 OUTLINE = (255, 255, 255, 235)
-HATCH_LIGHT = (225, 225, 225, 165)
-HATCH_DARK = (95, 95, 95, 165)
-_HATCH_PERIOD = 8
+HATCH_LIGHT = (205, 205, 205, 150)
+HATCH_DARK = (150, 150, 150, 150)
+HEAT_ALPHA = 195
+_HATCH_PERIOD = 6
 # Few levels of alpha keep a smooth layer at a few kilobytes; steps of 1/24 are not visible.
 _ALPHA_LEVELS = 24
 
@@ -99,7 +100,7 @@ def heat_layer(
         return layer
     layer[..., :3] = VOC_PALETTE[np.array(classes)[maps.argmax(axis=0)] + 1]
     levels = np.rint(maps.max(axis=0) * _ALPHA_LEVELS) / _ALPHA_LEVELS
-    layer[..., 3] = np.rint(levels * 215)
+    layer[..., 3] = np.rint(levels * HEAT_ALPHA)
     if threshold is not None:
         layer[_outline(maps_to_labels(maps, classes, threshold))] = OUTLINE
     return layer

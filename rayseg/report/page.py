@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from rayseg.report import figures
 from rayseg.report.contents import (
@@ -29,7 +28,7 @@ from rayseg.store import Folder, Manifest, read_manifest, read_run
 MAX_PICTURE_CHARACTERS = 4_500_000
 """Pictures beyond it are left out, so that the page stays under 6 MB and opens on a phone."""
 HEADLINE = ("miou", "precision", "recall", "f1")
-_DASH = "–"
+_DASH = "\N{EN DASH}"
 
 
 def write_report(run: Folder, split: str = "train", max_images: int = 12) -> str:
@@ -149,13 +148,14 @@ def _context(run: Folder, split: str, max_images: int) -> dict[str, Any]:
         "drawings": _drawings(scores, final, classifier),
         "labels": list(final.part("per_class")) if final else [],
         "stages": stages,
+        "failed": len(frozenset().union(*(stage.failed_ids for stage in stages))),
         "failures": merge_failures(stages),
         "max_failures": MAX_FAILURES,
         "notes": merge_notes(stages),
         "classifier_seconds": _classifier_seconds(classifier),
         "configurations": _configurations(run, classifier, stages),
         "versions": _versions(classifier, stages),
-        "series": figures.SERIES,
+        "figures": figures,
     }
 
 
@@ -225,7 +225,7 @@ def _fit(
     best: Sequence[tuple[str, float]],
     worst: Sequence[tuple[str, float]],
 ) -> Gallery:
-    """Takes from each list in turn as many as the page can hold."""
+    """Takes what the page can hold: the worst first, they teach the most, the chosen last."""
     room = MAX_PICTURE_CHARACTERS
     kept: set[tuple[str, str]] = set()
     asked = 0
@@ -246,18 +246,16 @@ def _fit(
 
 @dataclass(frozen=True)
 class Drawings:
-    """The page's figures; empty where there is nothing to draw."""
+    """The page's figures as inline SVG; empty where there is nothing to draw."""
 
-    classes: Markup = Markup("")
+    classes: str = ""
     classes_left_out: tuple[str, ...] = ()
-    thresholds: Markup = Markup("")
-    sizes: Markup = Markup("")
-    epochs: Markup = Markup("")
+    thresholds: str = ""
+    sizes: str = ""
+    epochs: str = ""
 
 
-def _drawings(
-    scores: Sequence[Score], final: Score | None, classifier: dict[str, Any]
-) -> Drawings:
+def _drawings(scores: Sequence[Score], final: Score | None, classifier: dict[str, Any]) -> Drawings:
     drawn: dict[str, Any] = {}
     if final and final.part("per_class"):
         drawn["classes"], left_out = figures.class_bars(scores, final)

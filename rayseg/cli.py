@@ -1,0 +1,139 @@
+"""The command line: ``rayseg <job>``, with the job's dataclass as flags.
+
+Values are taken from the defaults, then the preset, then TOML files in the order given, then flags.
+Exit status: 0 all done, 1 an error that is said in one line, 2 a wrong flag, 3 done but for images
+that have a row saying why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import tyro
+
+from rayseg.config import (
+    ExportConfig,
+    JobConfig,
+    MakeSeedsConfig,
+    PrepareConfig,
+    RefineSeedsConfig,
+    RunConfig,
+    ScoreConfig,
+    TrainClassifierConfig,
+    as_written,
+    hint,
+    read_toml,
+)
+from rayseg.on_ray import jobs
+
+JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], jobs.Outcome]]] = {
+    "prepare": (PrepareConfig, jobs.prepare),
+    "train-classifier": (TrainClassifierConfig, jobs.train_classifier),
+    "make-seeds": (MakeSeedsConfig, jobs.make_seeds),
+    "refine-seeds": (RefineSeedsConfig, jobs.refine_seeds),
+    "score": (ScoreConfig, jobs.score),
+    "run": (RunConfig, jobs.run),
+    "export": (ExportConfig, jobs.export),
+}
+
+USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
+
+jobs:
+{jobs}
+
+`rayseg <job> --help` lists the job's flags."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one job and ends the process with its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help"):
+        described = [
+            f"  {name:17} {(config.__doc__ or '').splitlines()[0]}"
+            for name, (config, _) in JOBS.items()
+        ]
+        print(USAGE.format(jobs="\n".join(described)))
+        sys.exit(0 if given else 2)
+    if given[0] not in JOBS:
+        _stop(2, f"job must be one of {', '.join(JOBS)}, got {given[0]!r}{hint(given[0], JOBS)}")
+    sys.exit(run_job(given[0], given[1:]))
+
+
+def run_job(name: str, arguments: Sequence[str]) -> int:
+    """Runs the job with those flags and returns its exit status; errors are one line."""
+    kind, job = JOBS[name]
+    try:
+        config = parse(kind, arguments, f"rayseg {name}")
+        outcome = job(config)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("RAYSEG_TRACEBACK"):
+            raise
+        _stop(1, _one_line(error))
+    print("\n".join(outcome.lines))
+    if outcome.failed:
+        print(f"{outcome.failed} images have no result; their rows and the report say why")
+    return 3 if outcome.failed else 0
+
+
+def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobConfig:
+    """The job's configuration from presets, TOML files and flags.
+
+    Raises:
+        ValueError: a file or value that does not fit.
+        SystemExit: a wrong flag (status 2) or ``--help`` (status 0).
+    """
+    base, rest = _with_files(kind(), list(arguments))
+    output, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=program, args=rest, default=base)
+    except SystemExit as ending:
+        if not ending.code:
+            print(output.getvalue(), end="")
+            raise
+        _stop(2, _unboxed(output.getvalue() + errors.getvalue()))
+
+
+def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[str]]:
+    """The defaults under ``--preset`` and ``--config``, and the arguments that are left."""
+    rest: list[str] = []
+    files: list[str] = []
+    presets: list[str] = []
+    while arguments:
+        flag, _, value = arguments.pop(0).partition("=")
+        if flag in ("--config", "--preset"):
+            if not value and not arguments:
+                _stop(2, f"{flag} must be followed by a value")
+            (files if flag == "--config" else presets).append(value or arguments.pop(0))
+        else:
+            rest.append(f"{flag}={value}" if value else flag)
+    for preset in presets:
+        if preset not in ("official", "as_written"):
+            _stop(2, f"preset must be official or as_written, got {preset!r}")
+        base = as_written(base) if preset == "as_written" else base
+    for file in files:
+        base = read_toml(file, base)
+    return base, rest
+
+
+def _unboxed(text: str) -> str:
+    """The parser's message without its frame, in one line."""
+    words = [line.strip("╭╮╰╯│─- ") for line in text.splitlines()]
+    said = [line for line in words if line and not line.startswith("For full helptext")]
+    return " ".join(said).replace("Unrecognized options Unrecognized", "Unrecognized")
+
+
+def _one_line(error: BaseException) -> str:
+    """What went wrong; of an error that crossed processes the cause at its end."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _stop(status: int, message: str) -> NoReturn:
+    print(f"rayseg: {message}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,103 @@
+"""Starting or joining Ray, and refusing what would hang there."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray.exceptions import AuthenticationError
+
+from rayseg.config import Compute
+
+
+@contextmanager
+def session(address: str = "") -> Iterator[None]:
+    """Ray for the length of a job: the cluster at an address, or one of this machine's cores.
+
+    Raises:
+        ConnectionError: there is no cluster at the address, or it does not let us in.
+    """
+    # explicit, since Ray's default depends on what ran on the machine before
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        _quieten()
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            ray.init(
+                # one more than there are, so that actors on every core leave room for a task
+                num_cpus=count_cores() + 1,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+    except AuthenticationError as error:
+        raise ConnectionError(
+            f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token ({_first(error)})"
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        if not address:
+            raise
+        raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
+    _quieten()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_each(compute: Compute) -> int:
+    """CPU threads of an actor: as given, else this machine's cores over the actors."""
+    if compute.threads:
+        return compute.threads
+    return max(count_cores() // compute.actors, 1) if compute.actors else 1
+
+
+def gpus_each(compute: Compute) -> float:
+    """GPUs of an actor: as given, else one where the cluster has any."""
+    if compute.num_gpus >= 0:
+        return compute.num_gpus
+    return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+
+
+def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> None:
+    """Refuses a pool of actors that would wait for ever for its resources.
+
+    Actors start before tasks and keep what they hold, so that one CPU must stay free for the tasks
+    that feed them.
+
+    Raises:
+        ValueError: the cluster has less than that.
+    """
+    have = ray.cluster_resources()
+    for name, need in (("CPU", actors * cpus_each + 1), ("GPU", actors * gpus_each)):
+        if need > have.get(name, 0) and need:
+            raise ValueError(
+                f"{what} needs {need:g} {name}s ({actors} actors, and a CPU for the tasks that "
+                f"feed them), the cluster has {have.get(name, 0):g}; give --compute.actors fewer"
+            )
+
+
+def _quieten() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts images and says the time left
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,179 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as rle_codec
+from pycocotools.coco import COCO as Official
+
+from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError
+from rayseg.datasets.coco import coco_classes, rasterise
+from rayseg.palette import decode_labels
+
+# The ids of 1 to 90 that COCO's object categories leave out.
+UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+def square(x, y, side):
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def entry(number, category, outline, box, image=7, **more):
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": outline,
+        "bbox": box,
+        "iscrowd": 0,
+        **more,
+    }
+
+
+@pytest.fixture
+def content():
+    """Two images of 20 x 30 pixels and categories out of order; the crowd lies beneath all."""
+    crowd = np.zeros((20, 30), np.uint8)
+    crowd[:, 15:] = 1
+    counts = [15 * 20, 15 * 20]
+    return {
+        "images": [
+            {"id": 7, "file_name": "7.jpg", "height": 20, "width": 30},
+            {"id": 123456, "file_name": "other.jpg", "height": 20, "width": 30},
+        ],
+        "annotations": [
+            entry(1, 5, square(2, 2, 4), [2, 2, 4, 4]),
+            entry(2, 90, square(0, 0, 10), [0, 0, 10, 10]),
+            entry(
+                3, 90, {"size": [20, 30], "counts": counts}, [15, 0, 15, 20], area=300, iscrowd=1
+            ),
+            entry(4, 5, square(20, 5, 3), [20, 5, 3, 3]),
+        ],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 5, "name": "airplane"}],
+    }
+
+
+@pytest.fixture
+def reader(tmp_path, content):
+    Image.new("RGB", (30, 20)).save(tmp_path / "7.jpg")
+    return write(tmp_path, content)
+
+
+def write(tmp_path, content, **flags):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    return COCO(images=tmp_path, annotations=tmp_path / "a.json", **flags)
+
+
+def test_the_map_of_ids_is_the_official_one():
+    ids = [number for number, _ in coco_classes()]
+    assert ids == sorted(set(range(1, 91)) - UNUSED)
+    names = dict(coco_classes())
+    assert len(set(names.values())) == 80
+    some = {1: "person", 13: "stop sign", 27: "backpack", 44: "bottle", 67: "dining table"}
+    assert {number: names[number] for number in some} == some
+    assert (names[70], names[90]) == ("toilet", "toothbrush")
+
+
+def test_classes_are_the_categories_by_id(reader):
+    assert reader.classes == ("airplane", "toothbrush")
+
+
+def test_ids_have_twelve_digits(reader, tmp_path):
+    assert [s.id for s in reader.samples(tmp_path / "w")] == ["000000000007", "000000123456"]
+
+
+def test_a_crowd_is_a_tag_and_no_box(content, tmp_path):
+    content["annotations"] = content["annotations"][2:]
+    sample = next(write(tmp_path, content).samples(tmp_path / "w"))
+    assert sample.tags == (0, 1)
+    np.testing.assert_array_equal(sample.boxes_xyxy, np.array([[20, 5, 23, 8]], np.float32))
+    assert sample.box_classes.tolist() == [0]
+
+
+@pytest.mark.parametrize(("crowd", "label"), [("ignore", 255), ("class", 2)])
+def test_small_objects_lie_on_large_ones_and_all_on_crowds(content, tmp_path, crowd, label):
+    sample = next(write(tmp_path, content, crowd=crowd).samples(tmp_path / "w"))
+    expected = np.zeros((20, 30), np.uint8)
+    expected[:, 15:] = label
+    expected[:10, :10] = 2
+    expected[2:6, 2:6] = 1
+    expected[5:8, 20:23] = 1
+    with open(sample.mask_path, "rb") as file:
+        np.testing.assert_array_equal(decode_labels(file.read()), expected)
+
+
+def test_the_order_of_annotations_does_not_matter(content):
+    index = {5: 0, 90: 1}
+    forth = rasterise(content["annotations"], index, (20, 30))
+    np.testing.assert_array_equal(forth, rasterise(content["annotations"][::-1], index, (20, 30)))
+
+
+@pytest.mark.parametrize("outline", [None, [], [[1, 1, 3, 3]]])
+def test_an_object_without_an_outline_leaves_its_box_to_ignore(outline):
+    labels = rasterise([entry(1, 5, outline, [1.5, 2, 3, 4])], {5: 0}, (20, 30))
+    expected = np.zeros((20, 30), np.uint8)
+    expected[2:6, 1:5] = 255
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_no_mask_is_written_without_the_flag(content, tmp_path):
+    samples = list(write(tmp_path, content, masks=False).samples(tmp_path / "w"))
+    assert {sample.mask_path for sample in samples} == {""}
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_an_unreadable_image_costs_only_its_size(reader, tmp_path):
+    first, second = reader.samples(tmp_path / "w")
+    assert (first.height, first.width, second.height, second.width) == (20, 30, 0, 0)
+    assert second.tags == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["images"].append(c["images"][0]), "duplicate image id '000000000007', 2"),
+        (lambda c: c["annotations"][0].update(category_id=91), "annotation 1 .* category 91"),
+        (lambda c: c["categories"].append({"id": 5, "name": "x"}), "duplicate category id 5"),
+        (lambda c: c["categories"].append({"id": 6, "name": "airplane"}), "'airplane' .*twice"),
+        (lambda c: c["categories"].clear(), "names no class"),
+        (lambda c: c["images"].clear(), "lists no image"),
+        (lambda c: c.pop("annotations"), r"lacks \['annotations'\]"),
+        (lambda c: c["annotations"][2]["segmentation"].update(size=[30, 20]), "annotation 3: RLE"),
+    ],
+)
+def test_contradictions_are_errors(content, tmp_path, change, message):
+    change(content)
+    with pytest.raises(DatasetError, match=message):
+        list(write(tmp_path, content).samples(tmp_path / "w"))
+
+
+def test_what_is_missing_is_an_error_with_a_way_out(reader, tmp_path):
+    with pytest.raises(DatasetNotFoundError, match="annotations not found"):
+        list(COCO(tmp_path, tmp_path / "no.json").samples(tmp_path / "w"))
+    with pytest.raises(DatasetNotFoundError, match="images not found"):
+        list(COCO(tmp_path / "no", reader.annotations).samples(tmp_path / "w"))
+    reader.annotations.write_text("{")
+    with pytest.raises(DatasetError, match="is not JSON"):
+        list(reader.samples(tmp_path / "w"))
+
+
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_real_coco_equals_a_brute_force_decode(real_data, tmp_path, capsys):
+    annotations = real_data / "coco_mini" / "annotations" / "instances_val2017.json"
+    reader = COCO(real_data / "coco_mini" / "val2017", annotations)
+    assert reader.classes == tuple(name for _, name in coco_classes())
+    official = Official(str(annotations))
+    capsys.readouterr()
+    number = {category: i + 1 for i, category in enumerate(sorted(official.getCatIds()))}
+    for sample in reader.samples(tmp_path):
+        entries = official.loadAnns(official.getAnnIds(int(sample.id)))
+        assert set(sample.tags) == {number[e["category_id"]] - 1 for e in entries}
+        masks = [official.annToMask(e).astype(bool) for e in entries]
+        areas = [int(rle_codec.area(official.annToRLE(e))) for e in entries]
+        crowds = [bool(e["iscrowd"]) for e in entries]
+        expected = np.zeros((sample.height, sample.width), np.uint8)
+        for i in sorted(range(len(entries)), key=lambda i: (not crowds[i], -areas[i])):
+            expected[masks[i]] = 255 if crowds[i] else number[entries[i]["category_id"]]
+        with open(sample.mask_path, "rb") as file:
+            np.testing.assert_array_equal(decode_labels(file.read()), expected)

@@ -1,0 +1,47 @@
+import re
+
+import pytest
+
+from rayseg.report import figures
+from rayseg.report.contents import Score
+
+
+def _score(iou):
+    return Score("masks/a", {"per_class": {name: {"iou": value} for name, value in iou.items()}})
+
+
+def _texts(svg):
+    return re.findall(r"<text[^>]*>(.*?)</text>", svg, flags=re.DOTALL)
+
+
+def test_classes_are_sorted_by_the_final_method_from_the_top():
+    final = _score({"low": 0.1, "high": 0.9, "unknown": None, "middle": 0.5})
+    svg, left_out = figures.class_bars([_score({"low": 1.0}), final], final)
+    assert [text for text in _texts(svg) if text.isalpha()] == ["high", "middle", "low", "unknown"]
+    assert left_out == []
+
+
+def test_of_too_many_classes_the_middle_is_left_out():
+    final = _score({f"c{place:02}": 1 - place / 100 for place in range(40)})
+    svg, left_out = figures.class_bars([final], final)
+    assert left_out == [f"c{place:02}" for place in range(15, 25)]
+    assert {f"c{place:02}" for place in range(40)} - set(left_out) <= set(_texts(svg))
+
+
+@pytest.mark.parametrize("name", ["$x^2$", "$", "猫", "a\tb"])
+def test_a_class_may_have_any_name(name):
+    final = _score({name: 0.5})
+    assert name in _texts(figures.class_bars([final], final)[0])
+
+
+def test_the_best_threshold_skips_what_is_unknown():
+    sweep = {"thresholds": [0.1, 0.2, 0.3], "miou": [None, 0.4, 0.3]}
+    assert figures.best_threshold(Score("seeds/cam", {"sweep": sweep})) == (0.2, 0.4)
+    assert figures.best_threshold(Score("seeds/cam", {})) is None
+    assert figures.best_threshold(Score("seeds/cam", {"sweep": {"miou": [None]}})) is None
+
+
+def test_a_curve_of_unknown_numbers_is_still_drawn():
+    epochs = [{"epoch": 1, "loss": None, "map": float("nan")}, {}]
+    assert "<svg" in figures.epoch_curves(epochs)
+    assert "<svg" in figures.threshold_curve([Score("seeds/cam", {})])
