@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -154,17 +155,20 @@ def _map_pool(
 ) -> Dataset:
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = pool.stall_seconds
-    return source.map_batches(
-        adapter,
-        fn_constructor_args=arguments,
-        batch_size=pool.rows,
-        batch_format="pyarrow",
-        num_cpus=pool.cpus,
-        num_gpus=pool.gpus or None,
-        compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
-        max_restarts=MAX_RESTARTS,
-        max_task_retries=MAX_RESTARTS,
-    )
+    with warnings.catch_warnings():
+        # bounds on restarts have no named parameter yet; 2.64 takes this way out
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        return source.map_batches(
+            adapter,
+            fn_constructor_args=arguments,
+            batch_size=pool.rows,
+            batch_format="pyarrow",
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=MAX_RESTARTS,
+        )
 
 
 class _Caller:

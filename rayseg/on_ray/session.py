@@ -22,7 +22,8 @@ def session(address: str = "") -> Iterator[None]:
     """
     # explicit, since Ray's default depends on what ran on the machine before
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # ... and its core prints an error line for every pool that may restart (ray#53727)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():
         _quieten()
         yield
