@@ -1,6 +1,6 @@
 """Rows through stages on Ray Data: tables in, shards out, resumed by what is already written.
 
-All that Ray must know of a stage is decided here. Shards are written by the actor that made their
+All that Ray must know of a stage is decided here. Shards are written by the process that made their
 rows, whole or not at all, under names that follow from their ids; so a job may be killed anywhere,
 and a block that is computed twice is stored once. Ray Data's own checkpoints are not used: they
 need a CPU more on resume than at the start, and record nothing for some sources (RAY.md 0).
@@ -29,44 +29,50 @@ from rayseg.store import Folder, Pending, rows_to_table, write_shard
 
 Stage = Callable[[Rows], Rows]
 
-MAX_RESTARTS = 100
-"""Deaths of one actor after which the job gives up; what is written stays."""
+MAX_DEATHS = 100
+"""Deaths of one actor or task after which the job gives up; what is written stays."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors of one stage.
+    """Who runs a stage.
 
     Attributes:
-        make: makes the stage inside the actor, so that only its arguments travel.
-        actors: how many.
+        make: makes the stage where it runs, so that only its arguments travel.
+        rows: rows in a batch, the unit of writing, of loss and of retry.
+        actors: processes that make the stage once and keep it; 0 runs it in CPU tasks, which share
+            processes with everything else and make it anew for each batch.
         cpus: of each; 0 beside a GPU, so that the pool cannot starve the tasks that feed it.
         gpus: of each, fractions share a device.
-        rows: rows in a batch, the unit of writing, of loss and of retry.
         stall_seconds: a job without any progress for so long fails.
     """
 
     make: Callable[[], Stage]
-    actors: int
-    cpus: float
-    gpus: float
     rows: int
+    actors: int = 0
+    cpus: float = 1
+    gpus: float = 0
     stall_seconds: int = 1800
 
 
-def make_pool(compute: Compute, make: Callable[[], Stage], gpus: float = 0.0) -> Pool:
-    """The pool that a configuration asks for: an actor a GPU, or one for each free core."""
+def actor_pool(compute: Compute, make: Callable[[], Stage], gpus: float) -> Pool:
+    """For a stage that loads a network: an actor a GPU, or one for each free core."""
     threads = threads_each(compute)
     have = ray.cluster_resources()
     fitting = have.get("GPU", 0) / gpus if gpus else (have.get("CPU", 0) - 1) / threads
     return Pool(
         make=make,
+        rows=compute.block_rows,
         actors=compute.actors or max(int(fitting), 1),
         cpus=0 if gpus else threads,
         gpus=gpus,
-        rows=compute.block_rows,
         stall_seconds=compute.stall_seconds,
     )
+
+
+def task_pool(compute: Compute, make: Callable[[], Stage]) -> Pool:
+    """For a stage that loads next to nothing: CPU tasks, as many as there are cores."""
+    return Pool(make=make, rows=compute.block_rows, stall_seconds=compute.stall_seconds)
 
 
 def write_rows(
@@ -88,11 +94,10 @@ def write_rows(
     Raises:
         ValueError: the cluster is too small for the pool.
     """
-    preflight(label, pool.actors, pool.cpus, pool.gpus)
     guarded = out / "inflight"
     clear(guarded)
     start = time.perf_counter()
-    receipts = _map_pool(source, pool, _Writer, (pool.make, out, guarded, schema))
+    receipts = _through(source, pool, _Writer, (pool.make, out, guarded, schema), label)
     with tqdm(total=total, desc=label, unit="image", smoothing=0.1) as bar:
         for receipt in receipts.iter_rows():
             bar.update(receipt["rows"])
@@ -102,9 +107,7 @@ def write_rows(
 
 def collect(source: Dataset, pool: Pool) -> Iterator[dict[str, Any]]:
     """Sends a dataset through a pool and yields the few rows that come out, for adding up."""
-    preflight("counting", pool.actors, pool.cpus, pool.gpus)
-    results = _map_pool(source, pool, _Caller, (pool.make,))
-    yield from results.iter_rows()
+    yield from _through(source, pool, _Caller, (pool.make,), "counting").iter_rows()
 
 
 def manifest_rows(table: pa.Table, scratch: Folder, rows: int) -> Dataset:
@@ -150,24 +153,31 @@ def _read(addresses: list[str]) -> Dataset:
     return ray.data.read_parquet(addresses)
 
 
-def _map_pool(
-    source: Dataset, pool: Pool, adapter: type[_Caller], arguments: tuple[Any, ...]
+def _through(
+    source: Dataset, pool: Pool, adapter: type[_Caller], arguments: tuple[Any, ...], label: str
 ) -> Dataset:
+    preflight(label, pool.actors, pool.cpus, pool.gpus)
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = pool.stall_seconds
+    options: dict[str, Any] = {"batch_size": pool.rows, "batch_format": "pyarrow"}
     with warnings.catch_warnings():
         # bounds on restarts have no named parameter yet; 2.64 takes this way out
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        if not pool.actors:
+
+            def run(table: pa.Table) -> pa.Table:
+                return adapter(*arguments)(table)
+
+            return source.map_batches(run, **options, num_cpus=pool.cpus, max_retries=MAX_DEATHS)
         return source.map_batches(
             adapter,
+            **options,
             fn_constructor_args=arguments,
-            batch_size=pool.rows,
-            batch_format="pyarrow",
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_RESTARTS,
+            max_restarts=MAX_DEATHS,
+            max_task_retries=MAX_DEATHS,
         )
 
 
@@ -182,22 +192,24 @@ class _Caller:
 
 
 class _Writer(_Caller):
-    """A stage whose rows are stored by the actor that made them; out comes only their number."""
+    """A stage whose rows are stored by the process that made them; out comes only their number."""
 
     def __init__(self, make: Callable[[], Stage], out: Folder, guarded: Folder, schema: pa.Schema):
-        self.guard = CrashGuard(guarded, str(ray.get_runtime_context().get_actor_id()))
-        self.out = out
-        self.schema = schema
         super().__init__(make)
+        self.out = out
+        self.guarded = guarded
+        self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
         waiting = {row["id"]: row for row in table.to_pylist()}
-        done = {id_: _poison(row) for id_, row in waiting.items() if self.guard.poisonous(id_)}
-        for group in self.guard.groups(list(waiting)):
-            with self.guard.inflight(group):
+        guard = CrashGuard(self.guarded, list(waiting))
+        done = {id_: _poison(waiting[id_]) for id_ in guard.poisonous()}
+        for group in guard.groups():
+            with guard.inflight(group):
                 made = self.stage([waiting[id_] for id_ in group])
             done.update((row["id"], row) for row in made)
         write_shard(self.out, rows_to_table([done[id_] for id_ in waiting], self.schema))
+        guard.forget()
         return pa.table({"rows": [len(waiting)]})
 
 

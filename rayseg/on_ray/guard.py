@@ -1,8 +1,9 @@
-"""The crash guard: an image that kills its process is given up after two tries.
+"""The crash guard: an image that kills its process is given up after two deaths.
 
-Ray restarts a dead actor and gives it the same work again, for ever. So an actor writes down what
-it works on, and what is still written there when it starts has killed its predecessor. Images that
-died together are tried alone; an image that kills an actor alone is poison.
+Ray gives the work of a dead actor or task to another one, for ever. So whoever works on a block
+writes down which of its images are in flight, and what is still written there when the block comes
+again has killed its predecessor. Images that died together are tried alone; an image that kills
+alone as well is poison.
 """
 
 from __future__ import annotations
@@ -19,52 +20,52 @@ DEADLY = 2
 
 
 class CrashGuard:
-    """What one actor works on, and how often each image killed an actor.
+    """How often each image of one block has killed a process.
 
     Attributes:
-        folder: shared by all actors of a pool, emptied before a job.
-        actor: a name that stays the same when the actor is restarted.
+        folder: shared by all blocks of a job, emptied before it.
+        ids: the block's images.
+        deaths: of each image so far.
     """
 
-    def __init__(self, folder: Folder, actor: str):
+    def __init__(self, folder: Folder, ids: Sequence[str]):
         self.folder = folder
-        self.actor = actor
-        if folder.exists(self._inflight):
-            for id_ in json.loads(folder.read(self._inflight)):
-                folder.write(_deaths_file(id_), str(self.deaths(id_) + 1).encode())
-            folder.delete(self._inflight)
+        self.ids = ids
+        self._name = f"block-{hashlib.sha256(chr(10).join(ids).encode()).hexdigest()[:16]}.json"
+        known = json.loads(folder.read(self._name)) if folder.exists(self._name) else {}
+        self.deaths: dict[str, int] = known.get("deaths", {})
+        for id_ in known.get("inflight", []):
+            self.deaths[id_] = self.deaths.get(id_, 0) + 1
+        if self.deaths:
+            self._write([])
 
-    @property
-    def _inflight(self) -> str:
-        return f"inflight-{self.actor}.json"
+    def poisonous(self) -> list[str]:
+        """The images that must not be tried again."""
+        return [id_ for id_ in self.ids if self.deaths.get(id_, 0) >= DEADLY]
 
-    def deaths(self, id_: str) -> int:
-        """How many actors died with that image in flight."""
-        name = _deaths_file(id_)
-        return int(self.folder.read(name)) if self.folder.exists(name) else 0
-
-    def poisonous(self, id_: str) -> bool:
-        """Whether the image must not be tried again."""
-        return self.deaths(id_) >= DEADLY
-
-    def groups(self, ids: Sequence[str]) -> list[list[str]]:
+    def groups(self) -> list[list[str]]:
         """The images to try, in groups: those under suspicion alone, the others together."""
-        suspects = [id_ for id_ in ids if 0 < self.deaths(id_) < DEADLY]
-        innocent = [id_ for id_ in ids if not self.deaths(id_)]
+        suspects = [id_ for id_ in self.ids if 0 < self.deaths.get(id_, 0) < DEADLY]
+        innocent = [id_ for id_ in self.ids if id_ not in self.deaths]
         return [group for group in [innocent, *([id_] for id_ in suspects)] if group]
 
     @contextmanager
     def inflight(self, ids: Sequence[str]) -> Iterator[None]:
         """Writes down what is being tried, and takes it back whether it worked or raised."""
-        self.folder.write(self._inflight, json.dumps(list(ids)).encode())
+        self._write(ids)
         try:
             yield
         finally:
-            self.folder.delete(self._inflight)
+            self._write([])
 
+    def forget(self) -> None:
+        """Removes what was written: the block is done."""
+        if self.folder.exists(self._name):
+            self.folder.delete(self._name)
 
-def _deaths_file(id_: str) -> str:
-    return f"deaths-{hashlib.sha256(id_.encode()).hexdigest()[:16]}"
+    def _write(self, inflight: Sequence[str]) -> None:
+        known = {"deaths": self.deaths, "inflight": list(inflight)}
+        self.folder.write(self._name, json.dumps(known).encode())
 
 
 def clear(folder: Folder) -> None:

@@ -28,7 +28,14 @@ from rayseg.config import (
 )
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import load_classifier
-from rayseg.on_ray.data import decoded, make_pool, manifest_rows, pending_rows, write_rows
+from rayseg.on_ray.data import (
+    actor_pool,
+    decoded,
+    manifest_rows,
+    pending_rows,
+    task_pool,
+    write_rows,
+)
 from rayseg.on_ray.scoring import score_run
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.on_ray.train import WEIGHTS, fit_classifier, write_figures
@@ -128,7 +135,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
                 )
                 rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
                 source = decoded(rows, DecodeImages())
-                pool = make_pool(compute, make, gpus)
+                pool = actor_pool(compute, make, gpus)
                 seconds = write_rows(
                     source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, f"seeds {name}"
                 )
@@ -154,7 +161,7 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
             pending = find_pending(seeds, stored_ids(folder))
             if pending.rows:
                 make = partial(RefineSeeds, refiner, run_folder / "manifest")
-                pool = make_pool(compute, make)
+                pool = task_pool(compute, make)
                 source = pending_rows(pending, compute.block_rows)
                 seconds = write_rows(
                     source, pending.rows, pool, folder, MASKS_SCHEMA, f"masks {label}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rayseg.config import ScoreConfig
-from rayseg.on_ray.data import Stage, collect, make_pool, pending_rows
+from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages import CountLabels, Row, SweepSeeds, Truths
 from rayseg.store import Folder, find_pending
@@ -111,5 +111,5 @@ def _per_class(total: Confusion, classes: Sequence[str]) -> dict[str, dict[str, 
 
 
 def _collect(folder: Folder, make: Callable[[], Stage], config: ScoreConfig) -> Iterator[Row]:
-    pool = make_pool(config.compute, make)
+    pool = task_pool(config.compute, make)
     return collect(pending_rows(find_pending(folder, set()), pool.rows), pool)
