@@ -156,6 +156,11 @@ class Folder:
         filesystem, path = self._where
         filesystem.delete_file(f"{path}/{name}")
 
+    def remove(self) -> None:
+        """Deletes the folder with all that is in it."""
+        filesystem, path = self._where
+        filesystem.delete_dir(path)
+
     def _info(self, name: str) -> fs.FileInfo:
         filesystem, path = self._where
         return filesystem.get_file_info(f"{path}/{name}" if name else path)

@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rayseg.attribution.base import EPSILON, Attribution, LeanNetwork, ScaleResult, merge_views
+from rayseg.attribution.base import EPSILON, Attribution, ScaleResult, merge_views
 from rayseg.attribution.cam import CAM
+from rayseg.attribution.lean import LeanNetwork
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class AdvCAM(Attribution):
         super().__post_init__()
         if self.num_steps < 0:
             raise ValueError(f"num_steps must be 0 or more, got {self.num_steps}")
+        if self.maps not in ("gradcam", "cam"):
+            raise ValueError(f"maps must be gradcam or cam, got {self.maps!r}")
 
     @classmethod
     def as_written(cls) -> Self:
@@ -128,7 +131,9 @@ class AdvCAM(Attribution):
         if self.maps == "gradcam":
             return merge_views(_gradcam(chosen, network.weight[target])), logits, score
         current = merge_views(chosen)
-        return current / (current.amax((1, 2), keepdim=True) + EPSILON), logits, score
+        # a class that is nowhere has a negative maximum, and dividing by it would invert the map
+        largest = current.amax((1, 2), keepdim=True)
+        return current * (largest > 0) / (largest.relu() + EPSILON), logits, score
 
     def _objective(
         self,
@@ -168,7 +173,7 @@ def _gradcam(
     whole gradient. With n_b active cells in view b and P_c positive entries of w_c that leaves
     ReLU(w_c . f_b) * n_b / (P_c * sum_b n_b); the factor is a constant of the climb (METHODS 3).
     """
-    active = (chosen.detach() > 0).sum((2, 3), keepdim=True).float()
+    active = (chosen.detach() > 0).sum((2, 3), keepdim=True).to(chosen.dtype)
     positive = (weight > 0).sum(1).view(-1, 1, 1, 1)
     counted = (positive * active.sum(1, keepdim=True)).clamp_min(1)
     return chosen.relu() * (active / counted)

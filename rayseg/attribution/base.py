@@ -1,80 +1,25 @@
 """What every attribution method shares: scales, flips, normalisation, and a network left untouched.
 
-A method never works on the network that it is given. It works on a lean copy: batch normalisation
-folded into the convolutions, no gradient for any weight, channels last, in the chosen precision.
+A method never works on the network that it is given, but on a lean copy of it.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
+
+from rayseg.attribution.lean import LeanNetwork, Precision
 
 MEAN_RGB = (0.485, 0.456, 0.406)
 DEVIATION_RGB = (0.229, 0.224, 0.225)
 EPSILON = 1e-5  # maps are divided by their maximum + this, as in IRN's make_cam.py
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-class LeanNetwork(nn.Module):
-    """A copy of a classifier that only runs forward and differentiates to its input.
-
-    Attributes:
-        classifier: has ``features`` (n, 3, h, w) -> (n, d, h', w'), ``head`` (a 1x1 convolution
-            without bias), ``classify`` (features -> logits) and ``stride``.
-        dtype: of weights and activations; features come out as float32 whatever it is.
-    """
-
-    def __init__(self, network: nn.Module, precision: Precision = "auto"):
-        super().__init__()
-        device = next(network.parameters()).device
-        self.dtype = choose_dtype(precision, device)
-        lean: Any = copy.deepcopy(network).eval().requires_grad_(False)
-        self.weight: Float[Tensor, "c d"] = lean.head.weight.float().flatten(1).clone()
-        self.stride: int = lean.stride
-        if hasattr(lean, "trunk"):
-            lean.trunk = fuse(lean.trunk)
-        self.classifier = lean.to(device, self.dtype).to(memory_format=torch.channels_last)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.weight.device
-
-    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d h' w'"]:
-        """Float32 features of normalised images."""
-        images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        return self.classifier.features(images).float()
-
-    def class_maps(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h' w'"]:
-        """w_c . f for every class, neither rectified nor normalised."""
-        return functional.conv2d(self.features(images), self.weight[:, :, None, None])
-
-    def classify(self, features: Float[Tensor, "n d h' w'"]) -> Float[Tensor, "n c"]:
-        """Float32 logits of features."""
-        return self.classifier.classify(features.to(self.dtype)).float()
-
-
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type to compute in: bf16 under ``auto`` where the device multiplies it faster."""
-    if precision == "auto":
-        return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 @dataclass(frozen=True)
@@ -166,7 +111,9 @@ class Attribution(ABC):
         Raises:
             ValueError: an image of another shape or type, or a class that the network lacks.
         """
-        return self.run(network, torch.as_tensor(image)[None], [classes])[0].maps
+        # an array may be read-only or run backwards, which torch does not take
+        pixels = image if isinstance(image, Tensor) else torch.as_tensor(image.copy())
+        return self.run(network, pixels[None], [classes])[0].maps
 
     def run(
         self,
@@ -293,8 +240,16 @@ def _resize_bicubic(planes: UInt8[Tensor, "n 3 h w"], size_hw: tuple[int, int]) 
     """Pillow's bicubic resize of 8-bit images, as the authors' loaders do it."""
     if planes.device.type == "cpu":
         return functional.interpolate(planes, size_hw, mode="bicubic", antialias=True)
-    resized = functional.interpolate(planes.float(), size_hw, mode="bicubic", antialias=True)
-    return resized.round().clamp(0, 255)
+    return _resize_in_float(planes, size_hw)
+
+
+def _resize_in_float(planes: UInt8[Tensor, "n 3 h w"], size_hw: tuple[int, int]) -> Tensor:
+    """The same where torch lacks it for bytes: Pillow rounds and cuts after each axis."""
+    resized = planes.float()
+    for size in ((planes.shape[2], size_hw[1]), size_hw):
+        resized = functional.interpolate(resized, size, mode="bicubic", antialias=True)
+        resized = resized.round().clamp(0, 255)
+    return resized
 
 
 def _resize_maps(

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rayseg.attribution.base import Attribution, LeanNetwork, ScaleResult, merge_views
+from rayseg.attribution.base import Attribution, ScaleResult, merge_views
+from rayseg.attribution.lean import LeanNetwork
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -177,12 +178,24 @@ def score(config: ScoreConfig) -> Outcome:
     read_manifest(run_folder / "manifest").select(config.split)
     with session(config.address):
         scores = score_run(run_folder, config, read_ids(config.ids))
-    lines = [
-        f"{name}: mIoU {100 * entry['miou']:.1f}, precision {100 * entry['precision']:.1f}, "
-        f"recall {100 * entry['recall']:.1f}"
-        for name, entry in scores.items()
-    ]
-    return Outcome([*lines, f"report: {write_report(run_folder, config.split)}"])
+    return Outcome([*_table(scores), f"report: {write_report(run_folder, config.split)}"])
+
+
+def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
+    """The scores as a person reads them: per cent, seeds before masks."""
+    if not scores:
+        return ["scores: none, no image of the split has a true mask"]
+    columns = ("miou", "precision", "recall", "f1")
+    width = max(len(name) for name in scores)
+    lines = [f"{'':{width}}   mIoU  precision  recall    F1  threshold"]
+    for name in sorted(scores, key=lambda name: (not name.startswith("seeds"), name)):
+        entry = scores[name]
+        miou, precision, recall, f1 = (100 * (entry[column] or 0.0) for column in columns)
+        threshold = "" if entry["threshold"] is None else f"{entry['threshold']:.2f}"
+        lines.append(
+            f"{name:{width}}  {miou:5.1f}  {precision:9.1f}  {recall:6.1f}  {f1:4.1f}  {threshold:>9}"
+        )
+    return lines
 
 
 def run(config: RunConfig) -> Outcome:

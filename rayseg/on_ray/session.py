@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -29,17 +30,12 @@ def session(address: str = "") -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
+    # one core more than there are, so that actors on every core leave room for a task
+    local = {"num_cpus": count_cores() + 1, "include_dashboard": False}
+    where: dict[str, Any] = {"address": address} if address else local
     try:
-        if address:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-        else:
-            ray.init(
-                # one more than there are, so that actors on every core leave room for a task
-                num_cpus=count_cores() + 1,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+        with _silent_stderr():
+            ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     except AuthenticationError as error:
         raise ConnectionError(
             f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token ({_first(error)})"
@@ -90,6 +86,19 @@ def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> Non
                 f"{what} needs {need:g} {name}s ({actors} actors, and a CPU for the tasks that "
                 f"feed them), the cluster has {have.get(name, 0):g}; give --compute.actors fewer"
             )
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps Ray's core from announcing its log level, which no setting prevents."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _quieten() -> None:

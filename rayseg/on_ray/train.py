@@ -191,3 +191,4 @@ def write_figures(folder: Folder, epochs: list[dict[str, Any]]) -> None:
     seconds = sum(epoch["seconds"] for epoch in epochs)
     write_run(folder, {"epochs": epochs, "seconds": seconds, "done": True})
     folder.delete(STATE)
+    (folder / "ray").remove()

@@ -1,0 +1,148 @@
+"""The lean copy of a classifier that methods work on, so that the classifier stays as it was.
+
+It computes what the classifier computes, up to rounding, and only what attribution needs: batch
+normalisation is folded into the convolutions, no weight has a gradient, tensors lie channels last,
+in the chosen precision. On a CPU two kinds of convolution are put another way:
+
+- A 1x1 convolution is a matrix product over channels. torch takes a slow path for few images on one
+  thread, and copies between memory formats in the backward pass; as a product it does neither.
+- The gradient of a strided depthwise convolution has no bf16 kernel worth the name; it is taken in
+  float32, four times faster.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional
+from torch.nn.grad import conv2d_input
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class LeanNetwork(nn.Module):
+    """A copy of a classifier that only runs forward and differentiates to its input.
+
+    Attributes:
+        classifier: has ``features`` (n, 3, h, w) -> (n, d, h', w'), ``head`` (a 1x1 convolution
+            without bias), ``classify`` (features -> logits) and ``stride``; a ``trunk`` is folded.
+        dtype: of weights and activations; features come out as float32 whatever it is.
+        weight: float32 (c, d), the head's.
+        stride: image pixels a feature cell.
+    """
+
+    def __init__(self, network: nn.Module, precision: Precision = "auto"):
+        super().__init__()
+        device = next(network.parameters()).device
+        self.dtype = choose_dtype(precision, device)
+        lean: Any = copy.deepcopy(network).eval()
+        for parameter in lean.parameters():
+            parameter.grad = None  # a gradient that was there is not ours to carry
+        lean.requires_grad_(False)
+        self.weight: Float[Tensor, "c d"] = lean.head.weight.float().flatten(1).clone()
+        self.stride: int = lean.stride
+        if hasattr(lean, "trunk"):
+            lean.trunk = fuse(lean.trunk)
+        self.classifier = lean.to(device, self.dtype).to(memory_format=torch.channels_last)
+        if device.type == "cpu":
+            _suit_cpu(self.classifier, self.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.weight.device
+
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d h' w'"]:
+        """Float32 features of normalised images."""
+        images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return self.classifier.features(images).float()
+
+    def class_maps(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n c h' w'"]:
+        """w_c . f for every class, neither rectified nor normalised."""
+        return functional.conv2d(self.features(images), self.weight[:, :, None, None])
+
+    def classify(self, features: Float[Tensor, "n d h' w'"]) -> Float[Tensor, "n c"]:
+        """Float32 logits of features."""
+        return self.classifier.classify(features.to(self.dtype)).float()
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type to compute in: bf16 under ``auto`` where the device multiplies it faster."""
+    if precision == "auto":
+        return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def _has_fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def _suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:
+    """Puts convolutions another way, in place; see the top of the file."""
+    for name, child in network.named_children():
+        if name == "head":
+            continue  # asked for its weight by name
+        if isinstance(child, nn.Conv2d):
+            if _is_pointwise(child):
+                setattr(network, name, _Pointwise(child))
+            elif dtype == torch.bfloat16 and _is_strided_depthwise(child):
+                setattr(network, name, _StridedDepthwise(child))
+        else:
+            if isinstance(child, nn.ReLU | nn.ReLU6):
+                child.inplace = False  # in place on a product's view, autograd copies the view
+            _suit_cpu(child, dtype)
+
+
+def _is_pointwise(layer: nn.Conv2d) -> bool:
+    return layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
+
+
+def _is_strided_depthwise(layer: nn.Conv2d) -> bool:
+    return layer.groups == layer.in_channels > 1 and layer.stride != (1, 1)
+
+
+class _Pointwise(nn.Module):
+    """A 1x1 convolution as a matrix product over the channels of each cell."""
+
+    def __init__(self, layer: nn.Conv2d):
+        super().__init__()
+        self.weight = nn.Parameter(layer.weight.flatten(1).contiguous(), requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n e h w"]:
+        cells = functional.linear(inputs.permute(0, 2, 3, 1), self.weight, self.bias)
+        return cells.permute(0, 3, 1, 2)
+
+
+class _StridedDepthwise(nn.Module):
+    """A strided depthwise convolution whose gradient is taken in float32."""
+
+    def __init__(self, layer: nn.Conv2d):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h' w'"]:
+        return _FloatGradient.apply(inputs, self.layer)
+
+
+class _FloatGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, layer: nn.Conv2d) -> Tensor:
+        ctx.layer, ctx.shape = layer, inputs.shape
+        return layer(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        layer: nn.Conv2d = ctx.layer
+        gradient = conv2d_input(
+            ctx.shape, layer.weight.float(), gradients[0].float(),
+            layer.stride, layer.padding, layer.dilation, layer.groups,
+        )  # fmt: skip
+        return gradient.to(layer.weight.dtype), None
