@@ -121,15 +121,18 @@ class MakeSeeds:
             )
             seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                torch.cuda.empty_cache()
-            if len(rows) == 1:
-                logger.warning("no seeds for %s: %s", rows[0]["id"], error)
-                return [_outcome(rows[0], f"{type(error).__name__}: {error}")]
-            middle = len(rows) // 2
-            return self._localize(rows[:middle]) + self._localize(rows[middle:])
-        seconds = (time.perf_counter() - start) / len(rows)
-        return [row | {"seconds": seconds} for row in seeds]
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            seconds = (time.perf_counter() - start) / len(rows)
+            return [row | {"seconds": seconds} for row in seeds]
+        # here the error is gone, and with it the tensors that its traceback kept alive
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            logger.warning("no seeds for %s: %s", rows[0]["id"], reason)
+            return [_outcome(rows[0], reason)]
+        middle = len(rows) // 2
+        return self._localize(rows[:middle]) + self._localize(rows[middle:])
 
 
 def choose_device(name: str) -> torch.device:

@@ -19,6 +19,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -143,11 +144,12 @@ class Folder:
             OSError: the folder cannot be written to.
         """
         filesystem, path = self._where
+        draft = f"{path}/.{name}.{uuid4().hex[:8]}.tmp"  # of this writer's own
         try:
             filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(f"{path}/.{name}.tmp") as file:
+            with filesystem.open_output_stream(draft) as file:
                 file.write(data)
-            filesystem.move(f"{path}/.{name}.tmp", f"{path}/{name}")
+            filesystem.move(draft, f"{path}/{name}")
         except OSError as error:
             raise OSError(f"cannot write {self.path(name)}: {error}") from error
 

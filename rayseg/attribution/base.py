@@ -128,13 +128,19 @@ class Attribution(ABC):
             network: a CAM classifier, or what `prepare` made of it; left as it was.
             images: RGB, 0 to 255.
             classes: class indices of each image; an image may have none.
-            map_stride: image pixels a cell of the maps that come back.
+            map_stride: image pixels a cell of the maps that come back; divides the network's
+                stride.
 
         Raises:
-            ValueError: images of another shape or type, or a class that the network lacks.
+            ValueError: images of another shape or type, a class that the network lacks, or a
+                `map_stride` that does not fit.
         """
         lean = self.prepare(network)
         _check_input(images, classes, len(lean.weight))
+        if map_stride < 1 or lean.stride % map_stride:
+            raise ValueError(
+                f"map_stride must divide the network's stride {lean.stride}, got {map_stride}"
+            )
         found: list[Localization] = []
         for batch in _batches(classes, self.max_pairs or _default_pairs(lean.device)):
             found += self._run_batch(lean, images[batch], classes[batch], map_stride)
@@ -165,8 +171,8 @@ class Attribution(ABC):
         steps = max(result.steps for result in results)
         counts = [len(own) for own in classes]
         return [
-            Localization(*parts, steps)
-            for parts in zip(
+            Localization(own_maps, scores, gains, steps if len(own_maps) else 0)
+            for own_maps, scores, gains in zip(
                 maps.split(counts),
                 native.scores.split(counts),
                 native.gains.split(counts),

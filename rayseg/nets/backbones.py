@@ -86,6 +86,8 @@ def _cut_vgg(network: Any, stride: int) -> list[nn.Module]:
     pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     dropped = {32: 0, 16: 1, 8: 2}[stride]
     starts = [0, *(i + 1 for i in pools)]
+    for pool in pools:
+        layers[pool].ceil_mode = True  # else features end before the image does
     blocks = [layers[a:b] for a, b in zip(starts, [*starts[1:-1], len(layers)], strict=False)]
     for block in blocks[len(blocks) - dropped :]:
         block.pop()
@@ -109,5 +111,7 @@ def freeze_stages(trunk: nn.Sequential, through: str) -> None:
     """Stops the training of the stages up to and including that one; ``none`` freezes nothing."""
     if through == "none":
         return
+    if through not in STAGES:
+        raise ValueError(f"stage must be one of none, {', '.join(STAGES)}, got {through!r}")
     for name in STAGES[: STAGES.index(through) + 1]:
         getattr(trunk, name).requires_grad_(False)

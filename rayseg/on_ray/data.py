@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from rayseg.config import Compute
 from rayseg.on_ray.guard import CrashGuard, clear
-from rayseg.on_ray.session import preflight, threads_each
+from rayseg.on_ray.session import one_line_errors, preflight, threads_each
 from rayseg.stages import Rows
 from rayseg.store import Folder, Pending, rows_to_table, write_shard
 
@@ -93,12 +93,14 @@ def write_rows(
 
     Raises:
         ValueError: the cluster is too small for the pool.
+        ChildProcessError: the stage failed as a whole; what is written stays.
     """
     guarded = out / "inflight"
     clear(guarded)
     start = time.perf_counter()
     receipts = _through(source, pool, _Writer, (pool.make, out, guarded, schema), label)
-    with tqdm(total=total, desc=label, unit="image", smoothing=0.1) as bar:
+    progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
+    with one_line_errors(label), progress as bar:
         for receipt in receipts.iter_rows():
             bar.update(receipt["rows"])
     clear(guarded)
@@ -107,7 +109,8 @@ def write_rows(
 
 def collect(source: Dataset, pool: Pool) -> Iterator[dict[str, Any]]:
     """Sends a dataset through a pool and yields the few rows that come out, for adding up."""
-    yield from _through(source, pool, _Caller, (pool.make,), "counting").iter_rows()
+    with one_line_errors("counting"):
+        yield from _through(source, pool, _Caller, (pool.make,), "counting").iter_rows()
 
 
 def manifest_rows(table: pa.Table, scratch: Folder, rows: int) -> Dataset:

@@ -190,11 +190,9 @@ def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
     lines = [f"{'':{width}}   mIoU  precision  recall    F1  threshold"]
     for name in sorted(scores, key=lambda name: (not name.startswith("seeds"), name)):
         entry = scores[name]
-        miou, precision, recall, f1 = (100 * (entry[column] or 0.0) for column in columns)
-        threshold = "" if entry["threshold"] is None else f"{entry['threshold']:.2f}"
-        lines.append(
-            f"{name:{width}}  {miou:5.1f}  {precision:9.1f}  {recall:6.1f}  {f1:4.1f}  {threshold:>9}"
-        )
+        figures = [f"{100 * (entry[column] or 0.0):.1f}" for column in columns]
+        figures.append("" if entry["threshold"] is None else f"{entry['threshold']:.2f}")
+        lines.append("{:{}}  {:>5}  {:>9}  {:>6}  {:>4}  {:>9}".format(name, width, *figures))
     return lines
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from rayseg.config import Compute
 
@@ -34,13 +36,14 @@ def session(address: str = "") -> Iterator[None]:
     local = {"num_cpus": count_cores() + 1, "include_dashboard": False}
     where: dict[str, Any] = {"address": address} if address else local
     try:
+        _knock(address)
         with _silent_stderr():
             ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
     except AuthenticationError as error:
         raise ConnectionError(
             f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token ({_first(error)})"
         ) from None
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         if not address:
             raise
         raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
@@ -49,6 +52,21 @@ def session(address: str = "") -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def one_line_errors(what: str) -> Iterator[None]:
+    """Says an error that crossed processes in one line: its cause, without the way that it took.
+
+    Raises:
+        ChildProcessError: in place of Ray's error, which stays its cause.
+    """
+    try:
+        yield
+    except (RayError, TrainingFailedError) as error:
+        first = str(error).partition("\n\nThe above exception was the direct cause")[0]
+        cause = (first.strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise ChildProcessError(f"{what} failed: {cause}") from error
 
 
 def count_cores() -> int:
@@ -88,6 +106,13 @@ def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> Non
             )
 
 
+def _knock(address: str) -> None:
+    """Asks whether anybody is there at all, since Ray itself waits for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Keeps Ray's core from announcing its log level, which no setting prevents."""
@@ -105,7 +130,7 @@ def _quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images and says the time left
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is said once, by us
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 

@@ -22,7 +22,7 @@ from rayseg.loading import EpochOrder, TaggedCrops, evaluation_batches, training
 from rayseg.nets.backbones import freeze_stages
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.session import count_cores
+from rayseg.on_ray.session import count_cores, one_line_errors, preflight
 from rayseg.store import Folder, Manifest, local_copy, read_manifest, write_run
 from rayseg.training import ClassifierScores, predict_logits, train_epoch
 
@@ -56,6 +56,7 @@ def fit_classifier(config: TrainClassifierConfig, gpus_each: float) -> list[dict
     threads = compute.threads or max(count_cores() // compute.workers, 1)
     work = _Work(config.run, config.split, config.classifier, threads, compute.loader_workers)
     folder = Folder(config.run) / "classifier"
+    preflight("training", compute.workers, 0 if gpus_each else 1, gpus_each)
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config=asdict(work) | {"classifier": config.classifier},
@@ -70,7 +71,8 @@ def fit_classifier(config: TrainClassifierConfig, gpus_each: float) -> list[dict
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     )
-    trainer.fit()
+    with one_line_errors("training"):
+        trainer.fit()
     return _load_state(folder).epochs
 
 
@@ -99,7 +101,8 @@ def _train_worker(settings: dict[str, Any]) -> None:
                 epoch * len(order), config.epochs * len(order),
             )
         )  # fmt: skip
-        figures: dict[str, Any] = {"epoch": epoch + 1, "loss": sum(losses) / len(losses)}
+        loss = _mean_over_workers(sum(losses) / len(losses))
+        figures: dict[str, Any] = {"epoch": epoch + 1, "loss": loss}
         if context.get_world_rank() == 0:
             figures |= _evaluate(network, manifest, work)
             figures["seconds"] = time.perf_counter() - start
@@ -137,6 +140,15 @@ def _on_device(batches: Iterable[Any]) -> Iterable[Any]:
             images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last),
             targets.to(device, non_blocking=True),
         )
+
+
+def _mean_over_workers(value: float) -> float:
+    """The mean of what each worker has, since a loss is that of its share of each batch only."""
+    total = torch.tensor(value, device=get_device())
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+        total /= torch.distributed.get_world_size()
+    return total.item()
 
 
 def _evaluate(network: nn.Module, manifest: Manifest, work: _Work) -> dict[str, Any]:

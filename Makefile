@@ -1,0 +1,31 @@
+# make demo    tags to scored masks on synthetic scenes
+# make test    formatter, linter, type checker, tests
+# PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
+
+PYTHON ?= python3
+VENV ?= .venv
+INSTALLED = $(VENV)/.installed
+
+.PHONY: demo test bench lint clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/rayseg run --config jobs/presets/demo.toml
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+bench: $(INSTALLED)
+	set -e; for script in tests/benchmarks/bench_*.py; do echo "$$script"; $(VENV)/bin/python "$$script"; done
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@

@@ -1,0 +1,16 @@
+r"""Writes the masks of a run in a foreign format.
+
+Reads RUN/manifest/ and RUN/masks/METHOD+REFINER/.
+Writes the folder of --out.
+Submit:
+    ray job submit --working-dir . -- \
+        python jobs/export.py --run /mnt/shared/voc --out /mnt/shared/masks
+The flags are those of ``rayseg export``; ``--help`` lists them.
+"""
+
+import sys
+
+from rayseg.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("export", sys.argv[1:]))

@@ -1,0 +1,16 @@
+r"""Turns localization maps into masks by each refiner.
+
+Reads RUN/manifest/, the images that it names, RUN/seeds/METHOD/.
+Writes RUN/masks/METHOD+REFINER/: Parquet shards, one mask a row as indexed PNG; run.json.
+Submit:
+    ray job submit --working-dir . -- \
+        python jobs/refine_seeds.py --run /mnt/shared/voc --methods advcam
+The flags are those of ``rayseg refine-seeds``; ``--help`` lists them.
+"""
+
+import sys
+
+from rayseg.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("refine-seeds", sys.argv[1:]))

@@ -1,0 +1,16 @@
+r"""Prepares, trains, makes seeds, refines and scores, skipping what is done.
+
+Reads what jobs/prepare.py reads.
+Writes the whole run folder; see the other jobs.
+Submit:
+    ray job submit --working-dir . -- \
+        python jobs/run.py --run /mnt/shared/voc --data voc --voc.root /mnt/shared/VOC2012
+The flags are those of ``rayseg run``; ``--help`` lists them.
+"""
+
+import sys
+
+from rayseg.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("run", sys.argv[1:]))

@@ -1,0 +1,16 @@
+r"""Scores seeds and masks against true masks and writes the report.
+
+Reads RUN/manifest/ and the true masks that it names, RUN/seeds/, RUN/masks/.
+Writes RUN/scores.json and RUN/report.html.
+Submit:
+    ray job submit --working-dir . -- \
+        python jobs/score.py --run /mnt/shared/voc --split train
+The flags are those of ``rayseg score``; ``--help`` lists them.
+"""
+
+import sys
+
+from rayseg.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("score", sys.argv[1:]))

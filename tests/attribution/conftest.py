@@ -1,0 +1,89 @@
+"""Tiny networks and images for the attribution methods."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rayseg.attribution import LeanNetwork
+from rayseg.nets.classifier import CamClassifier
+
+
+class TinyClassifier(CamClassifier):
+    """A CAM classifier of a few thousand weights, with batch statistics worth folding."""
+
+    def __init__(self, num_classes=3, stride=16, seed=4):
+        nn.Module.__init__(self)
+        torch.manual_seed(seed)
+        widths = [3, 8, 12, 16, 16, 24]
+        blocks = []
+        for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            step = 2 if 2 ** (number + 1) <= stride else 1
+            convolution = nn.Conv2d(before, after, 3, step, 1, bias=False)
+            norm = nn.BatchNorm2d(after)
+            nn.init.normal_(norm.running_mean, 0, 0.2)
+            nn.init.uniform_(norm.running_var, 0.05, 0.3)
+            nn.init.uniform_(norm.weight, 0.7, 1.3)
+            nn.init.normal_(norm.bias, 0, 0.3)
+            blocks.append(nn.Sequential(convolution, norm, nn.ReLU()))
+        self.trunk = nn.Sequential(*blocks)
+        self.head = nn.Conv2d(widths[-1], num_classes, 1, bias=False)
+        nn.init.normal_(self.head.weight, 0, 0.3)
+        self.stride = stride
+        self.frozen_statistics = True
+
+
+class DoubleNetwork(LeanNetwork):
+    """The lean network's interface in float64, nothing folded."""
+
+    def __init__(self, network):
+        super().__init__(network, "fp32")
+        self.dtype = torch.float64
+        self.classifier = copy.deepcopy(network).eval().requires_grad_(False).double()
+        self.weight = self.classifier.head.weight.flatten(1)
+
+    def features(self, images):
+        return self.classifier.features(images)
+
+    def classify(self, features):
+        return self.classifier.classify(features)
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier():
+    """The class, for networks of other sizes and for subclasses."""
+    return TinyClassifier
+
+
+@pytest.fixture
+def network():
+    return TinyClassifier().eval()
+
+
+@pytest.fixture
+def double_network(network):
+    return DoubleNetwork(network)
+
+
+@pytest.fixture(scope="session")
+def draw_image():
+    """Draws a uint8 (h, w, 3) image with smooth structure; another one for each seed."""
+
+    def draw(size_hw=(48, 64), seed=0):
+        rng = np.random.default_rng(seed)
+        rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
+        waves = [
+            np.sin(rows * rng.uniform(0.05, 0.4) + columns * rng.uniform(0.05, 0.4) + phase)
+            for phase in rng.uniform(0, 6, 3)
+        ]
+        noise = rng.normal(0, 0.3, (*size_hw, 3))
+        return ((np.stack(waves, -1) + noise) * 50 + 120).clip(0, 255).astype(np.uint8)
+
+    return draw
+
+
+@pytest.fixture
+def image(draw_image):
+    return draw_image()

@@ -1,0 +1,41 @@
+"""One Ray for all tests of this folder: logical CPUs and GPUs, which may exceed the machine's."""
+
+import copy
+import os
+import warnings
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    import ray
+
+    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    from ray.data import DataContext
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, about its future versions
+        DataContext.get_current()  # made here, since making it sets deprecated fields
+        ray.init(
+            num_cpus=4,
+            num_gpus=2,
+            object_store_memory=200e6,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _own_data_context():
+    from ray.data import DataContext
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # copying sets every field, also deprecated ones
+        before = copy.deepcopy(DataContext.get_current())
+    yield
+    DataContext._set_current(before)

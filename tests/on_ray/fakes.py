@@ -1,0 +1,131 @@
+"""Stages that cost nothing and misbehave on demand."""
+
+import os
+import signal
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from rayseg.attribution import CAM
+from rayseg.loading import Crops
+from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
+
+
+def manifest_table(number, **columns):
+    """Rows of a manifest whose images do not exist."""
+    rows = [
+        {"id": f"i{n:04d}", "path": "nowhere", "height": 8, "width": 8, "split": "train"}
+        for n in range(number)
+    ]
+    return rows_to_table([row | columns for row in rows], MANIFEST_SCHEMA)
+
+
+class Undecoded:
+    """Stands in for DecodeImages where pixels do not matter."""
+
+    def __call__(self, rows):
+        return [row | {"note": "", "error": ""} for row in rows]
+
+
+@dataclass
+class Counting:
+    """Leaves a file for each row that it computes; row n has n % 3 maps, its note is the actor.
+
+    Attributes:
+        marks: folder of these files.
+        seconds: that each row takes.
+        deadly: ids that kill the process.
+        deadly_once: ids that kill the process the first time.
+        meet: processes that wait for each other before they compute anything.
+    """
+
+    marks: str
+    seconds: float = 0.0
+    deadly: tuple[str, ...] = ()
+    deadly_once: tuple[str, ...] = ()
+    meet: int = 0
+
+    def __call__(self, rows):
+        met = Path(self.marks).parent
+        (met / f"process-{os.getpid()}").touch()
+        deadline = time.monotonic() + 100
+        while len(list(met.glob("process-*"))) < self.meet:
+            assert time.monotonic() < deadline, "the others got no block"
+            time.sleep(0.05)
+        return [self._compute(row) for row in rows]
+
+    def _compute(self, row):
+        id_ = row["id"]
+        seen = list(Path(self.marks).glob(f"{id_}.*"))
+        (Path(self.marks) / f"{id_}.{uuid.uuid4().hex}").touch()
+        if id_ in self.deadly or (id_ in self.deadly_once and not seen):
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        row["tags"] = []  # a stage may change its rows: they are nobody else's
+        classes = list(range(int(id_[1:]) % 3))
+        maps = np.full((len(classes), 2, 2), int(id_[1:]) % 256 / 255, np.float32)
+        return {
+            **{name: row[name] for name in ("id", "height", "width")},
+            "status": "ok",
+            "note": str(os.getpid()),
+            "classes": classes,
+            "maps": pack_maps(maps),
+        }
+
+
+def computed(marks):
+    """How often each row was computed."""
+    names = [path.name.split(".")[0] for path in Path(marks).iterdir()]
+    return {name: names.count(name) for name in names}
+
+
+class Broken:
+    """A stage that cannot be made."""
+
+    def __init__(self):
+        raise ValueError("the weights are of another network")
+
+
+class Raising:
+    """A stage that fails as a whole."""
+
+    def __call__(self, rows):
+        raise ValueError(f"no stage for {len(rows)} rows")
+
+
+@dataclass(frozen=True)
+class PickyCAM(CAM):
+    """CAM that fails on a batch in which an image starts with a black pixel."""
+
+    def run(self, network, images, classes, map_stride=1):
+        if (images[:, 0, 0] == 0).all(-1).any():
+            raise RuntimeError("black corner")
+        return super().run(network, images, classes, map_stride)
+
+
+@dataclass(frozen=True)
+class DeadlyCrops(Crops):
+    """Crops of which one kills its process, once, after the first epoch.
+
+    Attributes:
+        state: what an epoch leaves behind.
+        armed: a file that is there until the death.
+    """
+
+    state: str = ""
+    armed: str = ""
+
+    def cut(self, pixels, generator):
+        if Path(self.state).exists() and Path(self.armed).exists():
+            Path(self.armed).unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().cut(pixels, generator)
+
+
+def no_extension_types(schema: pa.Schema):
+    """Whether each column is of a type that any reader of Parquet knows."""
+    return not any(isinstance(field.type, pa.BaseExtensionType) for field in schema)

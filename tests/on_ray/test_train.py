@@ -1,0 +1,130 @@
+"""Training on Ray Train: the same losses whatever the workers, a stop or a death."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rayseg.config import ClassifierConfig, Compute, TrainClassifierConfig
+from rayseg.loading import Crops
+from rayseg.nets.classifier import load_classifier
+from rayseg.on_ray import jobs
+from rayseg.on_ray.train import STATE, _load_state
+from rayseg.records import Sample
+from rayseg.store import Folder, read_run, write_manifest
+from rayseg.training import PolySGD
+from tests.on_ray.fakes import DeadlyCrops
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(200),
+]
+CONFIG = ClassifierConfig(
+    trunk="resnet18",
+    weights="none",
+    batch_norm="frozen",
+    epochs=3,
+    batch_size=8,
+    crops=Crops(crop=48, long_side=(40, 64)),
+    schedule=PolySGD(lr=0.01),
+)
+
+
+def new_run(folder, workers=1, number=24):
+    """A configuration for a run of its own with a manifest of 64-pixel images."""
+    rng = np.random.default_rng(0)
+    samples = []
+    (folder / "images").mkdir(parents=True)
+    for n in range(number):
+        path = folder / "images" / f"i{n}.png"
+        pixels = rng.integers(0, 128, (64, 64, 3), np.uint8)
+        pixels[..., n % 2] += 127
+        Image.fromarray(pixels).save(path)
+        none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        samples.append(Sample(f"i{n}", str(path), 64, 64, (n % 2,), *none))
+    write_manifest(Folder(str(folder / "manifest")), samples, ("green", "red"))
+    compute = Compute(workers=workers, threads=1, num_gpus=0)
+    return TrainClassifierConfig(run=str(folder), classifier=CONFIG, compute=compute)
+
+
+def losses(config):
+    return [epoch["loss"] for epoch in read_run(Folder(config.run) / "classifier")["epochs"]]
+
+
+@pytest.fixture(scope="module")
+def trained(cluster, tmp_path_factory):
+    """Three epochs by one worker, without any incident."""
+    config = new_run(tmp_path_factory.mktemp("one"))
+    return config, jobs.train_classifier(config)
+
+
+def test_training_leaves_weights_that_load(trained):
+    path = Path(trained[0].run) / "classifier" / "classifier.safetensors"
+    assert load_classifier(str(path), ["green", "red"]).head.out_channels == 2
+
+
+def test_training_leaves_the_figures_of_every_epoch(trained):
+    epochs = read_run(Folder(trained[0].run) / "classifier")["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
+    assert all({"loss", "map", "f1", "judged_on", "seconds"} <= set(epoch) for epoch in epochs)
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+
+
+def test_training_cleans_up_after_itself(trained):
+    left = sorted(path.name for path in (Path(trained[0].run) / "classifier").iterdir())
+    assert left == ["classifier.safetensors", "run.json"]
+
+
+def test_a_finished_training_is_not_repeated(trained):
+    config, outcome = trained
+    assert jobs.train_classifier(config) == outcome
+
+
+def test_another_training_into_the_same_run_is_refused(trained):
+    other = replace(trained[0], classifier=replace(CONFIG, epochs=4))
+    with pytest.raises(ValueError, match=r"classifier.epochs is 3 there, 4 here"):
+        jobs.train_classifier(other)
+
+
+def test_two_workers_see_together_what_one_sees(trained, tmp_path):
+    config = new_run(tmp_path / "two", workers=2)
+    jobs.train_classifier(config)
+    assert losses(config) == pytest.approx(losses(trained[0]), rel=0.02)
+
+
+def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
+    config = deadly_run(tmp_path / "death", max_failures=1)
+    jobs.train_classifier(config)
+    assert not Path(config.classifier.crops.armed).exists()
+    assert losses(config) == pytest.approx(losses(trained[0]), rel=1e-4)
+
+
+def test_a_stopped_training_goes_on_after_its_last_whole_epoch(trained, tmp_path):
+    config = deadly_run(tmp_path / "stop", max_failures=0)
+    with pytest.raises(ChildProcessError, match="^training failed: ") as caught:
+        jobs.train_classifier(config)
+    assert "\n" not in str(caught.value)
+    assert len(_load_state(Folder(config.run) / "classifier").epochs) == 1
+    jobs.train_classifier(config)
+    assert losses(config) == pytest.approx(losses(trained[0]), rel=1e-4)
+
+
+def deadly_run(folder, max_failures):
+    """A run whose worker is killed once, in its second epoch."""
+    config = new_run(folder)
+    crops = DeadlyCrops(
+        **vars(CONFIG.crops),
+        state=str(folder / "classifier" / STATE),
+        armed=str(folder / "armed"),
+    )
+    (folder / "armed").touch()
+    return replace(
+        config,
+        classifier=replace(CONFIG, crops=crops),
+        compute=replace(config.compute, max_failures=max_failures),
+    )

@@ -1,0 +1,237 @@
+"""The README is run: its blocks, its tables, its trees.
+
+``python tests/test_docs.py`` prints the table of methods for the README.
+"""
+
+import dataclasses
+import inspect
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rayseg.attribution import METHODS
+from rayseg.cli import JOBS, parse
+from rayseg.config import RunConfig, read_toml
+from rayseg.datasets import DATASETS
+from rayseg.export import EXPORTERS
+from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.weights import to_safetensors
+from rayseg.refine import REFINERS
+from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_shard
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+TREES = {text.split("/", 1)[0]: text for kind, text in BLOCKS if kind == "text"}
+
+
+def blocks(*kinds):
+    return [text for kind, text in BLOCKS if kind in kinds]
+
+
+def commands():
+    """Every command line of the README's shell blocks as words, variables in front dropped."""
+    text = "".join(blocks("bash", "console")).replace("\\\n", " ")
+    lines = (shlex.split(line.removeprefix("$ "), comments=True) for line in text.splitlines())
+    for words in lines:
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words.pop(0)
+        if words:
+            yield words
+
+
+def as_job(words):
+    """(job, flags) of ``rayseg <job>``, of ``python jobs/<job>.py``, or of a submission of that."""
+    if words[0] == "rayseg":
+        return words[1], words[2:]
+    start = words.index("python")
+    script = ROOT / words[start + 1]
+    assert script.is_file(), script
+    return script.stem.replace("_", "-"), words[start + 2 :]
+
+
+JOB_LINES = [words for words in commands() if words[0] != "make"]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with all that the README's blocks read, in small, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "jobs/presets", tmp_path / "jobs/presets")
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photos/meadow.jpg", "photos/stable.jpg", "photos/fog.jpg"):
+        Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(name)
+    Path("tags.csv").write_text(blocks("csv")[0])
+    Path("mine.toml").write_text(blocks("toml")[0])
+    network = CamClassifier("mobilenet_v2", 5)
+    facts = {"trunk": "mobilenet_v2", "stride": 16, "classes": ["a", "b", "c", "d", "e"]}
+    Folder("runs/demo/classifier").write("classifier.safetensors", to_safetensors(network, facts))
+    row = {"id": "scene", "status": "ok", "height": 40, "width": 56, "classes": [0, 3]}
+    row["maps"] = pack_maps(rng.random((2, 10, 14)).astype(np.float32))
+    write_shard(Folder("runs/demo/seeds/advcam"), rows_to_table([row], SEEDS_SCHEMA))
+    return tmp_path
+
+
+def execute(text):
+    Path("block.py").write_text(text)
+    return runpy.run_path("block.py")
+
+
+def test_every_block_is_of_a_kind_that_is_tested():
+    assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "console", "toml", "csv", "text"}
+    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [2, 1, 2]
+
+
+def test_the_example_of_one_image_is_eight_lines_and_gives_maps(workplace):
+    assert len(blocks("python")[0].splitlines()) == 8
+    maps = execute(blocks("python")[0])["maps"]
+    assert maps.shape == (2, 40, 56)
+    assert 0 <= maps.min() <= maps.max() <= 1
+
+
+def test_the_example_that_reads_seeds_prints_one_line_a_map(workplace, capsys):
+    execute(blocks("python")[1])
+    assert capsys.readouterr().out == "scene 0 (14, 10)\nscene 3 (14, 10)\n"
+
+
+@pytest.mark.parametrize("words", JOB_LINES, ids=" ".join)
+def test_a_command_has_flags_that_exist(words, workplace):
+    name, flags = as_job(words)
+    parse(JOBS[name][0], flags, f"rayseg {name}")
+
+
+def test_targets_of_make_exist():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    named = [words[1] for words in commands() if words[0] == "make"]
+    assert set(named) <= set(targets)
+    assert {"demo", "test"} <= set(named)
+
+
+def test_flags_in_the_text_exist():
+    known = {f"--{name}" for name in flag_names(RunConfig())} | {"--config", "--preset", "--help"}
+    assert set(re.findall(r"`(--[\w.-]+)", README)) <= known
+
+
+def flag_names(config, prefix=""):
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        yield name
+        if dataclasses.is_dataclass(value):
+            yield from flag_names(value, f"{name}.")
+
+
+def test_a_configuration_file_is_read_and_flags_go_before_it(workplace):
+    config = read_toml("mine.toml", RunConfig())
+    assert (config.folder.images, config.advcam.num_steps) == (Path("photos"), 10)
+    flags = ["--config", "mine.toml", "--preset", "as_written", "--advcam.num-steps", "27"]
+    given = parse(RunConfig, flags, "rayseg run")
+    assert (given.advcam.num_steps, given.advcam.scales) == (27, (0.5, 1.0, 1.5))
+    assert given.advcam.step_size == 0.008
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "jobs/presets").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_a_shipped_configuration_is_read(path):
+    assert read_toml(str(path), RunConfig()) != RunConfig()
+
+
+def test_files_that_the_text_names_exist():
+    linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    named = re.findall(r"`((?:tests|jobs|rayseg|docs)/[\w./]+)`", README)
+    assert [name for name in linked + named if not (ROOT / name).exists()] == []
+
+
+def test_lists_of_data_sets_refiners_and_exporters_are_complete():
+    lists = {"Data sets": DATASETS, "Refiners": REFINERS, "Exporters": EXPORTERS}
+    for title, names in lists.items():
+        said = re.search(rf"{title}: ([^.]+)\.", README)
+        assert re.findall(r"`(\w+)`", said[1]) == list(names)
+
+
+def test_the_tree_of_the_code_is_what_is_there():
+    names = re.findall(r"^  ([\w.]+/?) ", TREES["rayseg"], re.M)
+    inside = [path for path in (ROOT / "rayseg").iterdir() if not path.name.startswith("__")]
+    parts = [path.name + "/" * path.is_dir() for path in inside if path.name != "py.typed"]
+    assert sorted(names) == sorted(parts)
+    assert re.findall(r"^([\w.]+)/ ", TREES["rayseg"], re.M) == ["jobs"]
+
+
+# The table of methods
+
+
+def methods_table():
+    """Markdown of METHODS, from the methods' own docstrings and presets."""
+    lines = ["| method | what it is | paper | `as_written` differs in |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        what = inspect.getdoc(method).splitlines()[0].rstrip(".")
+        lines.append(f"| `{name}` | {what} | {paper(method)} | {differing(method)} |")
+    return "\n".join(lines) + "\n"
+
+
+def paper(method):
+    """The first citation of the method's file."""
+    text = " ".join(inspect.getmodule(method).__doc__.split())
+    found = re.search(r"[\w-]+ et al\., \*[^*]+\*, [A-Za-z]+ \d{4}", text)
+    assert found, f"{method.__module__} must begin with `Name et al., *Title*, VENUE YEAR`"
+    return found[0]
+
+
+def differing(method):
+    official, written = method.official(), method.as_written()
+    names = [field.name for field in dataclasses.fields(method)]
+    changed = [name for name in names if getattr(official, name) != getattr(written, name)]
+    return ", ".join(f"{name} {plain(getattr(written, name))}" for name in changed) or "nothing"
+
+
+def plain(value):
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def test_the_table_of_methods_is_that_of_the_code():
+    there = README.partition("<!-- methods -->\n")[2].partition("<!-- /methods -->")[0]
+    assert there == methods_table()  # python tests/test_docs.py prints it
+
+
+# The whole chain on own images
+
+TINY = [
+    "--methods=advcam",
+    "--classifier.trunk=resnet18",
+    "--classifier.weights=none",
+    "--classifier.epochs=1",
+    "--classifier.batch-size=2",
+    "--classifier.crops.crop=64",
+    "--advcam.num-steps=1",
+    "--compute.actors=1",
+]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
+    run, export = [words[1:] for words in JOB_LINES if "runs/mine" in words]
+    command = [sys.executable, "-c", "from rayseg.cli import main; main()"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    for arguments in ([*run, *TINY], export):
+        subprocess.run([*command, *arguments], env=environment, check=True)
+    masks = {path.stem for path in Path("masks").rglob("*.png")}
+    assert masks == {"meadow", "stable"}
+    assert {(Image.open(path).size) for path in Path("masks").rglob("*.png")} == {(56, 40)}
+    for name in re.findall(r"^  ([\w.<>+/]+)", TREES["runs"], re.M):
+        if name != "images/":  # folders of one's own stay where they are
+            assert list(Path("runs/mine").glob(re.sub(r"<\w+>", "*", name))), name
+
+
+if __name__ == "__main__":
+    sys.stdout.write(methods_table())

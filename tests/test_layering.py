@@ -1,0 +1,150 @@
+"""The architecture as a test: who may import whom stands in one table, the README's."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_LINES = 400
+LONG_FILES = {
+    "scores.py": "counts, sizes and sweep share one definition of a confusion; to be split",
+    "store.py": "one place for files: folders, tables, manifest and provenance",
+}
+
+
+def read_table(readme):
+    """Part to (parts of rayseg, own modules, third parties), each a set of names."""
+    text = readme.read_text().partition("<!-- imports -->\n")[2].partition("<!-- /imports -->")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    return {part: [set(re.findall(r"\w+", cell)) for cell in cells] for part, *cells in rows}
+
+
+def imported_names(path, package):
+    """Full names of all modules that a file imports, at whatever depth of the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def is_granted(name, part, own, grants):
+    """Whether a module of a part may import what has that full name."""
+    from_rayseg, inside, third_party = grants
+    top, *rest = name.split(".")
+    if top in sys.stdlib_module_names:
+        return True
+    if top != "rayseg":
+        return top in third_party
+    if not rest or rest[0] != part:
+        return bool(rest) and rest[0] in from_rayseg
+    return own == "__init__" or "any" in inside or (len(rest) > 1 and rest[1] in inside)
+
+
+def violations(root, table):
+    """What is imported against the table, as ``file imports name``."""
+    found = []
+    for path in sorted([*root.glob("rayseg/**/*.py"), *root.glob("jobs/*.py")]):
+        place = path.relative_to(root)
+        part = "jobs" if place.parts[0] == "jobs" else place.with_suffix("").parts[1]
+        package = place.parts[:-1]
+        if part not in table and place != Path("rayseg/__init__.py"):
+            found.append(f"{place} belongs to no part of the table")
+            continue
+        grants = table.get(part, [set()] * 3)
+        found += [
+            f"{place} imports {name}"
+            for name in imported_names(path, package)
+            if not is_granted(name, part, path.stem, grants)
+        ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def table():
+    return read_table(ROOT / "README.md")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    for folder in ("rayseg", "jobs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
+    return tmp_path
+
+
+def test_every_import_is_granted_by_the_table(table):
+    assert violations(ROOT, table) == []
+
+
+def test_every_part_of_the_table_is_there(table):
+    inside = (ROOT / "rayseg").iterdir()
+    parts = {path.stem for path in inside if path.is_dir() or path.suffix == ".py"}
+    assert set(table) - {"jobs"} == {name for name in parts if not name.startswith("_")}
+
+
+def test_a_part_is_granted_only_parts_above_it(table):
+    order = list(table)
+    for part, (from_rayseg, _, _) in table.items():
+        assert from_rayseg <= set(order[: order.index(part)]), part
+
+
+def test_only_on_ray_is_granted_ray(table):
+    assert [part for part, (_, _, third_party) in table.items() if "ray" in third_party] == [
+        "on_ray"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "planted", "name"),
+    [
+        ("rayseg/stages.py", "import ray", "ray"),
+        ("rayseg/stages.py", "def f():\n    import ray.data", "ray.data"),
+        ("rayseg/attribution/cam.py", "from rayseg import store", "rayseg.store"),
+        ("rayseg/attribution/cam.py", "from .. import on_ray", "rayseg.on_ray"),
+        ("rayseg/attribution/gradcam.py", "from .advcam import AdvCAM", "advcam.AdvCAM"),
+        ("rayseg/records.py", "if True:\n    import torch", "torch"),
+        ("rayseg/__init__.py", "import rayseg.stages", "rayseg.stages"),
+        ("rayseg/store.py", "import requests", "requests"),
+        ("jobs/run.py", "from rayseg.on_ray import jobs", "rayseg.on_ray.jobs"),
+    ],
+)
+def test_a_planted_import_is_found(copied, table, file, planted, name):
+    path = copied / file
+    path.write_text(f"{path.read_text()}\n{planted}\n")
+    found = violations(copied, table)
+    assert len(found) == 1
+    assert found[0].startswith(f"{file} imports ")
+    assert found[0].endswith(name)
+
+
+def test_a_new_part_must_be_entered_in_the_table(copied, table):
+    (copied / "rayseg" / "tricks.py").write_text("")
+    assert violations(copied, table) == ["rayseg/tricks.py belongs to no part of the table"]
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"), [("rayseg", "torch"), ("rayseg.stages", "ray"), ("rayseg.report", "ray")]
+)
+def test_a_fresh_process_does_not_load_what_it_need_not(module, absent):
+    code = f"import sys, {module}; sys.exit({absent!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_no_file_is_long_without_a_reason():
+    lengths = {
+        str(path.relative_to(ROOT / "rayseg")): len(path.read_text().splitlines())
+        for path in (ROOT / "rayseg").rglob("*.py")
+    }
+    assert {name for name, lines in lengths.items() if lines > MAX_LINES} == set(LONG_FILES)
+
+
+def test_no_file_is_named_after_nothing():
+    names = {path.stem for path in (ROOT / "rayseg").rglob("*.py")}
+    assert not names & {"utils", "util", "common", "helpers", "misc"}
