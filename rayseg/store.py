@@ -81,19 +81,24 @@ class Folder:
     """A folder of the run, local or remote.
 
     Attributes:
-        location: a local path or a URI.
+        location: a local path or a URI; a path is made absolute, since workers start elsewhere.
     """
 
     location: str
+
+    def __post_init__(self) -> None:
+        local = self.location.removeprefix("file://")
+        if "://" not in local:
+            object.__setattr__(self, "location", str(Path(local).absolute()))
 
     @cached_property
     def _where(self) -> tuple[fs.FileSystem, str]:
         if "://" in self.location:
             return fs.FileSystem.from_uri(self.location)
-        return fs.LocalFileSystem(), str(Path(self.location).absolute())
+        return fs.LocalFileSystem(), self.location
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.location.rstrip('/')}/{name}")
+        return Folder(self.path(name))
 
     def __str__(self) -> str:
         return self.location
@@ -116,14 +121,9 @@ class Folder:
         found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return sorted(item.base_name for item in found if item.type == fs.FileType.Directory)
 
-    @property
-    def address(self) -> str:
-        """The absolute path or URI of the folder, for whoever opens it without this class."""
-        return self.location if "://" in self.location else self._where[1]
-
     def path(self, name: str) -> str:
         """The absolute path or URI of a file in the folder."""
-        return f"{self.address.rstrip('/')}/{name}"
+        return f"{self.location.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
         """The whole file.
@@ -159,9 +159,10 @@ class Folder:
         filesystem.delete_file(f"{path}/{name}")
 
     def remove(self) -> None:
-        """Deletes the folder with all that is in it."""
+        """Deletes the folder with all that is in it, where there is one."""
         filesystem, path = self._where
-        filesystem.delete_dir(path)
+        if self.exists():
+            filesystem.delete_dir(path)
 
     def _info(self, name: str) -> fs.FileInfo:
         filesystem, path = self._where

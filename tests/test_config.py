@@ -90,7 +90,7 @@ def test_thresholds_reach_the_refiner_of_their_method():
 
 
 def test_a_refiners_own_threshold_would_be_overridden_and_is_refused():
-    with pytest.raises(ValueError, match="set thresholds.<method> in place of label_crf's own"):
+    with pytest.raises(ValueError, match=r"set thresholds.<method> in place of label_crf's own"):
         update(RefineSeedsConfig(), {"label_crf": {"fg_threshold": 0.5}}, "here")
 
 
@@ -130,14 +130,14 @@ def test_keys_of_other_jobs_are_passed_over(tmp_path):
 )
 def test_a_mistake_in_a_file_is_one_line_that_names_it(tmp_path, text, said):
     path = toml(tmp_path, text)
-    with pytest.raises(ValueError, match="run.toml") as caught:
+    with pytest.raises(ValueError, match=r"run.toml") as caught:
         read_toml(path, RunConfig())
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(FileNotFoundError, match="configuration file nowhere.toml does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"configuration file nowhere.toml does not exist"):
         read_toml("nowhere.toml", RunConfig())
 
 

@@ -44,7 +44,7 @@ def test_maps_are_as_many_as_classes():
 
 
 def test_maps_are_float32():
-    with pytest.raises(ValueError, match="maps must be float32 .* got float64"):
+    with pytest.raises(ValueError, match=r"maps must be float32 .* got float64"):
         Seeds("a", (0,), np.zeros((1, 4, 4)), (16, 16))
 
 

@@ -94,13 +94,13 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(folder):
 
 def test_an_unwritable_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OSError, match="cannot write .*file/sub/a.bin") as caught:
+    with pytest.raises(OSError, match=r"cannot write .*file/sub/a.bin") as caught:
         Folder(str(tmp_path / "file" / "sub")).write("a.bin", b"")
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(folder):
-    with pytest.raises(FileNotFoundError, match="out/a.bin does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"out/a.bin does not exist"):
         folder.read("a.bin")
 
 
@@ -113,6 +113,7 @@ def test_a_file_uri_works_like_a_path(tmp_path):
     write_shard(uri / "seeds", rows("a", "b"))
     assert stored_ids(Folder(str(tmp_path / "run" / "seeds"))) == {"a", "b"}
     assert uri.folders() == ["seeds"]
+    assert uri == Folder(str(tmp_path / "run"))
     name = (uri / "seeds").names()[0]
     assert read_file(f"{uri}/seeds/{name}") == read_file((uri / "seeds").path(name))
 
@@ -124,10 +125,21 @@ def test_what_cannot_be_read_is_none(tmp_path):
     assert read_file("nowhere://bucket/a.jpg") is None
 
 
-def test_a_local_copy_of_a_uri_has_its_bytes(tmp_path):
-    (tmp_path / "w.bin").write_bytes(b"weights")
-    with open(local_copy(Folder(f"file://{tmp_path}"), "w.bin"), "rb") as file:
-        assert file.read() == b"weights"
+def test_a_local_file_is_its_own_copy(tmp_path):
+    for location in (str(tmp_path), f"file://{tmp_path}"):
+        assert local_copy(Folder(location), "w.bin") == str(tmp_path / "w.bin")
+
+
+def test_a_relative_path_is_made_absolute_for_workers_that_start_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Folder("runs/a") == Folder(str(tmp_path / "runs" / "a"))
+
+
+def test_a_removed_folder_is_gone_and_may_be_removed_again(folder):
+    folder.write("a.bin", b"")
+    folder.remove()
+    folder.remove()
+    assert not folder.exists()
 
 
 # Shards
@@ -279,7 +291,7 @@ def test_another_configuration_is_refused_with_all_that_differs(folder):
 
 def test_shards_that_nobody_claimed_are_refused(folder):
     write_shard(folder, rows("a"))
-    with pytest.raises(ValueError, match="holds shards but no run.json"):
+    with pytest.raises(ValueError, match=r"holds shards but no run.json"):
         claim(folder, {})
 
 

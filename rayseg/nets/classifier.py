@@ -72,6 +72,10 @@ def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClass
         ValueError: not a classifier of ours, or of other classes.
     """
     facts = read_facts(path)
+    if not {"trunk", "stride", "classes"} <= facts.keys():
+        raise ValueError(
+            f"weights file {path} must say its trunk, stride and classes, got {sorted(facts)}"
+        )
     trained: list[str] = list(facts["classes"])  # type: ignore[call-overload]
     if classes is not None and trained != list(classes):
         raise ValueError(

@@ -22,8 +22,8 @@ from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
 from rayseg.config import Compute
-from rayseg.on_ray.guard import CrashGuard, clear
-from rayseg.on_ray.session import one_line_errors, preflight, threads_each
+from rayseg.on_ray.guard import CrashGuard
+from rayseg.on_ray.session import fitting, one_line_errors, preflight, threads_each
 from rayseg.stages import Rows
 from rayseg.store import Folder, Pending, rows_to_table, write_shard
 
@@ -58,12 +58,12 @@ class Pool:
 def actor_pool(compute: Compute, make: Callable[[], Stage], gpus: float) -> Pool:
     """For a stage that loads a network: an actor a GPU, or one for each free core."""
     threads = threads_each(compute)
-    have = ray.cluster_resources()
-    fitting = have.get("GPU", 0) / gpus if gpus else (have.get("CPU", 0) - 1) / threads
+    free_cpus = ray.cluster_resources().get("CPU", 0) - 1
+    actors = fitting("GPU", gpus) if gpus else min(fitting("CPU", threads), free_cpus // threads)
     return Pool(
         make=make,
         rows=compute.block_rows,
-        actors=compute.actors or max(int(fitting), 1),
+        actors=compute.actors or max(int(actors), 1),
         cpus=0 if gpus else threads,
         gpus=gpus,
         stall_seconds=compute.stall_seconds,
@@ -96,14 +96,14 @@ def write_rows(
         ChildProcessError: the stage failed as a whole; what is written stays.
     """
     guarded = out / "inflight"
-    clear(guarded)
+    guarded.remove()
     start = time.perf_counter()
     receipts = _through(source, pool, _Writer, (pool.make, out, guarded, schema), label)
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
     with one_line_errors(label), progress as bar:
         for receipt in receipts.iter_rows():
             bar.update(receipt["rows"])
-    clear(guarded)
+    guarded.remove()
     return time.perf_counter() - start
 
 

@@ -23,7 +23,8 @@ class CrashGuard:
     """How often each image of one block has killed a process.
 
     Attributes:
-        folder: shared by all blocks of a job, emptied before it.
+        folder: shared by all blocks of a job, removed before and after it: what an earlier job left
+            there says nothing of this one.
         ids: the block's images.
         deaths: of each image so far.
     """
@@ -66,9 +67,3 @@ class CrashGuard:
     def _write(self, inflight: Sequence[str]) -> None:
         known = {"deaths": self.deaths, "inflight": list(inflight)}
         self.folder.write(self._name, json.dumps(known).encode())
-
-
-def clear(folder: Folder) -> None:
-    """Empties the guard's folder: what an earlier job left there says nothing of this one."""
-    for name in folder.names():
-        folder.delete(name)

@@ -84,7 +84,7 @@ def prepare(config: PrepareConfig) -> Outcome:
     dataset = config.dataset()
     claim(folder, {"data": config.data, config.data: as_plain(dataset)})
     if not folder.exists("manifest.parquet"):
-        workspace = Path((run_folder / "images").address)
+        workspace = Path((run_folder / "images").location)
         write_manifest(folder, dataset.samples(workspace), dataset.classes)
     manifest = read_manifest(folder)
     counts = Counter(manifest.table.column("split").to_pylist())
@@ -117,7 +117,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     chosen = manifest.select(config.split, read_ids(config.ids))
-    weights = config.weights or local_copy(run_folder / "classifier", WEIGHTS)
+    weights = str(Path(config.weights or local_copy(run_folder / "classifier", WEIGHTS)).absolute())
     load_classifier(weights, manifest.classes)  # a wrong file is said here, not in an actor
     fingerprint = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
     outcome = Outcome()
@@ -140,6 +140,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
                 seconds = write_rows(
                     source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, f"seeds {name}"
                 )
+                (folder / "pending").remove()
                 _add_seconds(folder, seconds)
             outcome += _close(folder, f"seeds {name}")
     return outcome

@@ -88,6 +88,16 @@ def gpus_each(compute: Compute) -> float:
     return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
 
 
+def fitting(name: str, each: float) -> float:
+    """Actors of the cluster that find CPUs or GPUs: none spans two nodes, no share two GPUs."""
+    if not each:
+        return float("inf")
+    nodes = [node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]]
+    if name == "GPU" and each < 1:
+        return sum(nodes) * int(1 / each + 1e-6)
+    return sum(number // each for number in nodes)
+
+
 def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> None:
     """Refuses a pool of actors that would wait for ever for its resources.
 
@@ -98,8 +108,11 @@ def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> Non
         ValueError: the cluster has less than that.
     """
     have = ray.cluster_resources()
-    for name, need in (("CPU", actors * cpus_each + 1), ("GPU", actors * gpus_each)):
-        if need > have.get(name, 0) and need:
+    for name, each, need in (
+        ("CPU", cpus_each, actors * cpus_each + 1),
+        ("GPU", gpus_each, actors * gpus_each),
+    ):
+        if need > have.get(name, 0) or actors > fitting(name, each):
             raise ValueError(
                 f"{what} needs {need:g} {name}s ({actors} actors, and a CPU for the tasks that "
                 f"feed them), the cluster has {have.get(name, 0):g}; give --compute.actors fewer"

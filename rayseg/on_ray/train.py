@@ -6,7 +6,8 @@ import json
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -54,12 +55,15 @@ def fit_classifier(config: TrainClassifierConfig, gpus_each: float) -> list[dict
     """
     compute = config.compute
     threads = compute.threads or max(count_cores() // compute.workers, 1)
-    work = _Work(config.run, config.split, config.classifier, threads, compute.loader_workers)
-    folder = Folder(config.run) / "classifier"
+    run = Folder(config.run)
+    classifier = _with_absolute_weights(config.classifier)
+    _build(classifier, len(read_manifest(run / "manifest").classes))  # wrong weights are said here
+    work = _Work(run.location, config.split, classifier, threads, compute.loader_workers)
+    folder = run / "classifier"
     preflight("training", compute.workers, 0 if gpus_each else 1, gpus_each)
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config=asdict(work) | {"classifier": config.classifier},
+        train_loop_config=asdict(work) | {"classifier": classifier},
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
             use_gpu=gpus_each > 0,
@@ -67,7 +71,7 @@ def fit_classifier(config: TrainClassifierConfig, gpus_each: float) -> list[dict
         ),
         run_config=RunConfig(
             name=f"rayseg-{time.time_ns()}",
-            storage_path=(folder / "ray").address,
+            storage_path=(folder / "ray").location,
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     )
@@ -131,6 +135,12 @@ def _build(config: ClassifierConfig, num_classes: int) -> CamClassifier:
     if config.weights != "none":
         freeze_stages(network.trunk, config.freeze)
     return network
+
+
+def _with_absolute_weights(config: ClassifierConfig) -> ClassifierConfig:
+    """The same weights for workers, which start in another folder."""
+    path = Path(config.weights)
+    return replace(config, weights=str(path.absolute())) if path.is_file() else config
 
 
 def _on_device(batches: Iterable[Any]) -> Iterable[Any]:

@@ -13,11 +13,11 @@ WRITTEN = replace(CAM.as_written(), precision="fp32")
 
 @pytest.mark.parametrize("size_hw", [(48, 64), (37, 50), (16, 33)])
 @pytest.mark.parametrize("classes", [[1], [2, 0], [0, 1, 2]])
-def test_official_cam_is_the_literal_one(network, draw_image, size_hw, classes):
+def test_official_cam_is_the_literal_one(network, draw_image, our_resize, size_hw, classes):
     image = draw_image(size_hw)
     maps = CAM(precision="fp32")(network, image, classes)
     for found, target in zip(maps, classes, strict=True):
-        expected = literal.cam(network.double(), image, target)
+        expected = literal.cam(network.double(), image, target, resize=our_resize)
         network.float()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -42,6 +42,13 @@ def test_cam_of_one_scale_is_literal_in_float64(network, double_network, image, 
         torch.testing.assert_close(own, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_pillows_resize_instead_of_ours_changes_little(network, image):
+    maps = CAM(precision="fp32")(network, image, [0, 1, 2])
+    for target, found in enumerate(maps):
+        expected = literal.cam(network, image, target)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3)
+
+
 def test_score_is_the_networks_logit(network, image):
     (found,) = CAM(precision="fp32").run(network, torch.from_numpy(image)[None], [[2, 0]])
     with torch.no_grad():
@@ -58,7 +65,7 @@ def test_class_without_any_positive_cell_has_an_empty_map(tiny_classifier, image
 
 
 def test_object_lights_up_where_it_is(network, image):
-    image[:] = 120
+    image = np.full_like(image, 120)
     image[:, 40:] = np.random.default_rng(0).integers(0, 255, (48, 24, 3))
     with torch.no_grad():
         views = literal.look(image, 1, False, network.head.weight)

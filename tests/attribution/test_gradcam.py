@@ -25,11 +25,11 @@ def curved(tiny_classifier):
 
 @pytest.mark.parametrize("size_hw", [(48, 64), (37, 50)])
 @pytest.mark.parametrize("classes", [[1], [2, 0], [0, 1, 2]])
-def test_official_gradcam_is_the_literal_one(curved, draw_image, size_hw, classes):
+def test_official_gradcam_is_the_literal_one(curved, draw_image, our_resize, size_hw, classes):
     image = draw_image(size_hw)
     maps = GradCAM(precision="fp32")(curved, image, classes)
     for found, target in zip(maps, classes, strict=True):
-        expected = literal.gradcam(curved.double(), image, target)
+        expected = literal.gradcam(curved.double(), image, target, resize=our_resize)
         curved.float()
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -51,7 +51,9 @@ def test_pooling_matters_where_the_head_is_not_linear(curved, image):
 @pytest.mark.parametrize("pooled", [True, False])
 def test_linear_head_makes_it_cam(network, image, pooled):
     maps = GradCAM(pooled=pooled, precision="fp32")(network, image, [0, 1, 2])
-    torch.testing.assert_close(maps, CAM(precision="fp32")(network, image, [0, 1, 2]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        maps, CAM(precision="fp32")(network, image, [0, 1, 2]), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])

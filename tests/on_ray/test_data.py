@@ -213,10 +213,14 @@ def test_the_guard_leaves_nothing_behind(deadly):
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"), [(Broken, "another network"), (Raising, "no stage for [12] row")]
+    ("make", "actors", "reason"),
+    [
+        (Broken, 0, "another network"),
+        (Broken, 1, "another network"),
+        (Raising, 0, "no stage for [12] row"),
+    ],
 )
-@pytest.mark.parametrize("actors", [0, 1])
-def test_a_stage_that_fails_as_a_whole_is_a_one_line_error(tmp_path, make, reason, actors):
+def test_a_stage_that_fails_as_a_whole_is_a_one_line_error(tmp_path, make, actors, reason):
     with pytest.raises(OSError, match=reason) as caught:
         send(tmp_path, manifest_table(2), make, actors)
     assert "\n" not in str(caught.value)

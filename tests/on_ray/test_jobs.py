@@ -151,7 +151,7 @@ def test_other_weights_are_refused(run, made, tmp_path):
     facts = {"trunk": "resnet18", "stride": 16, "classes": list(CLASSES)}
     other = tmp_path / "other.safetensors"
     other.write_bytes(to_safetensors(CamClassifier("resnet18", 2), facts))
-    with pytest.raises(ValueError, match="weights is .* there"):
+    with pytest.raises(ValueError, match=r"weights is .* there"):
         jobs.make_seeds(config(run, weights=str(other)))
 
 

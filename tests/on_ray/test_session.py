@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 import ray
@@ -16,20 +15,20 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
 def test_an_address_with_nobody_there_is_a_one_line_error_at_once(tmp_path):
     code = (
+        "import os, time\n"
         "from rayseg.on_ray.session import session\n"
+        "start = time.monotonic()\n"
         "try:\n"
         "    with session('127.0.0.1:1'): pass\n"
         "except ConnectionError as error:\n"
         "    print(error)\n"
-        "import os; print(os.environ['RAY_AUTH_MODE'])"
+        "print(os.environ['RAY_AUTH_MODE'], time.monotonic() - start < 20)"
     )
-    start = time.monotonic()
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
     ).stdout.splitlines()
-    assert time.monotonic() - start < 60
     assert said[0].startswith("no Ray cluster answers at 127.0.0.1:1: ")
-    assert said[1:] == ["disabled"]  # Ray's own default depends on what ran before
+    assert said[1:] == ["disabled True"]  # Ray's own default depends on what ran before
 
 
 @pytest.mark.usefixtures("cluster")
@@ -47,6 +46,7 @@ def test_a_session_inside_another_leaves_it_running():
         (1, 4, 0, "needs 5 CPUs"),
         (3, 0, 1, "needs 3 GPUs"),
         (1, 0, 2.5, "needs 2.5 GPUs"),
+        (3, 0, 0.6, "needs 1.8 GPUs"),  # two GPUs hold one each
     ],
 )
 def test_what_would_hang_is_refused_in_one_line(actors, cpus, gpus, said):
@@ -104,7 +104,7 @@ def test_an_error_that_crossed_processes_keeps_its_cause_only():
         "The above exception was the direct cause of the following exception:\n\nray::x\nUDF failed"
     )
     error = ray.exceptions.RayError(text)
-    with pytest.raises(ChildProcessError, match="^seeds failed: ValueError: the cause$") as caught:
-        with one_line_errors("seeds"):
-            raise error
+    expected = pytest.raises(ChildProcessError, match=r"^seeds failed: ValueError: the cause$")
+    with expected as caught, one_line_errors("seeds"):
+        raise error
     assert caught.value.__cause__ is error

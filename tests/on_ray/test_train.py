@@ -106,7 +106,7 @@ def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
 
 def test_a_stopped_training_goes_on_after_its_last_whole_epoch(trained, tmp_path):
     config = deadly_run(tmp_path / "stop", max_failures=0)
-    with pytest.raises(ChildProcessError, match="^training failed: ") as caught:
+    with pytest.raises(ChildProcessError, match=r"^training failed: ") as caught:
         jobs.train_classifier(config)
     assert "\n" not in str(caught.value)
     assert len(_load_state(Folder(config.run) / "classifier").epochs) == 1

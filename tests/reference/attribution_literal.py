@@ -12,12 +12,15 @@ from torch.nn import functional
 EPSILON = 1e-5
 
 
-def look(image, scale, flip, like):
+def pillow(image, size_hw):
+    return np.asarray(Image.fromarray(image).resize(size_hw[::-1], Image.Resampling.BICUBIC))
+
+
+def look(image, scale, flip, like, resize=pillow):
     """The image in one size, normalised, with its mirror image behind it: (v, 3, h, w)."""
     height, width = image.shape[:2]
-    size = (round(width * scale), round(height * scale))
     if scale != 1:
-        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        image = resize(image, (round(height * scale), round(width * scale)))
     normalised = (image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     views = [normalised, normalised[:, ::-1]] if flip else [normalised]
     planes = np.stack([view.transpose(2, 0, 1) for view in views])
@@ -65,10 +68,10 @@ def cam_one_scale(network, views, target):
         return add_mirrored(raw_maps(network, views)[:, target].relu())
 
 
-def cam(network, image, target, scales=(1.0, 0.5, 1.5, 2.0), flip=True):
+def cam(network, image, target, scales=(1.0, 0.5, 1.5, 2.0), flip=True, resize=pillow):
     """IRN's make_cam.py; one scale and no mirror image is Eq. 2.1."""
     maps = [
-        cam_one_scale(network, look(image, scale, flip, network.head.weight), target)
+        cam_one_scale(network, look(image, scale, flip, network.head.weight, resize), target)
         for scale in scales
     ]
     return on_image_grid(maps, image.shape[:2], network.stride)
@@ -92,9 +95,13 @@ def gradcam_one_scale(network, views, target, pooled):
     return add_mirrored(maps)
 
 
-def gradcam(network, image, target, scales=(1.0, 0.5, 1.5, 2.0), flip=True, pooled=True):
+def gradcam(
+    network, image, target, scales=(1.0, 0.5, 1.5, 2.0), flip=True, pooled=True, resize=pillow
+):
     maps = [
-        gradcam_one_scale(network, look(image, scale, flip, network.head.weight), target, pooled)
+        gradcam_one_scale(
+            network, look(image, scale, flip, network.head.weight, resize), target, pooled
+        )
         for scale in scales
     ]
     return on_image_grid(maps, image.shape[:2], network.stride)
@@ -150,11 +157,13 @@ def num_official_maps(num_steps, scale):
     return 5 if 6 <= num_steps <= 10 else num_steps // 2
 
 
-def advcam(network, image, target, scales=(1.0, 0.5, 1.5, 2.0), num_steps=27, flip=True, **terms):
+def advcam(
+    network, image, target, scales=(1.0, 0.5, 1.5, 2.0), num_steps=27, resize=pillow, **terms
+):
     """The authors' public procedure for one image and one class."""
     maps = []
     for scale in scales:
-        pair = look(image, scale, flip, network.head.weight)
+        pair = look(image, scale, True, network.head.weight, resize)
         num_maps = num_official_maps(num_steps, scale)
         maps.append(advcam_one_scale(network, pair, target, num_maps, **terms))
     return on_image_grid(maps, image.shape[:2], network.stride)
@@ -167,7 +176,10 @@ def advcam_as_written(
 
     def attribute(x):
         raw = raw_maps(network, x)[0]  # (c, h', w')
-        return raw[target] / (raw[target].max() + EPSILON), raw.mean((1, 2))
+        top = raw[target].max()
+        if top <= 0:  # nowhere: Eq. 2.1 would divide by a negative maximum
+            return raw[target] * 0, raw.mean((1, 2))
+        return raw[target] / (top + EPSILON), raw.mean((1, 2))
 
     x = look(image, 1, False, network.head.weight)
     first = attribute(x)[0].detach()
