@@ -25,7 +25,15 @@ from rayseg.nets.classifier import load_classifier
 from rayseg.palette import decode_labels, encode_labels
 from rayseg.records import IGNORE, LabelMap, Seeds
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
-from rayseg.store import MAP_STRIDE, Folder, pack_maps, read_file, read_manifest, unpack_seeds
+from rayseg.store import (
+    MAP_STRIDE,
+    Folder,
+    local_copy,
+    pack_maps,
+    read_file,
+    read_manifest,
+    unpack_seeds,
+)
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -81,7 +89,7 @@ class MakeSeeds:
 
     Args:
         method: the attribution method.
-        weights: the classifier's safetensors file.
+        weights: the classifier's safetensors file, a path or a URI.
         classes: names that the classifier must have been trained on.
         device: torch device of the network; ``auto`` takes CUDA where there is one.
         threads: threads of torch on the CPU; 0 leaves torch's choice.
@@ -101,7 +109,7 @@ class MakeSeeds:
         if threads:
             torch.set_num_threads(threads)
         self.method = method
-        network = load_classifier(weights, classes).to(choose_device(device))
+        network = load_classifier(local_copy(weights), classes).to(choose_device(device))
         self.network = method.prepare(network)
 
     def __call__(self, rows: Rows) -> Rows:

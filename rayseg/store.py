@@ -178,18 +178,21 @@ def read_file(address: str) -> bytes | None:
         return None
 
 
-def local_copy(folder: Folder, name: str) -> str:
+def local_copy(address: str) -> str:
     """The path of a file for libraries that open only local ones; a remote file is fetched.
 
     Raises:
-        FileNotFoundError: there is none of that name.
+        FileNotFoundError: there is no such file.
     """
-    if "://" not in folder.location:
-        return folder.path(name)
-    data = folder.read(name)
-    path = Path(tempfile.gettempdir()) / f"rayseg-{hashlib.sha256(data).hexdigest()[:16]}-{name}"
+    if "://" not in address:
+        return address
+    data = read_file(address)
+    if data is None:
+        raise FileNotFoundError(f"{address} does not exist")
+    name = f"rayseg-{hashlib.sha256(data).hexdigest()[:16]}-{address.rpartition('/')[2]}"
+    path = Path(tempfile.gettempdir()) / name
     if not path.exists():
-        Folder(str(path.parent)).write(path.name, data)
+        Folder(str(path.parent)).write(name, data)
     return str(path)
 
 

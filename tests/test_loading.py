@@ -161,7 +161,7 @@ def test_unreadable_image_is_replaced_by_the_next_with_its_tags(samples, tmp_pat
 
 def test_images_that_are_all_unreadable_are_an_error_that_names_one(tmp_path):
     bad = [sample(tmp_path / f"{number}.png") for number in range(3)]
-    with pytest.raises(ImageError, match="3 images in a row cannot be read, such as .*1.png"):
+    with pytest.raises(ImageError, match=r"3 images in a row cannot be read, such as .*1.png"):
         TaggedCrops(bad, 3, SAME_SIZE, 0)[(0, 1)]
 
 

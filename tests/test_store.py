@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -125,9 +126,16 @@ def test_what_cannot_be_read_is_none(tmp_path):
     assert read_file("nowhere://bucket/a.jpg") is None
 
 
-def test_a_local_file_is_its_own_copy(tmp_path):
-    for location in (str(tmp_path), f"file://{tmp_path}"):
-        assert local_copy(Folder(location), "w.bin") == str(tmp_path / "w.bin")
+def test_a_local_file_is_its_own_copy():
+    assert local_copy("/run/w.bin") == "/run/w.bin"
+
+
+def test_a_remote_file_is_fetched_once(tmp_path):
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    copies = {local_copy(f"file://{tmp_path}/w.bin") for _ in range(2)}
+    assert [Path(copy).read_bytes() for copy in copies] == [b"weights"]
+    with pytest.raises(FileNotFoundError, match=r"nothing\.bin does not exist"):
+        local_copy(f"file://{tmp_path}/nothing.bin")
 
 
 def test_a_relative_path_is_made_absolute_for_workers_that_start_elsewhere(tmp_path, monkeypatch):

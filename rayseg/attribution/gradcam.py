@@ -55,6 +55,9 @@ class GradCAM(Attribution):
             logits = network.classify(own.flatten(0, 1)).unflatten(0, own.shape[:2])
             scores = logits.gather(2, target[:, None, None].expand(-1, own.shape[1], 1))[..., 0]
             (gradient,) = torch.autograd.grad(scores.sum(), own)
+        # the logit is a mean, so its gradient shrinks with the map and small scales would outweigh
+        # large ones; times the number of cells a linear head gives CAM at every scale
+        gradient = gradient * (own.shape[3] * own.shape[4])
         if self.pooled:
             gradient = gradient.mean((3, 4), keepdim=True)
         maps = (own.detach() * gradient).sum(2).relu()  # (m, v, h', w')

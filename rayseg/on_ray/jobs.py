@@ -117,9 +117,10 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     chosen = manifest.select(config.split, read_ids(config.ids))
-    weights = str(Path(config.weights or local_copy(run_folder / "classifier", WEIGHTS)).absolute())
-    load_classifier(weights, manifest.classes)  # a wrong file is said here, not in an actor
-    fingerprint = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    weights = config.weights or (run_folder / "classifier").path(WEIGHTS)
+    weights = weights if "://" in weights else str(Path(weights).absolute())
+    load_classifier(local_copy(weights), manifest.classes)  # a wrong file is said here
+    fingerprint = hashlib.sha256(read_file(weights) or b"").hexdigest()
     outcome = Outcome()
     with session(config.address):
         gpus, threads = gpus_each(compute), threads_each(compute)

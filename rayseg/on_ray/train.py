@@ -202,7 +202,7 @@ class _State:
 def _load_state(folder: Folder) -> _State:
     if not folder.exists(STATE):
         return _State([], {})
-    path = local_copy(folder, STATE)
+    path = local_copy(folder.path(STATE))
     with safe_open(path, "pt") as file:
         epochs = json.loads(file.metadata()["epochs"])
     return _State(epochs, load_file(path))

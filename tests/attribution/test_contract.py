@@ -193,8 +193,8 @@ def test_quarter_maps_are_a_quarter_rounded_up(method, network, draw_image, size
     # both are read off the same stretched map: quarter cells lie amid four pixels each
     height, width = (side // 4 * 4 for side in size_hw)
     means = torch.nn.functional.avg_pool2d(full[:, :height, :width], 4)
-    difference = (means - quarter[:, : height // 4, : width // 4]).abs()
-    assert difference.max() < 0.06
+    both = torch.stack([means.flatten(), quarter[:, : height // 4, : width // 4].flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("map_stride", [0, -4, 3, 32])

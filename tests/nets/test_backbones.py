@@ -77,11 +77,11 @@ def test_smaller_stride_adds_no_dilation(name):
 
 
 def test_unknown_trunk_stride_and_weights_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="one of mobilenet_v2, resnet18.*got 'resnet19'"):
+    with pytest.raises(ValueError, match=r"one of mobilenet_v2, resnet18.*got 'resnet19'"):
         build_trunk("resnet19")
     with pytest.raises(ValueError, match=r"stride must be one of \(8, 16, 32\), got 4"):
         build_trunk("resnet18", 4)
-    with pytest.raises(ValueError, match="IMAGENET1K_V1.* for resnet18, got 'IMAGENET'"):
+    with pytest.raises(ValueError, match=r"IMAGENET1K_V1.* for resnet18, got 'IMAGENET'"):
         build_trunk("resnet18", weights="IMAGENET")
 
 
@@ -117,5 +117,5 @@ def test_stages_up_to_the_named_one_stop_training(through, count):
 
 
 def test_unknown_stage_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="none, stem, stage1.*got 'layer2'"):
+    with pytest.raises(ValueError, match=r"none, stem, stage1.*got 'layer2'"):
         freeze_stages(nn.Sequential(), "layer2")

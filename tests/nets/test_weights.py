@@ -90,7 +90,7 @@ def test_anything_but_named_tensors_is_refused(tmp_path, held):
 
 def test_missing_file_is_named(tmp_path):
     for read in (read_tensors, read_facts):
-        with pytest.raises(FileNotFoundError, match="none.pth does not exist"):
+        with pytest.raises(FileNotFoundError, match=r"none.pth does not exist"):
             read(str(tmp_path / "none.pth"))
 
 

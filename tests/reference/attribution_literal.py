@@ -43,10 +43,10 @@ def on_image_grid(maps, size_hw, stride):
     """IRN's high_res: each scale's map bilinear to whole cells, cropped, summed, over its top."""
     total = np.zeros(size_hw)
     for one in maps:
-        one = one.detach().cpu().double().numpy()
+        cells = one.detach().cpu().double().numpy()
         canvas = [stride * int(np.ceil(side / stride)) for side in size_hw]
-        rows, columns = (interpolation(a, b) for a, b in zip(one.shape, canvas, strict=True))
-        total += (rows @ one @ columns.T)[: size_hw[0], : size_hw[1]]
+        rows, columns = (interpolation(a, b) for a, b in zip(cells.shape, canvas, strict=True))
+        total += (rows @ cells @ columns.T)[: size_hw[0], : size_hw[1]]
     return total / (total.max() + EPSILON)
 
 
@@ -87,7 +87,7 @@ def gradcam_one_scale(network, views, target, pooled):
         hook.remove()
         kept[0].retain_grad()
         logits[0, target].backward()
-        features, gradient = kept[0].detach()[0], kept[0].grad[0]
+        features, gradient = kept[0].detach()[0], kept[0].grad[0] * kept[0][0, 0].numel()
         if pooled:
             gradient = gradient.mean((1, 2), keepdim=True).expand_as(gradient)
         maps.append((features * gradient).sum(0).relu())
