@@ -105,13 +105,13 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
     files: list[str] = []
     presets: list[str] = []
     while arguments:
-        flag, _, value = arguments.pop(0).partition("=")
+        flag, equals, value = arguments.pop(0).partition("=")
         if flag in ("--config", "--preset"):
             if not value and not arguments:
                 _stop(2, f"{flag} must be followed by a value")
             (files if flag == "--config" else presets).append(value or arguments.pop(0))
         else:
-            rest.append(f"{flag}={value}" if value else flag)
+            rest.append(flag + equals + value)
     for preset in presets:
         if preset not in ("official", "as_written"):
             _stop(2, f"preset must be official or as_written, got {preset!r}")

@@ -379,7 +379,9 @@ def _converted(current: object, value: object, source: str, path: str) -> object
         return Path(value)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if current is None or type(value) is type(current):
+    if current is None and isinstance(value, str):
+        return Path(value)  # the fields that are None by default are optional files and folders
+    if type(value) is type(current):
         return value
     raise ValueError(
         f"{source}: {path} must be {type(current).__name__} such as {current!r}, got {value!r}"

@@ -95,7 +95,6 @@ def test_a_later_file_beats_an_earlier_one(tmp_path):
     assert parse(MakeSeedsConfig, command, "test").advcam.num_steps == 6
 
 
-@pytest.mark.xfail(reason="_with_files drops an empty value after =")
 def test_an_empty_value_resets_a_text(tmp_path):
     (tmp_path / "a.toml").write_text('split = "val"\n')
     command = ["--config", str(tmp_path / "a.toml"), "--split="]

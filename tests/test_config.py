@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +147,6 @@ def test_update_takes_whole_numbers_for_fractions_and_strings_for_paths():
     assert type(update(Compute(), {"num_gpus": 1}, "x").num_gpus) is float
 
 
-@pytest.mark.xfail(reason="_converted does not know the type of a None")
 def test_a_path_that_is_none_by_default_is_a_path_when_given():
     config = update(PrepareConfig(), {"folder": {"masks": "true/masks"}}, "x")
     assert config.folder.masks == Path("true/masks")
@@ -156,3 +155,11 @@ def test_a_path_that_is_none_by_default_is_a_path_when_given():
 def test_a_hint_is_given_only_where_something_is_near():
     assert hint("advcan", METHODS) == "; did you mean 'advcam'?"
     assert hint("zzzzzz", METHODS) == ""
+
+
+def test_a_field_that_is_none_by_default_is_an_optional_path():
+    for part in fields(RunConfig):
+        value = getattr(RunConfig(), part.name)
+        for inner in fields(value) if is_dataclass(value) else ():
+            if getattr(value, inner.name) is None:
+                assert "Path" in str(inner.type), f"{part.name}.{inner.name}"

@@ -1,6 +1,7 @@
 """Tiny networks and images for the attribution methods."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ class TinyClassifier(CamClassifier):
         torch.manual_seed(seed)
         widths = [3, 8, 12, 16, 16, 24]
         blocks = []
-        for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for number, (before, after) in enumerate(pairwise(widths)):
             step = 2 if 2 ** (number + 1) <= stride else 1
             convolution = nn.Conv2d(before, after, 3, step, 1, bias=False)
             norm = nn.BatchNorm2d(after)

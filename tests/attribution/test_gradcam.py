@@ -8,7 +8,6 @@ from rayseg.attribution import CAM, GradCAM
 from rayseg.attribution.advcam import _gradcam
 from tests.reference import attribution_literal as literal
 
-
 WRITTEN = replace(GradCAM.as_written(), precision="fp32")
 
 
