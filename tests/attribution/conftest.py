@@ -10,6 +10,7 @@ from torch import nn
 
 from rayseg.attribution import LeanNetwork
 from rayseg.attribution.base import _resize_bicubic
+from rayseg.attribution.lean import _suit_cpu
 from rayseg.nets.classifier import CamClassifier
 
 
@@ -38,12 +39,13 @@ class TinyClassifier(CamClassifier):
 
 
 class DoubleNetwork(LeanNetwork):
-    """The lean network's interface in float64, nothing folded."""
+    """The lean network in float64: nothing folded, convolutions put as for the CPU."""
 
     def __init__(self, network):
         super().__init__(network, "fp32")
         self.dtype = torch.float64
         self.classifier = copy.deepcopy(network).eval().requires_grad_(False).double()
+        _suit_cpu(self.classifier, self.dtype)
         self.weight = self.classifier.head.weight.flatten(1)
 
     def features(self, images):
@@ -67,6 +69,11 @@ def network():
 @pytest.fixture
 def double_network(network):
     return DoubleNetwork(network)
+
+
+@pytest.fixture
+def as_double():
+    return DoubleNetwork
 
 
 @pytest.fixture(scope="session")

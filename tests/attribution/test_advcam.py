@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from rayseg.attribution import CAM, AdvCAM
 from rayseg.attribution.base import _resize_bicubic, _resize_in_float, _resize_maps
+from rayseg.nets.classifier import CamClassifier
 from tests.reference import attribution_literal as literal
 
 TERMS = {
@@ -79,6 +80,18 @@ def test_as_written_is_literal_in_float64(network, double_network, draw_image):
         expected = literal.advcam_as_written(network.double(), image, int(one))
         own_map = literal.on_image_grid([own], (32, 48), 16)  # both divided by their top
         assert largest_difference(own_map, expected) < 1e-9
+
+
+def test_real_trunk_in_lean_form_is_literal_in_float64(as_double, image):
+    torch.manual_seed(0)
+    network = CamClassifier("mobilenet_v2", 3).eval()
+    lean = as_double(network)
+    pair = literal.look(image, 1, True, lean.weight)
+    owner, target = torch.zeros(2, dtype=torch.long), torch.tensor([2, 0])
+    found = AdvCAM(num_steps=4).locate(lean, pair[None], owner, target, 1.0)
+    for own, one in zip(found.maps, target, strict=True):
+        expected = literal.advcam_one_scale(network.double(), pair, int(one), 4)
+        torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-9 * float(expected.max()))
 
 
 def test_each_term_changes_the_map(network, image):

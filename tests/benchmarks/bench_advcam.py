@@ -11,6 +11,7 @@ together to what 27 steps take.
 """
 
 import argparse
+import copy
 import json
 import platform
 import re
@@ -48,6 +49,7 @@ def parse():
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--max-pairs", type=int, default=0, help="0: the method's own choice")
+    parser.add_argument("--double", action="store_true", help="also compare with float64")
     parser.add_argument("--profile", action="store_true", help="top operations of one step")
     parser.add_argument("--out", type=Path, default=ROOT / "tests/benchmarks/results")
     return parser.parse_args()
@@ -145,6 +147,9 @@ def compare(trunk, options, images, classes):
                 lambda m=first, n=lean: our_maps(m, n, images, classes), options.device
             )
             times[f"{name} first"].append(taken)
+    if options.double:  # how far float32 itself is off, whoever computes it
+        exact = copy.deepcopy(network).double()
+        maps["float64"] = literal_maps(exact, images, classes, options.steps)
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         "trunk": trunk,
@@ -164,17 +169,23 @@ def warm_up(network, forms, images, classes):
         first.run(lean, images, classes)
 
 
+def largest_difference(expected, found):
+    """Largest difference of any map, relative to its largest value."""
+    pairs = zip(expected, found, strict=True)
+    return float(max(np.abs(a - b).max() / np.abs(a).max() for a, b in pairs))
+
+
 def row(name, medians, maps, steps, count):
-    pairs = zip(maps["literal"], maps[name], strict=True)
-    differences = [np.abs(a - b).max() / np.abs(a).max() for a, b in pairs]
     result = {
         "form": name,
         "seconds": medians[name],
         "images_per_second": count / medians[name],
         "ratio": medians["literal"] / medians[name],
         "ratio_27": 1.0,
-        "relative_difference": float(max(differences)),
+        "relative_difference": largest_difference(maps["literal"], maps[name]),
     }
+    if "float64" in maps:
+        result["difference_from_float64"] = largest_difference(maps["float64"], maps[name])
     if name != "literal" and steps > 1:
         first = medians[f"{name} first"]
         further = (medians[name] - first) / (steps - 1)
@@ -185,11 +196,15 @@ def row(name, medians, maps, steps, count):
 
 def table(result):
     lines = [f"{result['trunk']} ({result['weights']} weights)"]
-    lines.append(f"  {'form':8} {'s':>9} {'images/s':>9} {'ratio':>6} {'at 27':>6} {'max diff':>9}")
+    lines.append(
+        f"  {'form':8} {'s':>9} {'images/s':>9} {'ratio':>6} {'at 27':>6} "
+        f"{'max diff':>9} {'to fp64':>9}"
+    )
     for one in result["forms"]:
         lines.append(
             f"  {one['form']:8} {one['seconds']:9.3f} {one['images_per_second']:9.3f} "
-            f"{one['ratio']:6.2f} {one['ratio_27']:6.2f} {one['relative_difference']:9.1e}"
+            f"{one['ratio']:6.2f} {one['ratio_27']:6.2f} {one['relative_difference']:9.1e} "
+            f"{one.get('difference_from_float64', float('nan')):9.1e}"
         )
     return "\n".join(lines) + "\n"
 
