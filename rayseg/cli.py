@@ -26,10 +26,10 @@ from rayseg.config import (
     ScoreConfig,
     TrainClassifierConfig,
     as_written,
-    hint,
     read_toml,
 )
 from rayseg.on_ray import jobs
+from rayseg.toml import hint
 
 JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], jobs.Outcome]]] = {
     "prepare": (PrepareConfig, jobs.prepare),
@@ -74,9 +74,11 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
         if os.environ.get("RAYSEG_TRACEBACK"):
             raise
         _stop(1, _one_line(error))
+    except KeyboardInterrupt:
+        _stop(130, "interrupted; the same command goes on where it was")
     print("\n".join(outcome.lines))
     if outcome.failed:
-        print(f"{outcome.failed} images have no result; their rows and the report say why")
+        print(f"{len(outcome.failed)} images have no result; their rows and the report say why")
     return 3 if outcome.failed else 0
 
 

@@ -7,13 +7,12 @@ and the record beside the results. `RunConfig` is every other job's configuratio
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import tomllib
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+import tomli_w
 
 from rayseg.attribution import METHODS, Attribution
 from rayseg.datasets import DATASETS, Dataset
@@ -22,9 +21,11 @@ from rayseg.loading import Crops
 from rayseg.refine import REFINERS
 from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
 from rayseg.stages import Refiner
+from rayseg.toml import check_literals, hint, read, update
 from rayseg.training import PolySGD
 
 C = TypeVar("C")
+Trunk = Literal["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16"]
 
 
 def _one_field_each(name: str, parts: Mapping[str, type]) -> type:
@@ -146,8 +147,8 @@ class ClassifierConfig:
         seed: of the head, the order and the crops.
     """
 
-    trunk: str = "resnet50"
-    stride: int = 16
+    trunk: Trunk = "resnet50"
+    stride: Literal[8, 16, 32] = 16
     weights: str = "IMAGENET1K_V1"
     batch_norm: Literal["auto", "frozen", "trained"] = "auto"
     freeze: Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"] = "stem"
@@ -158,10 +159,16 @@ class ClassifierConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_literals(self)
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(
                 f"epochs and batch_size must be 1 or more, got {self.epochs}, {self.batch_size}"
             )
+
+    @classmethod
+    def as_written(cls) -> ClassifierConfig:
+        """Momentum as the text has it; everything else is the code's."""
+        return cls(schedule=PolySGD.as_written())
 
     @property
     def frozen_statistics(self) -> bool:
@@ -174,11 +181,11 @@ class TrainClassifierConfig(JobConfig):
     """Trains the classifier on the tags of one split.
 
     Attributes:
-        split: the images to train on.
+        train_split: the images to train on.
         classifier: network and training.
     """
 
-    split: str = "train"
+    train_split: str = "train"
     classifier: ClassifierConfig = ClassifierConfig()
 
 
@@ -306,18 +313,17 @@ class ExportConfig(JobConfig):
         _check_names("format", (self.format,), EXPORTERS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _AnyJobConfig(RunConfig, ExportConfig):
+    """Every key of every job: what a file that serves all of them may hold."""
+
+
 def _check_names(what: str, names: tuple[str, ...], known: Mapping[str, object]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(
                 f"{what} must be of {', '.join(known)}, got {name!r}{hint(name, known)}"
             )
-
-
-def hint(name: str, known: typing.Iterable[str]) -> str:
-    """``; did you mean X?`` where something known is near, else nothing."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def as_written(config: C) -> C:
@@ -327,6 +333,10 @@ def as_written(config: C) -> C:
         for part in fields(config)  # type: ignore[arg-type]
         if hasattr(getattr(config, part.name), "as_written")
     }
+    if hasattr(config, "thresholds"):
+        text = LabelCRF.as_written()
+        stated = (text.fg_threshold, text.bg_threshold)
+        changed["thresholds"] = Thresholds(**dict.fromkeys(METHODS, stated))
     return replace(config, **changed)  # type: ignore[type-var]
 
 
@@ -340,52 +350,10 @@ def read_toml(path: str, base: C) -> C:
         FileNotFoundError: there is no such file.
         ValueError: it is no TOML, or has a key that no job knows, or a value of another type.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"configuration file {path} does not exist")
-    try:
-        given = tomllib.loads(Path(path).read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is no TOML: {error}") from None
-    update(RunConfig(), given, path)
+    given = read(path)
+    update(_AnyJobConfig(), given, path)
     mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
     return update(base, {key: value for key, value in given.items() if key in mine}, path)
-
-
-def update(config: C, given: Mapping[str, Any], source: str, key: str = "") -> C:
-    """The dataclass with the given values in it, nested ones as nested mappings.
-
-    Raises:
-        ValueError: an unknown key, or a value of another type.
-    """
-    known = {part.name: getattr(config, part.name) for part in fields(config)}  # type: ignore[arg-type]
-    changed = {}
-    for name, value in given.items():
-        path = f"{key}.{name}" if key else name
-        if name not in known:
-            raise ValueError(f"{source}: unknown key {path!r}{hint(name, known)}")
-        changed[name] = _converted(known[name], value, source, path)
-    try:
-        return replace(config, **changed)  # type: ignore[type-var]
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{source}: {error}") from None
-
-
-def _converted(current: object, value: object, source: str, path: str) -> object:
-    if dataclasses.is_dataclass(current) and isinstance(value, Mapping):
-        return update(current, value, source, path)
-    if isinstance(current, tuple) and isinstance(value, list):
-        return tuple(value)
-    if isinstance(current, Path) and isinstance(value, str):
-        return Path(value)
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if current is None and isinstance(value, str):
-        return Path(value)  # the fields that are None by default are optional files and folders
-    if type(value) is type(current):
-        return value
-    raise ValueError(
-        f"{source}: {path} must be {type(current).__name__} such as {current!r}, got {value!r}"
-    )
 
 
 def as_plain(config: object) -> Any:
@@ -395,3 +363,14 @@ def as_plain(config: object) -> Any:
     if isinstance(config, tuple | list):
         return [as_plain(item) for item in config]
     return str(config) if isinstance(config, Path) else config
+
+
+def as_toml(config: object) -> str:
+    """The configuration as a TOML file that `read_toml` takes back; what is None is left out."""
+    return tomli_w.dumps(_without_none(as_plain(config)))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

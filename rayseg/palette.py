@@ -56,11 +56,11 @@ def encode_labels(labels: UInt8[ndarray, "h w"]) -> bytes:
 
 
 def decode_labels(png: bytes) -> UInt8[ndarray, "h w"]:
-    """The indices of an indexed PNG, whatever its palette.
+    """The labels of a PNG: the indices of an indexed one, the values of an 8-bit grey one.
 
     Raises:
-        ValueError: not a PNG, truncated, or not mode P. RGB and grey masks are refused because
-            their values are colours, not labels.
+        ValueError: not a PNG, truncated, or of another mode. RGB is refused because its values are
+            colours, grey of under 8 bits because it is stretched to 255 on opening.
     """
     try:
         with Image.open(BytesIO(png), formats=["PNG"]) as picture:
@@ -68,6 +68,10 @@ def decode_labels(png: bytes) -> UInt8[ndarray, "h w"]:
             labels = np.array(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"a mask must be a whole PNG, got {len(png)} bytes: {error}") from error
-    if mode != "P":
-        raise ValueError(f"a mask must be an indexed PNG (mode P), got mode {mode}")
+    bits = png[24]  # of the header's depth
+    if mode != "P" and (mode, bits) != ("L", 8):
+        raise ValueError(
+            "a mask must be an indexed PNG (mode P) or a grey one of 8 bits (mode L), "
+            f"got mode {mode} of {bits} bits"
+        )
     return labels

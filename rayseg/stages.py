@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from rayseg.images import ImageError, decode_image
 from rayseg.nets.classifier import load_classifier
 from rayseg.palette import decode_labels, encode_labels
 from rayseg.records import IGNORE, LabelMap, Seeds
-from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
+from rayseg.scores import COCO_BOUNDS_PX, Confusion, SizeCounts, ThresholdSweep
 from rayseg.store import (
     MAP_STRIDE,
     Folder,
@@ -56,7 +57,8 @@ class Refiner(Protocol):
 class DecodeImages:
     """Manifest rows to rows with pixels: `pixels` holds the RGB bytes, row by row.
 
-    An image that cannot be used has no pixels and its reason in `error`.
+    An image that cannot be used has status ``error`` and its reason, one without tags has status
+    ``empty``; the others wait for theirs.
     """
 
     def __init__(self, max_pixels: int = 50_000_000):
@@ -69,18 +71,19 @@ class DecodeImages:
         return [self._decode(row, data) for row, data in zip(rows, files, strict=True)]
 
     def _decode(self, row: Row, data: bytes | None) -> Row:
-        kept = {"id": row["id"], "classes": list(row["tags"]), "pixels": b"", "error": ""}
+        kept = {name: row[name] for name in ("id", "height", "width")}
+        kept |= {"status": "", "error": "", "note": "", "classes": list(row["tags"]), "pixels": b""}
         try:
             decoded = decode_image(data, self.max_pixels)
         except ImageError as error:
-            size = {"height": row["height"], "width": row["width"]}
-            return kept | size | {"error": f"{row['path']}: {error}", "note": ""}
+            return kept | {"status": "error", "error": f"{row['path']}: {error}"}
         height, width = decoded.pixels.shape[:2]
+        kept |= {"height": height, "width": width, "pixels": decoded.pixels.tobytes()}
+        if row["tags"]:
+            return kept | {"note": decoded.note}
         return kept | {
-            "pixels": decoded.pixels.tobytes(),
-            "height": height,
-            "width": width,
-            "note": decoded.note,
+            "status": "empty",
+            "note": "; ".join(filter(None, [decoded.note, "no tags"])),
         }
 
 
@@ -115,19 +118,25 @@ class MakeSeeds:
     def __call__(self, rows: Rows) -> Rows:
         """Runs the method on images of one size at a time; rows come back in their order."""
         done = {row["id"]: _outcome(row) for row in rows}
-        ready = [row for row in rows if row["pixels"] and row["classes"]]
+        ready = [row for row in rows if not row["status"]]
         for group in by_size(ready):
             done.update((row["id"], row) for row in self._localize(group))
         return [done[row["id"]] for row in rows]
 
     def _localize(self, rows: Rows) -> Rows:
-        """Seeds of images of one size; a batch that fails is tried again in halves."""
+        """Seeds of images of one size; a batch that fails is tried again in halves.
+
+        Raises:
+            torch.AcceleratorError: the device is lost; no image is to blame.
+        """
         start = time.perf_counter()
         try:
             found = self.method.run(
                 self.network, _stack(rows), [row["classes"] for row in rows], MAP_STRIDE
             )
             seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
+        except torch.AcceleratorError:
+            raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
         else:
@@ -167,10 +176,9 @@ def _stack(rows: Rows) -> torch.Tensor:
 
 
 def _outcome(row: Row, error: str = "") -> Row:
-    """A row without a result: an error where there is one, else empty for want of tags."""
-    reason = error or row["error"]
-    kept = {name: row[name] for name in ("id", "height", "width", "note")}
-    return kept | {"status": "error" if reason else "empty", "error": reason}
+    """A row without a result: the status and reason that it has, or this error."""
+    kept = {name: row[name] for name in ("id", "status", "error", "height", "width", "note")}
+    return kept | ({"status": "error", "error": error} if error else {})
 
 
 def _seeds_row(row: Row, found: Localization) -> Row:
@@ -212,17 +220,11 @@ class RefineSeeds:
     def __init__(self, refiner: Refiner, manifest: Folder, max_pixels: int = 50_000_000):
         self.refiner = refiner
         self.max_pixels = max_pixels
-        table = read_manifest(manifest).table.select(["id", "path"])
-        self.paths = dict(zip(*table.to_pydict().values(), strict=True))
+        self.paths = _image_paths(manifest)
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
-        return [
-            self._refine(row)
-            if row["status"] == "ok"
-            else _outcome(row) | {"status": row["status"]}
-            for row in rows
-        ]
+        return [self._refine(row) if row["status"] == "ok" else _outcome(row) for row in rows]
 
     def _refine(self, row: Row) -> Row:
         start = time.perf_counter()
@@ -240,6 +242,13 @@ class RefineSeeds:
             "ignored": float((mask.labels == IGNORE).mean()),
             "seconds": time.perf_counter() - start,
         }
+
+
+@lru_cache(maxsize=1)
+def _image_paths(manifest: Folder) -> dict[str, str]:
+    """Read once a process: tasks are many and short, the manifest of a large data set is long."""
+    table = read_manifest(manifest).table.select(["id", "path"])
+    return dict(zip(*table.to_pydict().values(), strict=True))
 
 
 class Truths:
@@ -260,22 +269,39 @@ class Truths:
             id_: path for id_, path in zip(*table.to_pydict().values(), strict=True) if path
         }
 
-    def of(self, id_: str) -> UInt8[ndarray, "h w"] | None:
-        """The image's true labels, None where it has none or is not asked for.
+    def rows(self, rows: Rows) -> Rows:
+        """Those that have a result and a true mask to hold it against."""
+        return [row for row in rows if row["status"] == "ok" and row["id"] in self.paths]
+
+    def of(self, row: Row) -> UInt8[ndarray, "h w"]:
+        """The true labels of a row's image.
 
         Raises:
-            ValueError: the mask is missing or no mask.
+            ValueError: the mask is missing, no mask, of another size or with labels of no class.
         """
-        if id_ not in self.paths:
-            return None
-        data = read_file(self.paths[id_])
+        path, size_hw = self.paths[row["id"]], (row["height"], row["width"])
+        data = read_file(path)
         if data is None:
-            raise ValueError(f"true mask {self.paths[id_]} of {id_} is missing")
-        return decode_labels(data)
+            raise ValueError(f"true mask {path} is missing")
+        try:
+            labels = decode_labels(data)
+        except ValueError as error:
+            raise ValueError(f"true mask {path}: {error}") from None
+        if labels.shape != size_hw:
+            raise ValueError(f"true mask {path} must be {size_hw} as its image, got {labels.shape}")
+        top = int(labels[labels != IGNORE].max(initial=0))
+        if top > self.num_classes:
+            raise ValueError(
+                f"true mask {path} must hold labels up to {self.num_classes} classes, got {top}"
+            )
+        return labels
 
 
 class SweepSeeds:
     """Rows of SEEDS_SCHEMA to one row of counts for all background thresholds.
+
+    Rows that are not ok, or whose image has no truth, are passed over; `skipped` lists the id and
+    reason of each whose truth cannot be used.
 
     Args:
         truths: what to count against.
@@ -287,47 +313,67 @@ class SweepSeeds:
         self.thresholds = tuple(thresholds)
 
     def __call__(self, rows: Rows) -> Rows:
-        """One row: `counts`, the integers of a `ThresholdSweep`, flat, and `images`."""
+        """One row: `counts`, the integers of a `ThresholdSweep`, flat, `images` and `skipped`."""
         total = ThresholdSweep.zeros(self.truths.num_classes, self.thresholds)
-        images = 0
-        for row in rows:
-            truth = self.truths.of(row["id"]) if row["status"] == "ok" else None
-            if truth is not None:
-                seeds = unpack_seeds(row)
-                total = total + ThresholdSweep.of(
-                    truth, enlarge(seeds), seeds.classes, self.truths.num_classes, self.thresholds
-                )
-                images += 1
-        return [{"counts": total.counts.ravel(), "images": images}]
+        images, skipped = 0, []
+        for row in self.truths.rows(rows):
+            try:
+                one = self._sweep(row)
+            except (ValueError, OSError) as error:
+                skipped.append({"id": row["id"], "reason": str(error)})
+            else:
+                total, images = total + one, images + 1
+        return [{"counts": total.counts.ravel(), "images": images, "skipped": skipped}]
+
+    def _sweep(self, row: Row) -> ThresholdSweep:
+        truth, seeds = self.truths.of(row), unpack_seeds(row)
+        return ThresholdSweep.of(
+            truth, enlarge(seeds), seeds.classes, self.truths.num_classes, self.thresholds
+        )
 
 
 class CountLabels:
     """Rows of seeds or masks to one row of counts and the mean IoU of each image.
 
+    Rows are passed over, and skipped, as `SweepSeeds` does.
+
     Args:
         truths: what to count against.
         threshold: background value that turns seeds into labels; None for rows of masks.
+        bounds_px: pixels at which medium and large objects begin, as `SizeCounts` has it.
     """
 
-    def __init__(self, truths: Truths, threshold: float | None = None):
+    def __init__(
+        self,
+        truths: Truths,
+        threshold: float | None = None,
+        bounds_px: tuple[int, int] = COCO_BOUNDS_PX,
+    ):
         self.truths = truths
         self.threshold = threshold
+        self.bounds_px = bounds_px
 
     def __call__(self, rows: Rows) -> Rows:
-        """One row: flat integers of a `Confusion` and a `SizeCounts`, ids and their mean IoU."""
+        """One row: flat integers of a `Confusion` and a `SizeCounts`, ids and their mean IoU.
+
+        An image whose truth is all to be ignored has a mean IoU of nan.
+        """
         num_classes = self.truths.num_classes
-        total, sizes = Confusion.zeros(num_classes), SizeCounts.zeros(num_classes)
-        ids, ious = [], []
-        for row in rows:
-            truth = self.truths.of(row["id"]) if row["status"] == "ok" else None
-            if truth is not None:
-                one = Confusion.of(truth, self._labels(row), num_classes)
-                total, sizes = total + one, sizes + SizeCounts.of(one)
-                ids.append(row["id"])
-                ious.append(one.miou)
+        total = Confusion.zeros(num_classes)
+        sizes = SizeCounts.zeros(num_classes, self.bounds_px)
+        ids, ious, skipped = [], [], []
+        for row in self.truths.rows(rows):
+            try:
+                one = Confusion.of(self.truths.of(row), self._labels(row), num_classes)
+            except (ValueError, OSError) as error:
+                skipped.append({"id": row["id"], "reason": str(error)})
+                continue
+            total, sizes = total + one, sizes + SizeCounts.of(one, self.bounds_px)
+            ids.append(row["id"])
+            ious.append(one.mean_iou())
         parts = (sizes.regions, sizes.intersection, sizes.truth, sizes.predicted)
         counts = {"counts": total.counts.ravel(), "sizes": np.stack(parts).ravel()}
-        return [counts | {"ids": ids, "ious": ious}]
+        return [counts | {"ids": ids, "ious": ious, "skipped": skipped}]
 
     def _labels(self, row: Mapping[str, Any]) -> UInt8[ndarray, "h w"]:
         if self.threshold is None:

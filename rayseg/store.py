@@ -13,7 +13,8 @@ import io
 import json
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -72,6 +73,7 @@ MASKS_SCHEMA = pa.schema(
         ("ignored", pa.float32()),  # share of pixels that are 255
     ]
 )
+FAILED = ("error", "poison")
 MAP_STRIDE = 4
 """Stored maps have ceil(h / 4) x ceil(w / 4) cells; cell i covers pixels 4i to 4i + 3."""
 
@@ -131,11 +133,19 @@ class Folder:
         Raises:
             FileNotFoundError: there is none of that name.
         """
+        with self.open(name) as file:
+            return file.read()
+
+    def open(self, name: str) -> pa.NativeFile:
+        """The file, opened for reading any part of it.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
         if not self.exists(name):
             raise FileNotFoundError(f"{self.path(name)} does not exist")
         filesystem, path = self._where
-        with filesystem.open_input_file(f"{path}/{name}") as file:
-            return file.read()
+        return filesystem.open_input_file(f"{path}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Writes the file so that a reader sees all of it or nothing.
@@ -225,7 +235,8 @@ def write_shard(folder: Folder, table: pa.Table) -> str:
 
 def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One shard, whole or only some of its columns."""
-    return pq.read_table(io.BytesIO(folder.read(name)), columns=columns)
+    with folder.open(name) as file:
+        return pq.read_table(file, columns=columns)
 
 
 def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -268,25 +279,47 @@ def find_pending(source: Folder, stored: set[str]) -> Pending:
 
 def count_status(folder: Folder) -> dict[str, int]:
     """Number of rows of each status in a folder of seeds or masks."""
-    counts: dict[str, int] = {}
-    for row in read_rows(folder, ["status"]):
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    counts = Counter(row["status"] for row in read_rows(folder, ["status"]))
     return dict(sorted(counts.items()))
 
 
-def forget_failed(folder: Folder) -> int:
-    """Takes rows with status error or poison out, so that they are tried again; how many."""
-    dropped = 0
+def failed_ids(folder: Folder) -> frozenset[str]:
+    """Ids of the images whose row says error or poison."""
+    rows = read_rows(folder, ["id", "status"])
+    return frozenset(row["id"] for row in rows if row["status"] in FAILED)
+
+
+def forget_failed(folder: Folder) -> None:
+    """Takes the rows of failed images out, so that they are tried again."""
+    _keep_only(folder, lambda id_, status: status not in FAILED)
+
+
+def forget_repeats(folder: Folder) -> None:
+    """Leaves one row of each image.
+
+    An actor that outlives its killed job may store rows that the next job stores too; the rows are
+    alike, their shards are not.
+    """
+    seen: set[str] = set()
+
+    def first(id_: str, status: str) -> bool:
+        fresh = id_ not in seen
+        seen.add(id_)
+        return fresh
+
+    _keep_only(folder, first)
+
+
+def _keep_only(folder: Folder, wanted: Callable[[str, str], bool]) -> None:
     for name in folder.names(".parquet"):
-        table = read_shard(folder, name)
-        keep = [status not in ("error", "poison") for status in table.column("status").to_pylist()]
+        known = read_shard(folder, name, ["id", "status"]).to_pylist()
+        keep = [wanted(row["id"], row["status"]) for row in known]
         if all(keep):
             continue
-        dropped += keep.count(False)
+        table = read_shard(folder, name)
         folder.delete(name)  # first: rows lost to a kill here are made again, never twice
         if any(keep):
             write_shard(folder, table.filter(pa.array(keep)))
-    return dropped
 
 
 # The manifest
@@ -447,12 +480,16 @@ def unpack_seeds(row: Mapping[str, Any]) -> Seeds:
 def claim(folder: Folder, config: Mapping[str, Any]) -> None:
     """Binds a folder to the configuration that fills it, or refuses.
 
+    A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
+
     Raises:
         ValueError: the folder was filled under another configuration, or not by rayseg.
     """
-    if not folder.exists("run.json"):
-        if folder.names(".parquet"):
-            raise ValueError(f"{folder} holds shards but no run.json; choose an empty folder")
+    products = [name for name in folder.names() if name != "run.json"]
+    if products and not folder.exists("run.json"):
+        raise ValueError(f"{folder} holds {products[0]} but no run.json; choose an empty folder")
+    if not products:
+        folder.write("run.json", b"{}")
         write_run(folder, {"config": config})
         return
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))

@@ -2,13 +2,15 @@
 
 import json
 import pickle
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 from rayseg.attribution import METHODS, AdvCAM
 from rayseg.config import (
+    ClassifierConfig,
     Compute,
     ExportConfig,
     MakeSeedsConfig,
@@ -19,12 +21,12 @@ from rayseg.config import (
     TrainClassifierConfig,
     as_plain,
     as_written,
-    hint,
     read_toml,
-    update,
 )
 from rayseg.datasets import DATASETS
+from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
 from rayseg.refine import REFINERS
+from rayseg.toml import hint, update
 
 JOBS = [PrepareConfig, TrainClassifierConfig, MakeSeedsConfig, RefineSeedsConfig, ScoreConfig]
 
@@ -120,7 +122,35 @@ def test_keys_of_other_jobs_are_passed_over(tmp_path):
         ("[classifier.crops]\ncrp = 3", "unknown key 'classifier.crops.crp'; did you mean 'crop'?"),
         ("[advcam]\nnum_steps = 'x'", "advcam.num_steps must be int such as 27, got 'x'"),
         ("[advcam]\nflip = 1", "advcam.flip must be bool such as True, got 1"),
-        ("advcam = 3", "advcam must be AdvCAM"),
+        ("[advcam]\nflip = 'yes'", "advcam.flip must be bool such as True, got 'yes'"),
+        ("advcam = 3", "advcam must be a table, got 3"),
+        (
+            "[classifier]\nbatch_norm = 'frosen'",
+            "classifier.batch_norm must be one of auto, frozen, trained, got 'frosen'; "
+            "did you mean 'frozen'?",
+        ),
+        ("[classifier]\ntrunk = 'resnet51'", "got 'resnet51'; did you mean 'resnet50'?"),
+        ("[classifier]\nstride = 12", "classifier.stride must be one of 8, 16, 32, got 12"),
+        ("[classifier]\nstride = 16.0", "classifier.stride must be one of 8, 16, 32, got 16.0"),
+        ("[classifier]\nepochs = 2.5", "classifier.epochs must be int such as 5, got 2.5"),
+        ("[classifier]\nepochs = true", "classifier.epochs must be int such as 5, got True"),
+        ("[classifier.schedule]\nlr = false", "schedule.lr must be float such as 0.1, got False"),
+        (
+            "[classifier.crops]\nlong_side = [112]",
+            "classifier.crops.long_side must be [int, int] such as [320, 640], got [112]",
+        ),
+        ("[classifier.crops]\nlong_side = [1, 2, 3]", "[int, int] such as [320, 640], got [1, 2"),
+        ("[classifier.crops]\nlong_side = [112, 0.5]", "[int, int] such as [320, 640], got [112"),
+        ("[thresholds]\ncam = [0.3]", "thresholds.cam must be [float, float] such as ["),
+        ("[thresholds]\ncam = 0.3", "thresholds.cam must be [float, float] such as ["),
+        ("[cam]\nscales = ['a']", "cam.scales must be [float, ...] such as ["),
+        ("[cam]\nscales = [true]", "cam.scales must be [float, ...] such as ["),
+        ("[cam]\nscales = 1.0", "cam.scales must be [float, ...] such as ["),
+        ("[folder]\nclass_names = [1]", "folder.class_names must be [str, ...], got [1]"),
+        ("[folder]\nimages = 3", "folder.images must be str such as 'images', got 3"),
+        ("[folder]\nmasks = 3", "folder.masks must be str, got 3"),
+        ("[voc]\ntags_from = 'annotation'", "did you mean 'annotations'?"),
+        ("[classifier]\nepochs = 0", "run.toml [classifier]: epochs and batch_size must be 1 or "),
         ("split = ['a']", "split must be str such as 'train', got ['a']"),
         ("[advcam]\nnum_steps = -1", "num_steps must be 0 or more, got -1"),
         ("methods = ['advcan']", "got 'advcan'; did you mean 'advcam'?"),
@@ -152,14 +182,58 @@ def test_a_path_that_is_none_by_default_is_a_path_when_given():
     assert config.folder.masks == Path("true/masks")
 
 
+@pytest.mark.parametrize("kind", [*JOBS, RunConfig, ExportConfig])
+def test_every_field_takes_its_own_default(kind):
+    """No field is of a type that the reader does not know."""
+    given = as_plain(kind())
+    assert len(given) == len(fields(kind))
+    assert update(kind(), given, "here") == kind()
+
+
+def test_a_file_that_serves_all_jobs_may_hold_those_of_export(tmp_path):
+    path = toml(tmp_path, 'out = "png"\nsplit = "val"\n[cam]\nflip = false\n')
+    assert read_toml(path, ExportConfig()).out == "png"
+    assert read_toml(path, RunConfig()).cam.flip is False
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "run.toml").write_bytes(b"split = '\xff'")
+    with pytest.raises(ValueError, match=r"run.toml is no TOML"):
+        read_toml(str(tmp_path / "run.toml"), RunConfig())
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "run.toml").write_text('split = "val"', encoding="utf-8-sig")
+    assert read_toml(str(tmp_path / "run.toml"), RunConfig()).split == "val"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"trunk": "resnet51"},
+            "trunk must be one of mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16, "
+            "got 'resnet51'; did you mean 'resnet50'?",
+        ),
+        ({"stride": 12}, "stride must be one of 8, 16, 32, got 12"),
+        ({"batch_norm": "frosen"}, "got 'frosen'; did you mean 'frozen'?"),
+        ({"freeze": "stage5"}, "freeze must be one of none, stem, stage1, "),
+    ],
+)
+def test_a_classifier_that_cannot_be_is_refused_when_it_is_made(values, said):
+    with pytest.raises(ValueError, match=r"must be one of") as caught:
+        ClassifierConfig(**values)
+    assert said in str(caught.value)
+
+
+def test_the_choices_of_a_classifier_are_those_of_the_networks():
+    """config may not import nets, so the names stand there a second time."""
+    kinds = get_type_hints(ClassifierConfig)
+    assert get_args(kinds["trunk"]) == TRUNKS
+    assert get_args(kinds["stride"]) == STRIDES
+    assert get_args(kinds["freeze"]) == ("none", *STAGES)
+
+
 def test_a_hint_is_given_only_where_something_is_near():
     assert hint("advcan", METHODS) == "; did you mean 'advcam'?"
     assert hint("zzzzzz", METHODS) == ""
-
-
-def test_a_field_that_is_none_by_default_is_an_optional_path():
-    for part in fields(RunConfig):
-        value = getattr(RunConfig(), part.name)
-        for inner in fields(value) if is_dataclass(value) else ():
-            if getattr(value, inner.name) is None:
-                assert "Path" in str(inner.type), f"{part.name}.{inner.name}"

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -56,7 +58,28 @@ def test_what_is_no_mask_is_not_encoded(labels):
         encode_labels(labels)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "I;16"])
+def test_values_of_a_grey_mask_are_labels():
+    labels = np.array([[0, 255], [7, 1]], np.uint8)
+    stream = BytesIO()
+    Image.fromarray(labels).save(stream, format="PNG")
+    np.testing.assert_array_equal(decode_labels(stream.getvalue()), labels)
+
+
+def test_grey_of_four_bits_is_refused():
+    # PIL opens it as mode L, 15 as 255: label 1 would become 17
+    header = struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0\x1f")), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    with Image.open(BytesIO(png)) as picture:
+        assert np.asarray(picture).tolist() == [[17, 255]]
+    with pytest.raises(ValueError, match="mode L of 4 bits"):
+        decode_labels(png)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA", "1", "I;16"])
 def test_other_modes_are_refused(mode):
     stream = BytesIO()
     Image.new(mode, (3, 2)).save(stream, format="PNG")

@@ -54,7 +54,7 @@ def decoded_row(id_, classes=(0,), size_hw=(32, 48), seed=0):
     pixels = np.random.default_rng(seed).integers(1, 256, (*size_hw, 3), np.uint8)
     return {
         "id": id_, "classes": list(classes), "pixels": pixels.tobytes(), "height": size_hw[0],
-        "width": size_hw[1], "error": "", "note": "",
+        "width": size_hw[1], "status": "" if classes else "empty", "error": "", "note": "",
     }  # fmt: skip
 
 
@@ -102,6 +102,12 @@ def test_a_good_image_has_its_pixels_and_no_note(decoded):
     assert row["pixels"] == picture().tobytes()
 
 
+def test_an_image_without_tags_is_said_to_have_none(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (row,) = DecodeImages()([manifest_row("a", tmp_path / "a.png", ())])
+    assert (row["status"], row["error"], row["note"]) == ("empty", "", "no tags")
+
+
 def test_every_decoded_row_has_the_same_columns(decoded):
     assert len({tuple(sorted(row)) for row in decoded[0].values()}) == 1
 
@@ -143,7 +149,8 @@ def test_an_image_without_tags_is_empty_and_says_no_error(weights):
 
 
 def test_an_image_that_was_not_decoded_keeps_its_reason(weights):
-    row = decoded_row("a") | {"pixels": b"", "error": "a.jpg: file has zero bytes"}
+    reason = {"status": "error", "error": "a.jpg: file has zero bytes"}
+    row = decoded_row("a") | {"pixels": b""} | reason
     (made,) = MakeSeeds(CAM(), weights, CLASSES)([row])
     assert (made["status"], made["error"]) == ("error", "a.jpg: file has zero bytes")
 
@@ -190,6 +197,12 @@ def test_a_failing_batch_is_halved_until_only_the_bad_image_fails(weights):
     assert [row["status"] for row in made] == ["ok"] * 5 + ["error"] + ["ok"] * 2
     assert made[5]["error"] == "RuntimeError: 1 images"
     assert sizes == [8, 4, 4, 2, 1, 1, 2]
+
+
+def test_a_lost_device_is_no_fault_of_an_image(weights):
+    method = Failing(scales=(1.0,), bears=0, error=torch.AcceleratorError)
+    with pytest.raises(torch.AcceleratorError):
+        MakeSeeds(method, weights, CLASSES)([decoded_row("a")])
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_run_in_parts(weights):

@@ -18,8 +18,10 @@ from rayseg.store import (
     Folder,
     claim,
     count_status,
+    failed_ids,
     find_pending,
     forget_failed,
+    forget_repeats,
     local_copy,
     pack_maps,
     read_file,
@@ -188,9 +190,18 @@ def test_forget_failed_takes_out_errors_and_poison_only(folder):
         write_shard(folder, rows(f"{status}1", status=status))
     mixed = pa.concat_tables([rows("ok2"), rows("error2", status="error")])
     write_shard(folder, mixed)
-    assert forget_failed(folder) == 3
+    assert failed_ids(folder) == {"error1", "error2", "poison1"}
+    forget_failed(folder)
     assert stored_ids(folder) == {"ok1", "ok2", "empty1"}
     assert count_status(folder) == {"empty": 1, "ok": 2}
+
+
+def test_an_image_that_was_stored_twice_is_kept_once(folder):
+    write_shard(folder, rows("a", "b"))
+    write_shard(folder, rows("b", "c"))
+    write_shard(folder, rows("d"))
+    forget_repeats(folder)
+    assert sorted(row["id"] for row in read_rows(folder, ["id"])) == ["a", "b", "c", "d"]
 
 
 # Maps
@@ -290,6 +301,7 @@ def test_a_folder_is_claimed_once_and_found_again(folder):
 
 def test_another_configuration_is_refused_with_all_that_differs(folder):
     claim(folder, {"advcam": {"num_steps": 27, "flip": True}, "weights": "aa"})
+    write_shard(folder, rows("a"))
     with pytest.raises(ValueError, match="another configuration") as caught:
         claim(folder, {"advcam": {"num_steps": 10, "flip": True}, "weights": "bb"})
     assert "advcam.num_steps is 27 there, 10 here" in str(caught.value)
@@ -297,9 +309,15 @@ def test_another_configuration_is_refused_with_all_that_differs(folder):
     assert "flip" not in str(caught.value)
 
 
+def test_a_claim_that_nothing_came_of_can_be_mended(folder):
+    claim(folder, {"voc": {"root": "/nope"}})
+    claim(folder, {"voc": {"root": "/data"}})
+    assert read_run(folder)["config"] == {"voc": {"root": "/data"}}
+
+
 def test_shards_that_nobody_claimed_are_refused(folder):
     write_shard(folder, rows("a"))
-    with pytest.raises(ValueError, match=r"holds shards but no run.json"):
+    with pytest.raises(ValueError, match=r"holds part-.* but no run.json"):
         claim(folder, {})
 
 

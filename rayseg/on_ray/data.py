@@ -9,15 +9,18 @@ need a CPU more on resume than at the start, and record nothing for some sources
 from __future__ import annotations
 
 import io
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+import torch
 from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
@@ -29,6 +32,18 @@ from rayseg.store import Folder, Pending, rows_to_table, write_shard
 
 Stage = Callable[[Rows], Rows]
 
+DECODED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("note", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("classes", pa.list_(pa.int32())),
+        ("pixels", pa.large_binary()),  # a block may hold more than 2 GB of them
+    ]
+)
 MAX_DEATHS = 100
 """Deaths of one actor or task after which the job gives up; what is written stays."""
 
@@ -95,15 +110,16 @@ def write_rows(
         ValueError: the cluster is too small for the pool.
         ChildProcessError: the stage failed as a whole; what is written stays.
     """
-    guarded = out / "inflight"
-    guarded.remove()
+    inflight = out / "inflight"
+    inflight.remove()
+    guarded = inflight / "running"
     start = time.perf_counter()
     receipts = _through(source, pool, _Writer, (pool.make, out, guarded, schema), label)
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
     with one_line_errors(label), progress as bar:
         for receipt in receipts.iter_rows():
             bar.update(receipt["rows"])
-    guarded.remove()
+    inflight.remove()
     return time.perf_counter() - start
 
 
@@ -127,13 +143,23 @@ def manifest_rows(table: pa.Table, scratch: Folder, rows: int) -> Dataset:
     return source.repartition(target_num_rows_per_block=rows)
 
 
-def decoded(source: Dataset, stage: Stage) -> Dataset:
-    """Adds pixels in CPU tasks, which run ahead of the pool that needs them."""
+def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
+    """Adds pixels in CPU tasks, which run ahead of the pool that needs them.
+
+    Args:
+        source: rows of a manifest.
+        stage: `DecodeImages`; an image that kills it is poison, as in `write_rows`.
+        out: the folder that the job fills.
+    """
+    guarded = out / "inflight" / "decoding"
 
     def decode(table: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist(stage(table.to_pylist()))
+        return rows_to_table(_guarded(stage, table, guarded), DECODED_SCHEMA)
 
-    return source.map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=1)
+    with _bounded_retries():
+        return source.map_batches(
+            decode, batch_size=None, batch_format="pyarrow", num_cpus=1, max_retries=MAX_DEATHS
+        )
 
 
 def pending_rows(pending: Pending, rows: int) -> Dataset:
@@ -163,9 +189,7 @@ def _through(
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = pool.stall_seconds
     options: dict[str, Any] = {"batch_size": pool.rows, "batch_format": "pyarrow"}
-    with warnings.catch_warnings():
-        # bounds on restarts have no named parameter yet; 2.64 takes this way out
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+    with _bounded_retries():
         if not pool.actors:
 
             def run(table: pa.Table) -> pa.Table:
@@ -182,6 +206,14 @@ def _through(
             max_restarts=MAX_DEATHS,
             max_task_retries=MAX_DEATHS,
         )
+
+
+@contextmanager
+def _bounded_retries() -> Iterator[None]:
+    """Bounds on restarts have no named parameter yet; 2.64 removes the unnamed ones."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        yield
 
 
 class _Caller:
@@ -204,18 +236,27 @@ class _Writer(_Caller):
         self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        waiting = {row["id"]: row for row in table.to_pylist()}
-        guard = CrashGuard(self.guarded, list(waiting))
-        done = {id_: _poison(waiting[id_]) for id_ in guard.poisonous()}
-        for group in guard.groups():
-            with guard.inflight(group):
-                made = self.stage([waiting[id_] for id_ in group])
-            done.update((row["id"], row) for row in made)
-        write_shard(self.out, rows_to_table([done[id_] for id_ in waiting], self.schema))
-        guard.forget()
-        return pa.table({"rows": [len(waiting)]})
+        made = _guarded(self.stage, table, self.guarded)
+        write_shard(self.out, rows_to_table(made, self.schema))
+        return pa.table({"rows": [len(made)]})
+
+
+def _guarded(stage: Stage, table: pa.Table, guarded: Folder) -> Rows:
+    """The stage's rows of a block; an image that kills the process is given up in its own row."""
+    waiting = {row["id"]: row for row in table.to_pylist()}
+    guard = CrashGuard(guarded, list(waiting))
+    done = {id_: _poison(waiting[id_]) for id_ in guard.poisonous()}
+    for group in guard.groups():
+        with guard.inflight(group):
+            try:
+                made = stage([waiting[id_] for id_ in group])
+            except torch.AcceleratorError:
+                os._exit(1)  # the device is lost to this process: better a death that is counted
+        done.update((row["id"], row) for row in made)
+    guard.forget()
+    return [done[id_] for id_ in waiting]
 
 
 def _poison(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: row[name] for name in ("id", "height", "width", "note")}
+    kept = {name: row.get(name, "") for name in ("id", "height", "width", "note")}
     return kept | {"status": "poison", "error": "killed its process twice and was given up"}

@@ -26,6 +26,7 @@ from rayseg.config import (
     ScoreConfig,
     TrainClassifierConfig,
     as_plain,
+    as_toml,
 )
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import load_classifier
@@ -48,8 +49,10 @@ from rayseg.store import (
     Folder,
     claim,
     count_status,
+    failed_ids,
     find_pending,
     forget_failed,
+    forget_repeats,
     local_copy,
     read_file,
     read_manifest,
@@ -67,14 +70,14 @@ class Outcome:
 
     Attributes:
         lines: what to tell the user.
-        failed: images that have a row saying why they have no result.
+        failed: ids of images that have a row saying why they have no result.
     """
 
     lines: list[str] = field(default_factory=list)
-    failed: int = 0
+    failed: frozenset[str] = frozenset()
 
     def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(self.lines + other.lines, self.failed + other.failed)
+        return Outcome(self.lines + other.lines, self.failed | other.failed)
 
 
 def prepare(config: PrepareConfig) -> Outcome:
@@ -82,7 +85,9 @@ def prepare(config: PrepareConfig) -> Outcome:
     run_folder = Folder(config.run)
     folder = run_folder / "manifest"
     dataset = config.dataset()
-    claim(folder, {"data": config.data, config.data: as_plain(dataset)})
+    plain = as_plain(dataset)
+    files = {name: _digest(value) for name, value in plain.items() if Path(str(value)).is_file()}
+    claim(folder, {"data": config.data, config.data: plain, "files": files})
     if not folder.exists("manifest.parquet"):
         workspace = Path((run_folder / "images").location)
         write_manifest(folder, dataset.samples(workspace), dataset.classes)
@@ -96,9 +101,10 @@ def prepare(config: PrepareConfig) -> Outcome:
 def train_classifier(config: TrainClassifierConfig) -> Outcome:
     """Trains the classifier of the run."""
     folder = Folder(config.run) / "classifier"
-    read_manifest(Folder(config.run) / "manifest").select(config.split)
-    given = as_plain(config.classifier)
-    claim(folder, {"split": config.split, "classifier": given})
+    identity = {"split": config.train_split, "classifier": as_plain(config.classifier)}
+    if Path(config.classifier.weights).is_file():
+        identity["weights"] = _digest(config.classifier.weights)
+    claim(folder, identity)
     if not read_run(folder).get("done"):
         with session(config.address):
             epochs = fit_classifier(config, gpus_each(config.compute))
@@ -120,7 +126,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
     weights = config.weights or (run_folder / "classifier").path(WEIGHTS)
     weights = weights if "://" in weights else str(Path(weights).absolute())
     load_classifier(local_copy(weights), manifest.classes)  # a wrong file is said here
-    fingerprint = hashlib.sha256(read_file(weights) or b"").hexdigest()
+    fingerprint = _digest(weights)
     outcome = Outcome()
     with session(config.address):
         gpus, threads = gpus_each(compute), threads_each(compute)
@@ -136,7 +142,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
                     MakeSeeds, method, weights, manifest.classes, compute.device, threads
                 )
                 rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages())
+                source = decoded(rows, DecodeImages(), folder)
                 pool = actor_pool(compute, make, gpus)
                 seconds = write_rows(
                     source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, f"seeds {name}"
@@ -201,6 +207,7 @@ def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
 def run(config: RunConfig) -> Outcome:
     """All jobs in order; what is done already is skipped."""
     outcome = prepare(config)
+    Folder(config.run).write("run.toml", as_toml(config).encode())
     with session(config.address):
         if not config.weights:
             outcome += train_classifier(config)
@@ -241,6 +248,10 @@ def read_ids(path: str) -> list[str] | None:
     return data.decode("utf-8-sig").split()
 
 
+def _digest(address: str) -> str:
+    return hashlib.sha256(read_file(address) or b"").hexdigest()
+
+
 def _open(folder: Folder, identity: dict[str, object], compute: Compute) -> None:
     claim(folder, identity)
     if compute.retry_failed:
@@ -257,8 +268,8 @@ def _add_seconds(folder: Folder, seconds: float) -> None:
 
 
 def _close(folder: Folder, label: str) -> Outcome:
+    forget_repeats(folder)
     counts = count_status(folder)
     write_run(folder, {"counts": counts})
-    failed = counts.get("error", 0) + counts.get("poison", 0)
     said = ", ".join(f"{number} {status}" for status, number in counts.items())
-    return Outcome([f"{label}: {said}"], failed)
+    return Outcome([f"{label}: {said}"], failed_ids(folder))

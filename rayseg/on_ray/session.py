@@ -7,9 +7,11 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import AuthenticationError, RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -63,6 +65,10 @@ def one_line_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except ExecutionTimeoutError as error:
+        raise ChildProcessError(
+            f"{what} made no progress for --compute.stall-seconds; what is written stays"
+        ) from error
     except (RayError, TrainingFailedError) as error:
         first = str(error).partition("\n\nThe above exception was the direct cause")[0]
         cause = (first.strip().splitlines() or [type(error).__name__])[-1].strip()
@@ -70,8 +76,13 @@ def one_line_errors(what: str) -> Iterator[None]:
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, in a container its share."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    allowed, period = quota.read_text().split() if quota.is_file() else ("max", "1")
+    return cores if allowed == "max" else max(min(cores, int(allowed) // int(period)), 1)
 
 
 def threads_each(compute: Compute) -> int:

@@ -57,8 +57,12 @@ def fit_classifier(config: TrainClassifierConfig, gpus_each: float) -> list[dict
     threads = compute.threads or max(count_cores() // compute.workers, 1)
     run = Folder(config.run)
     classifier = _with_absolute_weights(config.classifier)
-    _build(classifier, len(read_manifest(run / "manifest").classes))  # wrong weights are said here
-    work = _Work(run.location, config.split, classifier, threads, compute.loader_workers)
+    manifest = read_manifest(run / "manifest")
+    # what is wrong with weights, tags or batch size is said here, not by each worker in turn
+    _build(classifier, len(manifest.classes))
+    crops = _crops(manifest, config.train_split, classifier)
+    EpochOrder(len(crops), classifier.batch_size, 0, classifier.seed, 0, compute.workers)
+    work = _Work(run.location, config.train_split, classifier, threads, compute.loader_workers)
     folder = run / "classifier"
     preflight("training", compute.workers, 0 if gpus_each else 1, gpus_each)
     trainer = TorchTrainer(

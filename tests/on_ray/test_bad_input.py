@@ -20,7 +20,8 @@ pytestmark = [
     pytest.mark.usefixtures("cluster"),
     pytest.mark.timeout(240),
 ]
-BAD = 28
+CONVERTED = {"cmyk", "palette", "grey", "alpha", "animated", "exif_rotated"}
+BAD = 28  # two of each kind
 UNTAGGED = 2
 
 
@@ -74,12 +75,29 @@ def write_dataset(folder):
     return {id_: kind for id_, (kind, _) in kinds.items()}
 
 
+def of_kinds(job, wanted):
+    """Rows of the bad images of those kinds; fails where there is none of a kind."""
+    rows, kinds, _ = job
+    found = [row for row in rows if kinds.get(row["id"]) in wanted]
+    assert {kinds[row["id"]] for row in found} == set(wanted)
+    return found
+
+
 def test_each_of_the_300_rows_has_one_row(job):
-    rows, _, _ = job
+    rows, kinds, _ = job
     assert len(rows) == len({row["id"] for row in rows}) == 300
+    assert len(kinds) == BAD
+    assert set(kinds) < {row["id"] for row in rows}
 
 
-def test_the_270_good_images_have_maps_and_nothing_to_say(job):
+def test_270_rows_are_good_and_30_say_why(job):
+    silent = [row for row in job[0] if not row["error"] and not row["note"]]
+    assert len(silent) == 270
+    assert {row["status"] for row in silent} == {"ok"}
+    assert len(job[0]) - len(silent) == BAD + UNTAGGED == 30
+
+
+def test_good_images_have_a_map_for_each_of_their_tags(job):
     good = [row for row in job[0] if row["id"].startswith("good") and row["status"] == "ok"]
     assert len(good) == 270
     assert all(len(row["maps"]) == len(row["classes"]) > 0 for row in good)
@@ -87,25 +105,30 @@ def test_the_270_good_images_have_maps_and_nothing_to_say(job):
 
 
 def test_images_that_cannot_be_used_say_why(job):
-    rows, kinds, _ = job
+    rows = of_kinds(job, REFUSED)
+    assert len(rows) == 2 * len(REFUSED) == 16
     for row in rows:
-        if kinds.get(row["id"]) in REFUSED:
-            assert row["status"] == "error", kinds[row["id"]]
-            assert row["error"]
-            assert "\n" not in row["error"]
-            assert not row["maps"]
+        assert row["status"] == "error", row["id"]
+        assert row["error"]
+        assert "\n" not in row["error"]
+        assert not row["maps"]
 
 
 def test_images_that_can_be_converted_are_used_and_say_what_was_done(job):
-    rows, kinds, _ = job
+    rows = of_kinds(job, CONVERTED)
+    assert len(rows) == 2 * len(CONVERTED) == 12
     for row in rows:
-        if row["id"] in kinds and kinds[row["id"]] not in REFUSED:
-            assert row["status"] == "ok", kinds[row["id"]]
-            assert row["note"]
+        assert row["status"] == "ok", row["id"]
+        assert row["note"]
+        assert not row["error"]
+        assert row["maps"]
 
 
-def test_images_without_tags_are_empty(job):
-    assert {row["id"] for row in job[0] if row["status"] == "empty"} == {"good100", "good200"}
+def test_images_without_tags_are_empty_and_say_so(job):
+    untagged = [row for row in job[0] if row["status"] == "empty"]
+    assert {row["id"] for row in untagged} == {"good100", "good200"}
+    assert [row["note"] for row in untagged] == ["no tags"] * UNTAGGED
+    assert not any(row["maps"] for row in untagged)
 
 
 def test_the_exit_status_tells_that_some_images_failed(job):
