@@ -127,7 +127,10 @@ def _unboxed(text: str) -> str:
     """The parser's message without its frame, in one line."""
     words = [line.strip("╭╮╰╯│─- ") for line in text.splitlines()]
     said = [line for line in words if line and not line.startswith("For full helptext")]
-    return " ".join(said).replace("Unrecognized options Unrecognized", "Unrecognized")
+    text = " ".join(said)  # of which the first words are the frame's title, said twice
+    for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
+        text = text.replace(f"{title} {start}", start.capitalize())
+    return text
 
 
 def _one_line(error: BaseException) -> str:

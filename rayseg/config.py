@@ -272,17 +272,23 @@ class ScoreConfig(JobConfig):
         ids: a text file of image ids, one a line; only these. Empty means all.
         threshold_step: distance of the background thresholds that seeds are swept over.
         over: class names that a second mean is taken over, with background; empty for none.
+        size_bounds_px: pixels at which medium and large objects begin; COCO's fit photographs.
     """
 
     split: str = "train"
     ids: str = ""
     threshold_step: float = 0.01
     over: tuple[str, ...] = ()
+    size_bounds_px: tuple[int, int] = (32**2, 96**2)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.threshold_step <= 0.5:
             raise ValueError(f"threshold_step must lie in (0, 0.5], got {self.threshold_step}")
+        if len(self.size_bounds_px) != 2 or not 0 < self.size_bounds_px[0] < self.size_bounds_px[1]:
+            raise ValueError(
+                f"size_bounds_px must be two numbers that ascend from 1, got {self.size_bounds_px}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -218,7 +218,7 @@ def rows_to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Ta
 def _zero(kind: pa.DataType) -> object:
     if pa.types.is_list(kind):
         return []
-    if pa.types.is_binary(kind):
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return b""
     return "" if pa.types.is_string(kind) else 0
 

@@ -37,7 +37,7 @@ def refused(capsys, arguments):
         (["make-seeds", "--compute.block-rows", "0"], 2, "block_rows must be 1 or more, got 0"),
         (["make-seeds", "--run", "/nowhere/run"], 1, "make one with `rayseg prepare`"),
         (["refine-seeds", "--refiners", "labelcrf"], 2, "did you mean 'label_crf'?"),
-        (["train-classifier", "--classifier.trunk", "resnet51"], 2, "resnet50"),
+        (["train-classifier", "--classifier.trunk", "resnet51"], 2, "rayseg: Invalid choice 'resnet"),
         (["train-classifier", "--classifier.stride", "12"], 2, "12"),
         (["prepare", "--data", "vok"], 2, "did you mean 'voc'?"),
         (["prepare", "--data", "folder", "--folder.tags", "/no.csv"], 1, "not found at /no.csv"),
@@ -133,7 +133,7 @@ def test_help_lists_every_job(capsys):
 # Exit status
 
 
-@pytest.mark.parametrize(("failed", "status"), [(0, 0), (2, 3)])
+@pytest.mark.parametrize(("failed", "status"), [(frozenset(), 0), (frozenset("ab"), 3)])
 def test_the_status_says_whether_images_failed(monkeypatch, capsys, failed, status):
     job = (RunConfig, lambda config: Outcome([f"split {config.split}"], failed))
     monkeypatch.setitem(cli.JOBS, "run", job)
@@ -141,6 +141,11 @@ def test_the_status_says_whether_images_failed(monkeypatch, capsys, failed, stat
     said = capsys.readouterr().out
     assert said.startswith("split val\n")
     assert ("2 images have no result" in said) == bool(failed)
+
+
+def test_an_image_that_fails_in_two_stages_is_one_image():
+    both = Outcome(["cam"], frozenset("ab")) + Outcome(["advcam"], frozenset("bc"))
+    assert (both.lines, both.failed) == (["cam", "advcam"], frozenset("abc"))
 
 
 def test_a_traceback_comes_when_it_is_asked_for(monkeypatch):

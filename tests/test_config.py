@@ -20,6 +20,7 @@ from rayseg.config import (
     ScoreConfig,
     TrainClassifierConfig,
     as_plain,
+    as_toml,
     as_written,
     read_toml,
 )
@@ -72,7 +73,6 @@ def test_a_configuration_is_plain_json(kind):
 def test_a_configuration_goes_through_json_and_back():
     config = replace(RunConfig(), split="val", advcam=AdvCAM(scales=(1.0,), num_steps=3))
     plain = as_plain(config)
-    del plain["folder"]["masks"]  # None, which neither TOML nor update can say
     assert update(RunConfig(), json.loads(json.dumps(plain)), "json") == config
 
 
@@ -237,3 +237,16 @@ def test_the_choices_of_a_classifier_are_those_of_the_networks():
 def test_a_hint_is_given_only_where_something_is_near():
     assert hint("advcan", METHODS) == "; did you mean 'advcam'?"
     assert hint("zzzzzz", METHODS) == ""
+
+
+def test_as_written_reaches_thresholds_and_schedule():
+    config = as_written(RunConfig())
+    assert config.thresholds.advcam == (0.30, 0.05)
+    assert RunConfig().thresholds.advcam == (0.35, 0.15)
+    assert config.classifier.schedule.momentum == 0.9
+
+
+def test_a_configuration_comes_back_from_its_toml(tmp_path):
+    config = replace(RunConfig(), over=("cat",), advcam=AdvCAM(num_steps=3))
+    (tmp_path / "run.toml").write_text(as_toml(config))
+    assert read_toml(str(tmp_path / "run.toml"), RunConfig()) == config

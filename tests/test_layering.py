@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 MAX_LINES = 400
 LONG_FILES = {
-    "scores.py": "counts, sizes and sweep share one definition of a confusion; to be split",
     "store.py": "one place for files: folders, tables, manifest and provenance",
 }
 

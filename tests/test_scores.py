@@ -41,11 +41,11 @@ def test_a_case_counted_by_hand():
     predicted = np.array([[0, 1, 1], [255, 2, 0]], np.uint8)
     confusion = Confusion.of(truth, predicted, 3)
     assert confusion.counts.tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(confusion.iou, [1 / 4, 1 / 3, 0, np.nan])
-    np.testing.assert_allclose(confusion.precision, [1 / 3, 1 / 2, 0, np.nan])
-    np.testing.assert_allclose(confusion.recall, [1 / 2, 1 / 2, 0, np.nan])
-    np.testing.assert_allclose(confusion.f1, [0.4, 0.5, 0, np.nan])
-    assert confusion.miou == pytest.approx((1 / 4 + 1 / 3) / 3)
+    np.testing.assert_allclose(confusion.overlap.iou, [1 / 4, 1 / 3, 0, np.nan])
+    np.testing.assert_allclose(confusion.overlap.precision, [1 / 3, 1 / 2, 0, np.nan])
+    np.testing.assert_allclose(confusion.overlap.recall, [1 / 2, 1 / 2, 0, np.nan])
+    np.testing.assert_allclose(confusion.overlap.f1, [0.4, 0.5, 0, np.nan])
+    assert confusion.mean_iou() == pytest.approx((1 / 4 + 1 / 3) / 3)
     assert confusion.mean_iou([0, 1]) == pytest.approx((1 / 4 + 1 / 3) / 2)
     assert confusion.present == (0, 1, 2)
 
@@ -58,13 +58,15 @@ def test_ratios_equal_fractions():
         confusion = Confusion(counts.astype(np.int64))
         for label in range(5):
             expected = literal.ratios(counts.tolist(), label)
-            found = [getattr(confusion, n)[label] for n in ("iou", "precision", "recall", "f1")]
+            found = [
+                getattr(confusion.overlap, n)[label] for n in ("iou", "precision", "recall", "f1")
+            ]
             if expected is None:
                 assert np.isnan(found).all()
             else:
                 np.testing.assert_allclose(found, [float(value) for value in expected])
         expected = literal.mean_iou(counts.tolist(), range(5))
-        assert confusion.miou == pytest.approx(
+        assert confusion.mean_iou() == pytest.approx(
             math.nan if expected is None else expected, nan_ok=True
         )
 
@@ -81,7 +83,7 @@ def test_counts_add_as_if_the_images_were_one():
 def test_mean_is_of_the_sum_and_not_over_images():
     right = Confusion.of(np.ones((1, 9), np.uint8), np.ones((1, 9), np.uint8), 1)
     wrong = Confusion.of(np.ones((1, 1), np.uint8), np.zeros((1, 1), np.uint8), 1)
-    assert (right + wrong).iou[1] == pytest.approx(0.9)
+    assert (right + wrong).overlap.iou[1] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +108,15 @@ def test_f1_of_means_is_that_of_table_4_1(precision, recall, f1):
 def test_mean_f1_is_the_harmonic_mean_of_the_means():
     confusion = Confusion(np.array([[6, 2, 0], [0, 4, 4], [3, 0, 1]], np.int64))
     means = confusion.over()
-    precision, recall = confusion.precision.mean(), confusion.recall.mean()
+    precision, recall = confusion.overlap.precision.mean(), confusion.overlap.recall.mean()
     assert means.f1 == pytest.approx(2 * precision * recall / (precision + recall))
-    assert means.f1 > confusion.f1.mean()
+    assert means.f1 > confusion.overlap.f1.mean()
 
 
 def test_nothing_counted_is_nan_without_a_warning():
     means = Confusion.zeros(2).over()
     assert all(math.isnan(value) for value in vars(means).values())
-    assert Confusion.zeros(2).as_dict()["mean"] == dict.fromkeys(vars(means))
+    assert means.as_dict() == dict.fromkeys(vars(means))
 
 
 @pytest.mark.parametrize(
@@ -177,26 +179,25 @@ def test_sweeps_add_and_their_curve_is_that_of_the_confusions():
     for index in range(len(THRESHOLDS)):
         summed = reduce(add, [part.confusion(index) for part in parts])
         assert (total.confusion(index).counts == summed.counts).all()
-        assert total.miou[index] == pytest.approx(summed.miou)
+        assert total.mean_iou()[index] == pytest.approx(summed.mean_iou())
         assert total.mean_iou([0, 2])[index] == pytest.approx(summed.mean_iou([0, 2]))
-        np.testing.assert_allclose(total.overlap.precision[index], summed.precision)
-        np.testing.assert_allclose(total.overlap.recall[index], summed.recall)
+        np.testing.assert_allclose(total.overlap.precision[index], summed.overlap.precision)
+        np.testing.assert_allclose(total.overlap.recall[index], summed.overlap.recall)
 
 
 def test_best_is_the_top_of_the_curve():
     rng = np.random.default_rng(5)
     sweep = ThresholdSweep.of(draw(rng), draw_maps(rng, (0, 1, 2)), (0, 1, 2), 3, THRESHOLDS)
-    threshold, confusion = sweep.best
-    assert threshold == THRESHOLDS[int(np.argmax(sweep.miou))]
-    assert confusion.miou == pytest.approx(sweep.miou.max())
-    threshold, confusion = sweep.best_over([3])
-    assert confusion.mean_iou([3]) == pytest.approx(sweep.mean_iou([3]).max())
+    for labels in (None, [3]):
+        threshold, curve = sweep.best(labels), sweep.mean_iou(labels)
+        confusion = sweep.confusion(THRESHOLDS.index(threshold))
+        assert confusion.mean_iou(labels) == pytest.approx(curve.max())
+        assert (curve[: THRESHOLDS.index(threshold)] < curve.max()).all()
 
 
 def test_an_empty_sweep_has_no_best():
-    with pytest.raises(ValueError, match="nothing was counted"):
-        _ = ThresholdSweep.zeros(2, [0.1, 0.2]).best
-    assert "best" not in ThresholdSweep.zeros(2, [0.1, 0.2]).as_dict()
+    assert ThresholdSweep.zeros(2, [0.1, 0.2]).best() is None
+    assert ThresholdSweep.zeros(2, [0.1, 0.2]).as_dict()["miou"] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -248,9 +249,9 @@ def test_size_bands_sum_to_the_whole_confusion():
     images = [Confusion.of(draw(rng), draw(rng), 3) for _ in range(6)]
     sizes = reduce(add, map(SizeCounts.of, images), SizeCounts.zeros(3))
     whole = reduce(add, images)
-    np.testing.assert_array_equal(sizes.total.iou, whole.iou)
-    np.testing.assert_array_equal(sizes.total.precision, whole.precision)
-    np.testing.assert_array_equal(sizes.total.recall, whole.recall)
+    np.testing.assert_array_equal(sizes.total.iou, whole.overlap.iou)
+    np.testing.assert_array_equal(sizes.total.precision, whole.overlap.precision)
+    np.testing.assert_array_equal(sizes.total.recall, whole.overlap.recall)
 
 
 def test_a_size_at_a_bound_is_the_larger_band():
@@ -297,6 +298,7 @@ def test_dicts_are_json_without_nan():
     truth = draw(rng, num_classes=2)  # class index 2 never occurs
     confusion = Confusion.of(truth, draw(rng, num_classes=2), 3)
     sweep = ThresholdSweep.of(truth, draw_maps(rng, (0, 1)), (0, 1), 3, THRESHOLDS)
-    for scores in (confusion, sweep, SizeCounts.of(confusion)):
-        assert json.loads(json.dumps(scores.as_dict(), allow_nan=False)) == scores.as_dict()
-    assert confusion.as_dict()["iou"][3] is None
+    parts = (confusion.over([3]), sweep, SizeCounts.of(confusion))
+    for found in [*(part.as_dict() for part in parts), sweep.as_dict([3])]:
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert confusion.over([3]).as_dict()["iou"] is None

@@ -1,5 +1,6 @@
 """Stages map rows to rows: one out for each in, and one image's fault stays its own."""
 
+import re
 import weakref
 from dataclasses import dataclass
 
@@ -327,14 +328,44 @@ def test_an_image_that_vanished_since_costs_its_own_mask(run, tmp_path):
 def test_truths_are_those_of_the_split_that_have_a_mask(run):
     truths = Truths(run[0], "train", ["i1"])
     assert truths.num_classes == 3
-    assert truths.of("i0") is None
-    assert truths.of("i1").shape == (18, 22)
+    assert truths.rows(run[1]) == [run[1][1]]
+    assert truths.of(run[1][1]).shape == (18, 22)
 
 
-def test_a_missing_true_mask_is_named(run, tmp_path):
+def grey(labels, mode="L"):
+    return encode(Image.fromarray(labels).convert(mode))
+
+
+BAD_TRUTHS = {
+    "is missing": None,
+    "whole PNG": b"cat",
+    "mode RGB": grey(np.ones((18, 22), np.uint8), "RGB"),
+    r"must be \(18, 22\) as its image, got \(22, 18\)": grey(np.ones((22, 18), np.uint8)),
+    "up to 3 classes, got 4": grey(np.full((18, 22), 4, np.uint8)),
+}
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+@pytest.mark.parametrize(("reason", "data"), BAD_TRUTHS.items())
+def test_a_bad_true_mask_costs_its_own_image(run, tmp_path, reason, data, threshold):
+    manifest, rows = run
+    truths = Truths(manifest)
+    stage = SweepSeeds(truths, [0.5]) if threshold is None else CountLabels(truths, threshold)
+    expected = stage([rows[0], rows[2]])[0]
     (tmp_path / "m1.png").unlink()
-    with pytest.raises(ValueError, match=r"true mask .*m1.png of i1 is missing"):
-        Truths(run[0]).of("i1")
+    if data is not None:
+        (tmp_path / "m1.png").write_bytes(data)
+    (counted,) = stage(rows)
+    assert np.array_equal(counted["counts"], expected["counts"])
+    assert [item["id"] for item in counted["skipped"]] == ["i1"]
+    assert re.search(rf"m1\.png.* {reason}", counted["skipped"][0]["reason"])
+
+
+def test_a_grey_true_mask_holds_labels(run, tmp_path):
+    truths = Truths(run[0])
+    before = truths.of(run[1][0])
+    (tmp_path / "m0.png").write_bytes(grey(before))
+    assert np.array_equal(truths.of(run[1][0]), before)
 
 
 def test_sweeping_rows_equals_one_argmax_a_threshold(run):
@@ -355,7 +386,7 @@ def test_counting_rows_equals_brute_force(run):
     (counted,) = CountLabels(truths, 0.5)(rows)
     assert np.array_equal(counted["counts"].reshape(4, 4), brute_force(truths, rows, 0.5))
     assert counted["ids"] == ["i0", "i1", "i2"]
-    assert counted["ious"][1] == Confusion(brute_force(truths, rows[1:2], 0.5)).miou
+    assert counted["ious"][1] == Confusion(brute_force(truths, rows[1:2], 0.5)).mean_iou()
 
 
 def test_counting_masks_equals_counting_what_they_were_made_of(run):
@@ -370,7 +401,7 @@ def test_counting_masks_equals_counting_what_they_were_made_of(run):
 def brute_force(truths, rows, threshold):
     counts = np.zeros((4, 4), np.int64)
     for row in rows:
-        truth, seeds = truths.of(row["id"]), unpack_seeds(row)
+        truth, seeds = truths.of(row), unpack_seeds(row)
         maps = enlarge(seeds)
         for y, x in np.ndindex(truth.shape):
             values = [np.float32(threshold), *maps[:, y, x]]

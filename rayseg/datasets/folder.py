@@ -52,7 +52,7 @@ class Folder(Dataset):
         tags: CSV (UTF-8) with a column image, file, filename or id and one of tags, tag, labels,
             label or class.
         class_names: class names in the order of their indices; empty takes the CSV's, sorted.
-        masks: folder of true masks ID.png (indexed PNG), read by scores only.
+        masks: folder of true masks ID.png (indexed or grey PNG), read by scores only.
         split: name of the list that all the images belong to.
     """
 

@@ -185,23 +185,49 @@ def score(config: ScoreConfig) -> Outcome:
     run_folder = Folder(config.run)
     read_manifest(run_folder / "manifest").select(config.split)
     with session(config.address):
-        scores = score_run(run_folder, config, read_ids(config.ids))
-    return Outcome([*_table(scores), f"report: {write_report(run_folder, config.split)}"])
+        scored = score_run(run_folder, config, read_ids(config.ids))
+    lines = _table(scored.entries)
+    if scored.skipped:
+        id_ = min(scored.skipped)
+        number = len(scored.skipped)
+        lines.append(f"not scored: {number} of bad truth, such as {id_}: {scored.skipped[id_]}")
+    lines.append(f"report: {write_report(run_folder, config.split)}")
+    return Outcome(lines, frozenset(scored.skipped))
 
 
 def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
-    """The scores as a person reads them: per cent, seeds before masks."""
+    """The scores as a person reads them: per cent, seeds before masks.
+
+    ``over`` is the mIoU over the classes that the job was given, ``present`` the one over the
+    labels that the truth holds.
+    """
     if not scores:
-        return ["scores: none, no image of the split has a true mask"]
-    columns = ("miou", "precision", "recall", "f1")
-    width = max(len(name) for name in scores)
-    lines = [f"{'':{width}}   mIoU  precision  recall    F1  threshold"]
-    for name in sorted(scores, key=lambda name: (not name.startswith("seeds"), name)):
-        entry = scores[name]
-        figures = [f"{100 * (entry[column] or 0.0):.1f}" for column in columns]
-        figures.append("" if entry["threshold"] is None else f"{entry['threshold']:.2f}")
-        lines.append("{:{}}  {:>5}  {:>9}  {:>6}  {:>4}  {:>9}".format(name, width, *figures))
-    return lines
+        return ["scores: none, no true mask in the split or no seeds and masks in the run"]
+    names = sorted(scores, key=lambda name: (not name.startswith("seeds"), name))
+    shown = [name for name in names if scores[name]["images"]]
+    rows = [_table_row(scores[name]) for name in shown]
+    width = max(len(name) for name in names)
+    titles = [title for title in (rows[0] if rows else {}) if any(row[title] for row in rows)]
+    lines = [" " * width + "".join(f"  {title:>9}" for title in titles)] if rows else []
+    for name, row in zip(shown, rows, strict=True):
+        lines.append(f"{name:{width}}" + "".join(f"  {row[title]:>9}" for title in titles))
+    none = [name for name in names if name not in shown]
+    return lines + [f"{name}: no image has both a result and a usable true mask" for name in none]
+
+
+def _table_row(entry: dict[str, Any]) -> dict[str, str]:
+    """The figures of an entry by the title of their column; empty where there is none."""
+    figures = {
+        "mIoU": entry["miou"],
+        "over": entry["over"]["miou"],
+        "present": entry["present"]["miou"],
+        "precision": entry["precision"],
+        "recall": entry["recall"],
+        "F1": entry["f1"],
+    }
+    shown = {name: "" if share is None else f"{100 * share:.1f}" for name, share in figures.items()}
+    threshold = entry["threshold"]
+    return shown | {"threshold": "" if threshold is None else f"{threshold:.2f}"}
 
 
 def run(config: RunConfig) -> Outcome:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,35 +15,49 @@ from rayseg.config import ScoreConfig
 from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages import CountLabels, Row, SweepSeeds, Truths
-from rayseg.store import Folder, find_pending
+from rayseg.store import Folder, find_pending, read_rows, read_run
 
 SHOWN = 12
 """Best and worst images that scores.json names."""
+MAX_SKIPPED = 50
+"""Images without a usable truth that scores.json names; all are counted."""
+COUNTED_ROWS = 256
+"""Rows counted together: few, wide rows of counts come back to be added."""
 
 
-def score_run(
-    run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None
-) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Scored:
+    """What scoring a run gives.
+
+    Attributes:
+        entries: what stands in scores.json, an entry for each folder, such as ``seeds/advcam``.
+        skipped: why the true mask of an image could not be used, by id.
+    """
+
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None) -> Scored:
     """Scores every folder of seeds and masks against true masks, into scores.json.
 
     Seeds are turned into labels at the background threshold with the best mean IoU (over
     `config.over` where it is given); masks are taken as they are, ignored pixels as background, as
     the authors' evaluation does.
 
-    Returns:
-        What stands in scores.json: an entry for each folder, such as ``seeds/advcam``.
-
     Raises:
         ValueError: an id is not in the manifest, or no class has the name to take the mean over.
     """
     truths = Truths(run / "manifest", config.split, ids)
-    over = _labels_of(config.over, truths.classes)
-    scores = {}
+    scoring = _Scoring(config, truths, _labels_of(config.over, truths.classes))
+    scored = Scored()
     for kind in ("seeds", "masks"):
         for name in (run / kind).folders() if truths.paths else []:
-            scores[f"{kind}/{name}"] = _score_folder(run / kind / name, kind, truths, config, over)
-    run.write("scores.json", json.dumps(scores, indent=1).encode())
-    return scores
+            entry, skipped = scoring.score(run / kind / name, kind)
+            scored.entries[f"{kind}/{name}"] = entry
+            scored.skipped.update(skipped)
+    run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
+    return scored
 
 
 def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -51,51 +67,98 @@ def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
     return [0, *(classes.index(name) + 1 for name in names)] if names else []
 
 
-def _score_folder(
-    folder: Folder, kind: str, truths: Truths, config: ScoreConfig, over: list[int]
-) -> dict[str, Any]:
-    if kind == "masks":
-        return _count(folder, truths, None, config, over)
-    sweep = _sweep(folder, truths, config)
-    threshold, _ = sweep.best_over(over or None)
-    curve = sweep.as_dict()
-    curve = {name: curve[name] for name in ("thresholds", "miou", "precision", "recall")}
-    return _count(folder, truths, threshold, config, over) | {"sweep": curve}
+@dataclass(frozen=True)
+class _Scoring:
+    """How the folders of a run are scored.
 
+    Attributes:
+        config: the job's.
+        truths: of the images that count.
+        over: labels of the second mean; empty for none.
+    """
 
-def _sweep(folder: Folder, truths: Truths, config: ScoreConfig) -> ThresholdSweep:
-    thresholds = np.arange(0, 1, config.threshold_step).round(6).tolist()
-    total = ThresholdSweep.zeros(truths.num_classes, thresholds)
-    for row in _collect(folder, partial(SweepSeeds, truths, thresholds), config):
-        counts = np.array(row["counts"], np.int64).reshape(total.counts.shape)
-        total = total + ThresholdSweep(total.thresholds, counts)
-    return total
+    config: ScoreConfig
+    truths: Truths
+    over: list[int]
 
+    def score(self, folder: Folder, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """A folder's entry, and the images without a usable truth."""
+        statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
+        asked = {id_: status for id_, status in statuses.items() if id_ in self.truths.paths}
+        usable = {id_ for id_, status in asked.items() if status == "ok"}
+        rows = _Rows(folder, statuses.keys() - usable, self.config)
+        left_out = Counter(asked.values())
+        curves: dict[str, Any] = {}
+        skipped: dict[str, str] = {}
+        threshold = None
+        if kind == "seeds":
+            sweep = self._sweep(rows, skipped)
+            threshold = sweep.best(self.over or None)
+            if threshold is None:  # none of these classes was seen
+                threshold = sweep.best()
+            curves = {"sweep": sweep.as_dict(self.over or None)}
+        countable = kind == "masks" or threshold is not None
+        figures = self._count(rows if countable else None, threshold, skipped)
+        facts = {
+            "split": self.config.split,
+            "ids": self.config.ids,
+            "images": figures.pop("images"),
+            **{status: left_out[status] for status in ("empty", "error", "poison")},
+            "missing": len(self.truths.paths) - len(asked),
+            "skipped_count": len(skipped),
+            "skipped": [{"id": i, "reason": skipped[i]} for i in sorted(skipped)[:MAX_SKIPPED]],
+            "config": read_run(folder).get("config", {}),
+        }
+        return facts | figures | curves, skipped
 
-def _count(
-    folder: Folder, truths: Truths, threshold: float | None, config: ScoreConfig, over: list[int]
-) -> dict[str, Any]:
-    total, sizes = Confusion.zeros(truths.num_classes), SizeCounts.zeros(truths.num_classes)
-    images: list[tuple[float, str]] = []
-    for row in _collect(folder, partial(CountLabels, truths, threshold), config):
-        total = total + Confusion(np.array(row["counts"], np.int64).reshape(total.counts.shape))
-        parts = np.array(row["sizes"], np.int64).reshape(4, *sizes.truth.shape)
-        sizes = sizes + SizeCounts(sizes.bounds_px, *parts)
-        images += zip(row["ious"], row["ids"], strict=True)
-    shown = [{"id": id_, "miou": iou} for iou, id_ in sorted(images)]
-    means = {"present": total.present, "over": over}
-    return {
-        "split": config.split,
-        "images": len(images),
-        "threshold": threshold,
-        **_means(total, None),
-        **{name: _means(total, labels) for name, labels in means.items() if labels},
-        "per_class": _per_class(total, truths.classes),
-        "sizes": sizes.as_dict(),
-        "worst": shown[:SHOWN],
-        "best": shown[::-1][:SHOWN],
-        "confusion": total.counts.tolist(),
-    }
+    def _sweep(self, rows: _Rows, skipped: dict[str, str]) -> ThresholdSweep:
+        thresholds = np.arange(0, 1, self.config.threshold_step).round(6).tolist()
+        total = ThresholdSweep.zeros(self.truths.num_classes, thresholds)
+        for row in rows.through(partial(SweepSeeds, self.truths, thresholds)):
+            counts = np.array(row["counts"], np.int64).reshape(total.counts.shape)
+            total = total + ThresholdSweep(total.thresholds, counts)
+            skipped.update((item["id"], item["reason"]) for item in row["skipped"])
+        return total
+
+    def _count(
+        self, rows: _Rows | None, threshold: float | None, skipped: dict[str, str]
+    ) -> dict[str, Any]:
+        bounds_px = self.config.size_bounds_px
+        total = Confusion.zeros(self.truths.num_classes)
+        sizes = SizeCounts.zeros(self.truths.num_classes, bounds_px)
+        number, images = 0, []
+        make = partial(CountLabels, self.truths, threshold, bounds_px)
+        for row in rows.through(make) if rows else []:
+            total = total + Confusion(np.array(row["counts"], np.int64).reshape(total.counts.shape))
+            parts = np.array(row["sizes"], np.int64).reshape(4, *sizes.truth.shape)
+            sizes = sizes + SizeCounts(bounds_px, *parts)
+            number += len(row["ids"])
+            pairs = zip(row["ious"], row["ids"], strict=True)
+            images += [(iou, id_) for iou, id_ in pairs if not np.isnan(iou)]
+            skipped.update((item["id"], item["reason"]) for item in row["skipped"])
+        shown = [{"id": id_, "miou": iou} for iou, id_ in sorted(images)]
+        return {
+            "images": number,
+            "threshold": threshold,
+            **_means(total, None),
+            "present": self._named_means(total, total.present),
+            "over": self._named_means(total, self.over),
+            "per_class": {
+                name: total.over([label]).as_dict() for label, name in enumerate(self._names)
+            },
+            "sizes": sizes.as_dict(),
+            "worst": shown[:SHOWN],
+            "best": shown[::-1][:SHOWN],
+            "confusion": total.counts.tolist(),
+        }
+
+    @property
+    def _names(self) -> list[str]:
+        return ["background", *self.truths.classes]
+
+    def _named_means(self, total: Confusion, labels: Sequence[int]) -> dict[str, Any]:
+        """Means over labels with their names; None in all where there is no label."""
+        return {"names": [self._names[label] for label in labels], **_means(total, labels)}
 
 
 def _means(total: Confusion, labels: Sequence[int] | None) -> dict[str, float | None]:
@@ -104,12 +167,24 @@ def _means(total: Confusion, labels: Sequence[int] | None) -> dict[str, float | 
     return {"miou": means.pop("iou")} | means
 
 
-def _per_class(total: Confusion, classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    return {
-        name: total.over([label]).as_dict() for label, name in enumerate(["background", *classes])
-    }
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a folder that are counted.
 
+    Attributes:
+        folder: of seeds or masks.
+        left_out: ids of its other rows.
+        config: the job's.
+    """
 
-def _collect(folder: Folder, make: Callable[[], Stage], config: ScoreConfig) -> Iterator[Row]:
-    pool = task_pool(config.compute, make)
-    return collect(pending_rows(find_pending(folder, set()), pool.rows), pool)
+    folder: Folder
+    left_out: set[str]
+    config: ScoreConfig
+
+    def through(self, make: Callable[[], Stage]) -> Iterator[Row]:
+        """What a stage makes of them; Ray is left alone where there are none."""
+        pending = find_pending(self.folder, self.left_out)
+        if not pending.rows:
+            return iter(())
+        pool = replace(task_pool(self.config.compute, make), rows=COUNTED_ROWS)
+        return collect(pending_rows(pending, pool.rows), pool)

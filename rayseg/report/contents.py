@@ -49,9 +49,13 @@ class Score:
         """The folder's own name, such as ``advcam+crf``."""
         return self.name.partition("/")[2] or self.name
 
-    def number(self, key: str) -> float | None:
-        """One of its figures."""
-        return number(self.facts.get(key))
+    def number(self, *keys: str) -> float | None:
+        """One of its figures, by its key or by its table's and its own."""
+        *tables, key = keys
+        facts = self.facts
+        for table in tables:
+            facts = facts.get(table) or {}
+        return number(facts.get(key))
 
     def part(self, key: str) -> dict[str, Any]:
         """One of its tables, such as ``per_class``; empty where there is none."""
@@ -91,7 +95,7 @@ class Failure:
 
     Attributes:
         id: the image's id.
-        status: error or poison.
+        status: error, poison or not scored.
         reason: why.
         stages: the folders in which it failed so.
     """
@@ -197,10 +201,16 @@ def _read_stage(run: Folder, name: str) -> Stage:
     )
 
 
-def merge_failures(stages: Iterable[Stage]) -> list[Failure]:
+def bad_truths(score: Score) -> list[Failure]:
+    """The images that were not scored, as their true mask could not be used."""
+    skipped = score.facts.get("skipped") or []
+    return [Failure(item["id"], "not scored", item["reason"], (score.name,)) for item in skipped]
+
+
+def merge_failures(failures: Iterable[Failure]) -> list[Failure]:
     """One entry for each image and reason, with all the stages that met it."""
     merged: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for failure in (failure for stage in stages for failure in stage.failures):
+    for failure in failures:
         key = (failure.id, failure.status, failure.reason)
         merged[key] = merged.get(key, ()) + failure.stages
     return [Failure(*key, names) for key, names in sorted(merged.items())][:MAX_FAILURES]

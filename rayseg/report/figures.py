@@ -92,16 +92,22 @@ def _iou(score: Score, label: str) -> float | None:
 
 
 def best_threshold(score: Score) -> tuple[float, float] | None:
-    """Threshold and mIoU of the highest point of its sweep; None where it has none."""
+    """The threshold that was used and the mIoU there; the top of the curve where none was."""
     thresholds, values = _sweep(score)
     if not len(values) or np.isnan(values).all():
         return None
-    best = int(np.nanargmax(values))
+    used = np.flatnonzero((thresholds == score.number("threshold")) & ~np.isnan(values))
+    best = int(used[0]) if len(used) else int(np.nanargmax(values))
     return float(thresholds[best]), float(values[best])
 
 
 def threshold_curve(scores: Sequence[Score]) -> str:
-    """Mean IoU over the background threshold, one line a method that has a sweep, best marked."""
+    """Mean IoU over the background threshold, one line a method that has a sweep, best marked.
+
+    Over the classes that the threshold was chosen on, where some were chosen.
+    """
+    chosen = any("miou_over" in score.part("sweep") for score in scores)
+    label = "mIoU of the chosen classes, %" if chosen else "mIoU, %"
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -111,7 +117,7 @@ def threshold_curve(scores: Sequence[Score]) -> str:
             best = best_threshold(score)
             if best:
                 axes.plot(best[0], 100 * best[1], "o", color=series_color(place), markersize=7)
-        axes.set(xlabel="background threshold", ylabel="mIoU, %")
+        axes.set(xlabel="background threshold", ylabel=label)
 
     return _svg("mIoU over the background threshold", 3.3, draw)
 
@@ -119,7 +125,8 @@ def threshold_curve(scores: Sequence[Score]) -> str:
 def _sweep(score: Score) -> tuple[ndarray, ndarray]:
     sweep = score.part("sweep")
     thresholds = np.array([_number(value) for value in sweep.get("thresholds", [])])
-    return thresholds, np.array([_number(value) for value in sweep.get("miou", [])])
+    values = sweep.get("miou_over") or sweep.get("miou", [])
+    return thresholds, np.array([_number(value) for value in values])
 
 
 def size_bars(scores: Sequence[Score]) -> str:

@@ -15,6 +15,7 @@ from rayseg.report.contents import (
     MAX_FAILURES,
     Score,
     Stage,
+    bad_truths,
     final_score,
     merge_failures,
     merge_notes,
@@ -27,7 +28,15 @@ from rayseg.store import Folder, Manifest, read_manifest, read_run
 
 MAX_PICTURE_CHARACTERS = 4_500_000
 """Pictures beyond it are left out, so that the page stays under 6 MB and opens on a phone."""
-HEADLINE = ("miou", "precision", "recall", "f1")
+HEADLINE = {
+    "mIoU": ("miou",),
+    "mIoU, chosen": ("over", "miou"),
+    "mIoU, present": ("present", "miou"),
+    "precision": ("precision",),
+    "recall": ("recall",),
+    "F1": ("f1",),
+}
+"""Columns of the first table by where their figure stands in scores.json."""
 _DASH = "\N{EN DASH}"
 
 
@@ -143,13 +152,21 @@ def _context(run: Folder, split: str, max_images: int) -> dict[str, Any]:
         "scores": scores,
         "final": final,
         "sentence": summarize(scores, final),
-        "highest": {key: _highest(scores, key) for key in HEADLINE},
+        "columns": _columns(scores),
+        "chosen": next((names for s in scores if (names := s.part("over").get("names"))), []),
+        "lists": sorted({ids for score in scores if (ids := score.facts.get("ids"))}),
+        "unscored": max((int(score.number("skipped_count") or 0) for score in scores), default=0),
         "gallery": _gallery(run, manifest, split, max_images, scores, stages),
         "drawings": _drawings(scores, final, classifier),
         "labels": list(final.part("per_class")) if final else [],
         "stages": stages,
         "failed": len(frozenset().union(*(stage.failed_ids for stage in stages))),
-        "failures": merge_failures(stages),
+        "failures": merge_failures(
+            [
+                *(failure for stage in stages for failure in stage.failures),
+                *(failure for score in scores for failure in bad_truths(score)),
+            ]
+        ),
         "max_failures": MAX_FAILURES,
         "notes": merge_notes(stages),
         "classifier_seconds": _classifier_seconds(classifier),
@@ -188,9 +205,30 @@ def summarize(scores: Sequence[Score], final: Score | None) -> str:
     return f"{sentence}, {100 * abs(gain):.1f} points {side} {base.method} ({base.kind})."
 
 
-def _highest(scores: Iterable[Score], key: str) -> float | None:
-    values = (score.number(key) for score in scores)
-    return max((value for value in values if value is not None), default=None)
+@dataclass(frozen=True)
+class Column:
+    """A column of the first table.
+
+    Attributes:
+        title: what stands above it.
+        values: a figure for each score; None where it has none.
+    """
+
+    title: str
+    values: tuple[float | None, ...]
+
+    @property
+    def highest(self) -> float | None:
+        """The highest of its figures."""
+        return max((value for value in self.values if value is not None), default=None)
+
+
+def _columns(scores: Sequence[Score]) -> list[Column]:
+    """The columns of the first table; a mean that no score has is left out."""
+    columns = [
+        Column(title, tuple(s.number(*keys) for s in scores)) for title, keys in HEADLINE.items()
+    ]
+    return [column for column in columns if column.highest is not None or "," not in column.title]
 
 
 def _gallery(

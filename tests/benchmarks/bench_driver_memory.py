@@ -71,7 +71,7 @@ def measure(number):
         table = rows_to_table([row | {"id": f"{n:06d}"} for n in range(number)], MANIFEST_SCHEMA)
         out = Folder(f"{folder}/seeds")
         pool = actor_pool(Compute(actors=1, threads=1), Grey, 0)
-        source = decoded(manifest_rows(table, out / "pending", pool.rows), DecodeImages())
+        source = decoded(manifest_rows(table, out / "pending", pool.rows), DecodeImages(), out)
         before, start = peak_mb(), time.perf_counter()
         write_rows(source, number, pool, out, SEEDS_SCHEMA, f"{number} rows")
         seconds = time.perf_counter() - start

@@ -67,7 +67,7 @@ def plain_loop(table, make, out):
 
 
 def on_ray(table, make, out):
-    source = decoded(manifest_rows(table, out / "pending", ROWS), DecodeImages())
+    source = decoded(manifest_rows(table, out / "pending", ROWS), DecodeImages(), out)
     pool = Pool(make, rows=ROWS, actors=1, cpus=1)
     write_rows(source, table.num_rows, pool, out, SEEDS_SCHEMA, "on Ray")
 

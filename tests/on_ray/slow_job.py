@@ -27,7 +27,7 @@ def main(folder, rows, seconds):
     waiting = table.filter([id_ not in done for id_ in table.column("id").to_pylist()])
     make = partial(Counting, f"{folder}/marks", seconds)
     pool = Pool(make, rows=4, actors=2, cpus=0, gpus=1)
-    source = decoded(manifest_rows(waiting, out / "pending", 4), Undecoded())
+    source = decoded(manifest_rows(waiting, out / "pending", 4), Undecoded(), out)
     write_rows(source, waiting.num_rows, pool, out, SEEDS_SCHEMA, "slow job")
     Path(folder, "finished").touch()
 

@@ -51,11 +51,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.t
 ROOT = Path(__file__).parents[2]
 
 
-def send(folder, table, make, actors=2, rows=4):
+def send(folder, table, make, actors=2, rows=4, decode=None):
     """Sends a manifest through a stage in actors that take no CPU, as those on a GPU do."""
     out = Folder(str(folder))
     pool = Pool(make, rows, actors, cpus=0 if actors else 1, gpus=0.5 if actors else 0)
-    source = decoded(manifest_rows(table, out / "pending", rows), Undecoded())
+    source = decoded(manifest_rows(table, out / "pending", rows), decode or Undecoded(), out)
     write_rows(source, table.num_rows, pool, out, SEEDS_SCHEMA, "test")
     return out
 
@@ -209,6 +209,17 @@ def test_the_guard_leaves_nothing_behind(deadly):
     assert (deadly[2] / "inflight").names() == []
 
 
+def test_an_image_that_kills_the_decoder_is_poison_and_costs_no_neighbour(cluster, tmp_path):
+    (tmp_path / "marks").mkdir()
+    make = partial(Counting, str(tmp_path / "marks"))
+    decode = Undecoded(deadly=("i0002",))
+    out = send(tmp_path / "seeds", manifest_table(8), make, actors=0, decode=decode)
+    statuses = {row["id"]: row["status"] for row in read_rows(out)}
+    assert len(statuses) == 8
+    assert {id_ for id_, status in statuses.items() if status != "ok"} == {"i0002"}
+    assert statuses["i0002"] == "poison"
+
+
 # Failures of a whole stage
 
 
@@ -237,10 +248,10 @@ def test_collecting_from_a_stage_that_fails_is_a_one_line_error(tmp_path):
 
 
 def start(folder, rows, seconds):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.on_ray.slow_job", str(folder), str(rows), str(seconds)],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.on_ray.slow_job", str(folder), str(rows), str(seconds)]
+    # a file, since a pipe stays open as long as a killed job's orphans live
+    with open(folder / "errors", "ab") as errors:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
 
 
 @pytest.fixture(scope="module")
@@ -255,12 +266,12 @@ def killed(tmp_path_factory):
         assert time.monotonic() < deadline, "nothing was written"
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
-    first.communicate(timeout=30)
+    first.wait(timeout=30)
     (folder / "seeds" / ".part-cut.parquet.tmp").write_bytes(b"PAR1 half a shard")
     survived = stored_ids(seeds)
     second = start(folder, 48, 0)
-    _, errors = second.communicate(timeout=100)
-    assert (folder / "finished").exists(), errors.decode()[-2000:]
+    second.wait(timeout=100)
+    assert (folder / "finished").exists(), (folder / "errors").read_text()[-2000:]
     return seeds, survived, computed(folder / "marks")
 
 

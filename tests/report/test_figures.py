@@ -41,6 +41,15 @@ def test_the_best_threshold_skips_what_is_unknown():
     assert figures.best_threshold(Score("seeds/cam", {"sweep": {"miou": [None]}})) is None
 
 
+def test_the_threshold_that_was_used_is_marked_on_the_curve_it_was_chosen_on():
+    sweep = {"thresholds": [0.1, 0.2], "miou": [0.5, 0.4], "miou_over": [0.6, 0.7]}
+    used = Score("seeds/cam", {"sweep": sweep, "threshold": 0.2})
+    assert figures.best_threshold(used) == (0.2, 0.7)
+    assert "mIoU of the chosen classes, %" in _texts(figures.threshold_curve([used]))
+    other = Score("seeds/cam", {"sweep": sweep, "threshold": 0.1})
+    assert figures.best_threshold(other) == (0.1, 0.6)
+
+
 def test_a_curve_of_unknown_numbers_is_still_drawn():
     epochs = [{"epoch": 1, "loss": None, "map": float("nan")}, {}]
     assert "<svg" in figures.epoch_curves(epochs)

@@ -176,6 +176,43 @@ def test_headline_equals_scores_json_row_for_row(run):
     assert rows[2][1:6] == ["61.7", "71.7", "66.7", "69.2", DASH]
 
 
+def test_further_means_have_columns_where_they_are_given(run):
+    scores = _scores()
+    for entry in scores.values():
+        entry["present"] = {"names": ["background", "<b>dog</b>"], "miou": 0.25}
+    scores["seeds/cam"]["over"] = {"names": ["background", "$cow$"], "miou": 0.125}
+    run.write("scores.json", json.dumps(scores).encode())
+    page = _page(run)
+    titles, *rows = page.tables[0]
+    assert titles[:5] == ["result", "mIoU", "mIoU, chosen", "mIoU, present", "precision"]
+    assert [row[2:4] for row in rows] == [["12.5", "25.0"], [DASH, "25.0"], [DASH, "25.0"]]
+    assert "Chosen: background, $cow$." in page.text
+
+
+def test_images_whose_truth_is_bad_are_listed(run):
+    scores = _scores()
+    for entry in scores.values():
+        skipped = [{"id": "img4", "reason": "true mask is <missing>"}]
+        entry |= {"skipped": skipped, "skipped_count": 1, "ids": "few.txt"}
+    run.write("scores.json", json.dumps(scores).encode())
+    page = _page(run)
+    rows = [row for table in page.tables for row in table if row and row[0] == "img4"]
+    assert rows == [["img4", "not scored · true mask is <missing>", ", ".join(STAGES)]]
+    assert "1 image has a true mask that cannot be used" in page.text
+    assert "Only the images of few.txt." in page.text
+
+
+def test_entries_without_any_image_still_have_a_page(run):
+    nothing = {
+        "images": 0,
+        "miou": None,
+        "threshold": None,
+        "sweep": {"thresholds": [0.1], "miou": [None]},
+    }
+    run.write("scores.json", json.dumps({"seeds/cam": nothing}).encode())
+    assert "Nothing is scored yet." in _page(run).text
+
+
 def test_sentence_compares_the_final_masks_with_cam(run):
     expected = "advcam+crf reaches 61.7 % mIoU, 21.7 points above cam (seeds)."
     assert expected in _page(run).text
