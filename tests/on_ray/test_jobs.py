@@ -95,7 +95,7 @@ def test_each_image_has_a_row_and_a_bad_one_costs_its_own_only(made):
 
 def test_the_job_says_what_came_out(made):
     folder, outcome = made
-    assert outcome.failed == 1
+    assert outcome.failed == {"i05"}
     assert outcome.lines == ["seeds cam: 1 empty, 1 error, 15 ok"]
     assert read_run(folder)["counts"] == {"empty": 1, "error": 1, "ok": 15}
 
