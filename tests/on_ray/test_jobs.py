@@ -173,7 +173,7 @@ def test_failed_images_are_tried_again_when_asked_and_other_splits_join(run, mad
     once_more = replace(COMPUTE, actors=1, retry_failed=True)
     outcome = jobs.make_seeds(config(run, split="", compute=once_more))
     path.write_bytes(broken)
-    assert outcome.failed == 0
+    assert not outcome.failed
     rows = [row["id"] for row in read_rows(made[0])]
     assert sorted(rows) == [f"i{n:02d}" for n in range(20)]
 
