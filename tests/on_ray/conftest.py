@@ -13,6 +13,7 @@ def cluster():
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray refuses more GPUs than it lists
     from ray.data import DataContext
 
     with warnings.catch_warnings():
