@@ -103,8 +103,8 @@ def test_only_on_ray_is_granted_ray(table):
 @pytest.mark.parametrize(
     ("file", "planted", "name"),
     [
-        ("rayseg/stages.py", "import ray", "ray"),
-        ("rayseg/stages.py", "def f():\n    import ray.data", "ray.data"),
+        ("rayseg/stages/seeds.py", "import ray", "ray"),
+        ("rayseg/stages/seeds.py", "def f():\n    import ray.data", "ray.data"),
         ("rayseg/attribution/cam.py", "from rayseg import store", "rayseg.store"),
         ("rayseg/attribution/cam.py", "from .. import on_ray", "rayseg.on_ray"),
         ("rayseg/attribution/gradcam.py", "from .advcam import AdvCAM", "advcam.AdvCAM"),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from rayseg.attribution import CAM
 from rayseg.images import decode_image
+from rayseg.labels import Truths
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.palette import decode_labels, encode_labels
@@ -23,7 +24,6 @@ from rayseg.stages import (
     MakeSeeds,
     RefineSeeds,
     SweepSeeds,
-    Truths,
     by_size,
     enlarge,
 )

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from rayseg.config import ScoreConfig
+from rayseg.labels import Truths
 from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
-from rayseg.stages import CountLabels, Row, SweepSeeds, Truths
+from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.store import Folder, find_pending, read_rows, read_run
 
 SHOWN = 12

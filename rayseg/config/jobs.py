@@ -1,31 +1,20 @@
-"""One frozen dataclass a job, made of the parts' own dataclasses; TOML in, JSON out.
-
-The same object is the command line's flags, the TOML file, the argument that travels to an actor
-and the record beside the results. `RunConfig` is every other job's configuration at once.
-"""
+"""One frozen dataclass a job; `RunConfig` is every other job's configuration at once."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import tomli_w
+from typing import Any
 
 from rayseg.attribution import METHODS, Attribution
+from rayseg.config.base import JobConfig
+from rayseg.config.networks import ClassifierConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
-from rayseg.loading import Crops
 from rayseg.refine import REFINERS
 from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
 from rayseg.stages import Refiner
-from rayseg.toml import check_literals, hint, read, update
-from rayseg.training import PolySGD
-
-C = TypeVar("C")
-Trunk = Literal["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16"]
+from rayseg.toml import hint
 
 
 def _one_field_each(name: str, parts: Mapping[str, type]) -> type:
@@ -55,62 +44,6 @@ the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compute:
-    """How widely a job runs; changes no result beyond rounding.
-
-    Attributes:
-        device: torch device of the actors: auto, cpu or cuda.
-        actors: of a pool; 0 is one a GPU, or one a core of this machine.
-        num_gpus: GPUs an actor or training worker; -1 is 1 where the cluster has any.
-        threads: CPU threads an actor or training worker; 0 divides this machine's cores.
-        block_rows: images between two writes: the most that a killed actor loses.
-        workers: of a training.
-        loader_workers: processes that decode ahead for each training worker.
-        max_failures: times that training starts again from its last epoch after losing a worker.
-        stall_seconds: a job without any progress for so long fails.
-        retry_failed: images whose row says error or poison are tried again.
-    """
-
-    device: str = "auto"
-    actors: int = 0
-    num_gpus: float = -1.0
-    threads: int = 0
-    block_rows: int = 8
-    workers: int = 1
-    loader_workers: int = 0
-    max_failures: int = 3
-    stall_seconds: int = 1800
-    retry_failed: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("actors", "threads", "loader_workers", "max_failures"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"compute.{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("block_rows", "workers", "stall_seconds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"compute.{name} must be 1 or more, got {getattr(self, name)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobConfig:
-    """What every job has.
-
-    Attributes:
-        run: the run's folder, a local path or a URI.
-        address: Ray cluster to join; empty takes RAY_ADDRESS, else starts Ray on this machine.
-        compute: how widely it runs.
-    """
-
-    run: str = "runs/demo"
-    address: str = ""
-    compute: Compute = Compute()
-
-    def __post_init__(self) -> None:
-        if not self.run:
-            raise ValueError("run must name a folder, got nothing")
-
-
-@dataclass(frozen=True, kw_only=True)
 class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     """Reads a data set and writes the manifest that every other job starts from.
 
@@ -127,53 +60,6 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     def dataset(self) -> Dataset:
         """The reader that is asked for."""
         return getattr(self, self.data)
-
-
-@dataclass(frozen=True)
-class ClassifierConfig:
-    """The CAM classifier and its training.
-
-    Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101 or vgg16.
-        stride: image pixels a feature cell: 8, 16 or 32.
-        weights: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
-        batch_norm: frozen keeps the statistics of the weights; trained learns them; auto freezes
-            them where there are weights.
-        freeze: the last stage that does not train: none, stem, stage1 to stage4.
-        epochs: passes over the images.
-        batch_size: images of a step, over all workers.
-        crops: how images are cut.
-        schedule: the optimiser.
-        seed: of the head, the order and the crops.
-    """
-
-    trunk: Trunk = "resnet50"
-    stride: Literal[8, 16, 32] = 16
-    weights: str = "IMAGENET1K_V1"
-    batch_norm: Literal["auto", "frozen", "trained"] = "auto"
-    freeze: Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"] = "stem"
-    epochs: int = 5
-    batch_size: int = 16
-    crops: Crops = Crops()
-    schedule: PolySGD = PolySGD()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_literals(self)
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"epochs and batch_size must be 1 or more, got {self.epochs}, {self.batch_size}"
-            )
-
-    @classmethod
-    def as_written(cls) -> ClassifierConfig:
-        """Momentum as the text has it; everything else is the code's."""
-        return cls(schedule=PolySGD.as_written())
-
-    @property
-    def frozen_statistics(self) -> bool:
-        """Whether batch normalisation keeps its statistics."""
-        return self.weights != "none" if self.batch_norm == "auto" else self.batch_norm == "frozen"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,7 +206,7 @@ class ExportConfig(JobConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AnyJobConfig(RunConfig, ExportConfig):
+class AnyJobConfig(RunConfig, ExportConfig):
     """Every key of every job: what a file that serves all of them may hold."""
 
 
@@ -330,53 +216,3 @@ def _check_names(what: str, names: tuple[str, ...], known: Mapping[str, object])
             raise ValueError(
                 f"{what} must be of {', '.join(known)}, got {name!r}{hint(name, known)}"
             )
-
-
-def as_written(config: C) -> C:
-    """The configuration with every part that has one at its preset ``as_written``."""
-    changed = {
-        part.name: getattr(config, part.name).as_written()
-        for part in fields(config)  # type: ignore[arg-type]
-        if hasattr(getattr(config, part.name), "as_written")
-    }
-    if hasattr(config, "thresholds"):
-        text = LabelCRF.as_written()
-        stated = (text.fg_threshold, text.bg_threshold)
-        changed["thresholds"] = Thresholds(**dict.fromkeys(METHODS, stated))
-    return replace(config, **changed)  # type: ignore[type-var]
-
-
-def read_toml(path: str, base: C) -> C:
-    """The configuration with what a TOML file says in it.
-
-    A file may hold the keys of any job, so that one file serves all jobs of a run; keys of other
-    jobs are passed over here, keys of no job are an error.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no TOML, or has a key that no job knows, or a value of another type.
-    """
-    given = read(path)
-    update(_AnyJobConfig(), given, path)
-    mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
-    return update(base, {key: value for key, value in given.items() if key in mine}, path)
-
-
-def as_plain(config: object) -> Any:
-    """The configuration as what JSON and TOML can hold: no path, no tuple, no None."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {part.name: as_plain(getattr(config, part.name)) for part in fields(config)}
-    if isinstance(config, tuple | list):
-        return [as_plain(item) for item in config]
-    return str(config) if isinstance(config, Path) else config
-
-
-def as_toml(config: object) -> str:
-    """The configuration as a TOML file that `read_toml` takes back; what is None is left out."""
-    return tomli_w.dumps(_without_none(as_plain(config)))
-
-
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return value

@@ -1,0 +1,35 @@
+"""One frozen dataclass a job, made of the parts' own dataclasses; TOML in, JSON out.
+
+The same object is the command line's flags, the TOML file, the argument that travels to an actor
+and the record beside the results.
+"""
+
+from rayseg.config.base import Compute, JobConfig
+from rayseg.config.files import as_plain, as_toml, as_written, read_toml
+from rayseg.config.jobs import (
+    ExportConfig,
+    MakeSeedsConfig,
+    PrepareConfig,
+    RefineSeedsConfig,
+    RunConfig,
+    ScoreConfig,
+    TrainClassifierConfig,
+)
+from rayseg.config.networks import ClassifierConfig
+
+__all__ = [
+    "ClassifierConfig",
+    "Compute",
+    "ExportConfig",
+    "JobConfig",
+    "MakeSeedsConfig",
+    "PrepareConfig",
+    "RefineSeedsConfig",
+    "RunConfig",
+    "ScoreConfig",
+    "TrainClassifierConfig",
+    "as_plain",
+    "as_toml",
+    "as_written",
+    "read_toml",
+]

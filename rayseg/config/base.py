@@ -1,0 +1,61 @@
+"""What every job has: a run folder, a cluster, and how widely it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How widely a job runs; changes no result beyond rounding.
+
+    Attributes:
+        device: torch device of the actors: auto, cpu or cuda.
+        actors: of a pool; 0 is one a GPU, or one a core of this machine.
+        num_gpus: GPUs an actor or training worker; -1 is 1 where the cluster has any.
+        threads: CPU threads an actor or training worker; 0 divides this machine's cores.
+        block_rows: images between two writes: the most that a killed actor loses.
+        workers: of a training.
+        loader_workers: processes that decode ahead for each training worker.
+        max_failures: times that training starts again from its last epoch after losing a worker.
+        stall_seconds: a job without any progress for so long fails.
+        retry_failed: images whose row says error or poison are tried again.
+    """
+
+    device: str = "auto"
+    actors: int = 0
+    num_gpus: float = -1.0
+    threads: int = 0
+    block_rows: int = 8
+    workers: int = 1
+    loader_workers: int = 0
+    max_failures: int = 3
+    stall_seconds: int = 1800
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("actors", "threads", "loader_workers", "max_failures"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"compute.{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("block_rows", "workers", "stall_seconds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"compute.{name} must be 1 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobConfig:
+    """What every job has.
+
+    Attributes:
+        run: the run's folder, a local path or a URI.
+        address: Ray cluster to join; empty takes RAY_ADDRESS, else starts Ray on this machine.
+        compute: how widely it runs.
+    """
+
+    run: str = "runs/demo"
+    address: str = ""
+    compute: Compute = Compute()
+
+    def __post_init__(self) -> None:
+        if not self.run:
+            raise ValueError("run must name a folder, got nothing")

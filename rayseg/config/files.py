@@ -1,0 +1,67 @@
+"""Configurations from TOML files and presets, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+
+from rayseg.attribution import METHODS
+from rayseg.config.jobs import AnyJobConfig, Thresholds
+from rayseg.refine.crf import LabelCRF
+from rayseg.toml import read, update
+
+C = TypeVar("C")
+
+
+def as_written(config: C) -> C:
+    """The configuration with every part that has one at its preset ``as_written``."""
+    changed = {
+        part.name: getattr(config, part.name).as_written()
+        for part in fields(config)  # type: ignore[arg-type]
+        if hasattr(getattr(config, part.name), "as_written")
+    }
+    if hasattr(config, "thresholds"):
+        text = LabelCRF.as_written()
+        stated = (text.fg_threshold, text.bg_threshold)
+        changed["thresholds"] = Thresholds(**dict.fromkeys(METHODS, stated))
+    return replace(config, **changed)  # type: ignore[type-var]
+
+
+def read_toml(path: str, base: C) -> C:
+    """The configuration with what a TOML file says in it.
+
+    A file may hold the keys of any job, so that one file serves all jobs of a run; keys of other
+    jobs are passed over here, keys of no job are an error.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no TOML, or has a key that no job knows, or a value of another type.
+    """
+    given = read(path)
+    update(AnyJobConfig(), given, path)
+    mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
+    return update(base, {key: value for key, value in given.items() if key in mine}, path)
+
+
+def as_plain(config: object) -> Any:
+    """The configuration as what JSON and TOML can hold: no path, no tuple, no None."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {part.name: as_plain(getattr(config, part.name)) for part in fields(config)}
+    if isinstance(config, tuple | list):
+        return [as_plain(item) for item in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def as_toml(config: object) -> str:
+    """The configuration as a TOML file that `read_toml` takes back; what is None is left out."""
+    return tomli_w.dumps(_without_none(as_plain(config)))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,25 @@
+"""The stages of a job: each maps rows to rows and knows nothing of who moves them.
+
+A stage loads what it needs once, when it is made, and is then called with batches of rows. One row
+comes out for each row that goes in: what is wrong with one image is said in its own row.
+"""
+
+from rayseg.stages.counting import CountLabels, SweepSeeds
+from rayseg.stages.decoding import DecodeImages
+from rayseg.stages.masks import Refiner, RefineSeeds
+from rayseg.stages.rows import Row, Rows, by_size, choose_device
+from rayseg.stages.seeds import MakeSeeds, enlarge
+
+__all__ = [
+    "CountLabels",
+    "DecodeImages",
+    "MakeSeeds",
+    "RefineSeeds",
+    "Refiner",
+    "Row",
+    "Rows",
+    "SweepSeeds",
+    "by_size",
+    "choose_device",
+    "enlarge",
+]

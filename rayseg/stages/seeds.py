@@ -1,0 +1,119 @@
+"""Localization maps of images by an attribution method."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch.nn import functional
+
+from rayseg.attribution import Attribution, Localization
+from rayseg.nets.classifier import load_classifier
+from rayseg.records import Seeds
+from rayseg.stages.rows import Row, Rows, by_size, choose_device, outcome
+from rayseg.store import MAP_STRIDE, local_copy, pack_maps
+
+logger = logging.getLogger(__name__)
+
+
+class MakeSeeds:
+    """Decoded rows to rows of SEEDS_SCHEMA, by one attribution method on one classifier.
+
+    Args:
+        method: the attribution method.
+        weights: the classifier's safetensors file, a path or a URI.
+        classes: names that the classifier must have been trained on.
+        device: torch device of the network; ``auto`` takes CUDA where there is one.
+        threads: threads of torch on the CPU; 0 leaves torch's choice.
+
+    Raises:
+        ValueError: the weights are of another network or other classes.
+    """
+
+    def __init__(
+        self,
+        method: Attribution,
+        weights: str,
+        classes: Sequence[str],
+        device: str = "auto",
+        threads: int = 0,
+    ):
+        if threads:
+            torch.set_num_threads(threads)
+        self.method = method
+        network = load_classifier(local_copy(weights), classes).to(choose_device(device))
+        self.network = method.prepare(network)
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Runs the method on images of one size at a time; rows come back in their order."""
+        done = {row["id"]: outcome(row) for row in rows}
+        ready = [row for row in rows if not row["status"]]
+        for group in by_size(ready):
+            done.update((row["id"], row) for row in self._localize(group))
+        return [done[row["id"]] for row in rows]
+
+    def _localize(self, rows: Rows) -> Rows:
+        """Seeds of images of one size; a batch that fails is tried again in halves.
+
+        Raises:
+            torch.AcceleratorError: the device is lost; no image is to blame.
+        """
+        start = time.perf_counter()
+        try:
+            found = self.method.run(
+                self.network, _stack(rows), [row["classes"] for row in rows], MAP_STRIDE
+            )
+            seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            seconds = (time.perf_counter() - start) / len(rows)
+            return [row | {"seconds": seconds} for row in seeds]
+        # here the error is gone, and with it the tensors that its traceback kept alive
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(rows) == 1:
+            logger.warning("no seeds for %s: %s", rows[0]["id"], reason)
+            return [outcome(rows[0], reason)]
+        middle = len(rows) // 2
+        return self._localize(rows[:middle]) + self._localize(rows[middle:])
+
+
+def _stack(rows: Rows) -> torch.Tensor:
+    shape = (len(rows), rows[0]["height"], rows[0]["width"], 3)
+    pixels = np.frombuffer(b"".join(row["pixels"] for row in rows), np.uint8)
+    return torch.from_numpy(pixels.reshape(shape).copy())
+
+
+def _seeds_row(row: Row, found: Localization) -> Row:
+    maps = found.maps.cpu().numpy()
+    if not np.isfinite(maps).all():
+        raise FloatingPointError("maps must be finite, got nan or infinity")
+    return outcome(row) | {
+        "status": "ok",
+        "classes": row["classes"],
+        "maps": pack_maps(maps),
+        "scores": found.scores.tolist(),
+        "gains": found.gains.tolist(),
+        "steps": found.steps,
+    }
+
+
+def enlarge(seeds: Seeds) -> Float[ndarray, "k h w"]:
+    """The maps at the image's size, bilinear; stored cells lie over the pixels they came from."""
+    if not seeds.classes:
+        return np.zeros((0, *seeds.size_hw), np.float32)
+    grown = functional.interpolate(
+        torch.from_numpy(seeds.maps)[None],
+        scale_factor=MAP_STRIDE,
+        mode="bilinear",
+        align_corners=False,
+    )[0]
+    return np.ascontiguousarray(grown[:, : seeds.size_hw[0], : seeds.size_hw[1]].numpy())
