@@ -20,22 +20,27 @@ from rayseg.config import (
     ExportConfig,
     JobConfig,
     MakeSeedsConfig,
+    PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
     TrainClassifierConfig,
+    TrainSegmenterConfig,
     as_written,
     read_toml,
 )
 from rayseg.on_ray import jobs
+from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.toml import hint
 
-JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], jobs.Outcome]]] = {
+JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
     "prepare": (PrepareConfig, jobs.prepare),
     "train-classifier": (TrainClassifierConfig, jobs.train_classifier),
     "make-seeds": (MakeSeedsConfig, jobs.make_seeds),
     "refine-seeds": (RefineSeedsConfig, jobs.refine_seeds),
+    "train-segmenter": (TrainSegmenterConfig, jobs.train_segmenter),
+    "predict": (PredictConfig, jobs.predict),
     "score": (ScoreConfig, jobs.score),
     "run": (RunConfig, jobs.run),
     "export": (ExportConfig, jobs.export),

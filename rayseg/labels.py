@@ -1,16 +1,53 @@
-"""True masks of images, checked at the border."""
+"""Where the labels of images come from: true masks, or masks that a run made; checked when read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
+import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.palette import decode_labels
 from rayseg.records import IGNORE
-from rayseg.store import Folder, read_file, read_manifest
+from rayseg.store import Folder, read_file, read_manifest, read_shard
+
+
+class LabelSource(Protocol):
+    """Labels of images by id; picklable, so that each worker reads its own."""
+
+    @property
+    def ids(self) -> Set[str]:
+        """Of the images that have labels."""
+
+    def name(self, id_: str) -> str:
+        """What an error calls the mask of an image, with its file."""
+
+    def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
+        """The labels of an image of that size.
+
+        Raises:
+            ValueError: the mask is missing, no mask, of another size or with labels of no class.
+        """
+
+
+def read_trainable(
+    source: LabelSource, id_: str, size_hw: tuple[int, int]
+) -> UInt8[ndarray, "h w"]:
+    """Labels that a segmenter can learn from.
+
+    Raises:
+        ValueError: as the source's `read` has it, or all pixels are to be ignored, which would make
+            the mean loss over the others 0 / 0.
+    """
+    labels = source.read(id_, size_hw)
+    if (labels == IGNORE).all():
+        raise ValueError(
+            f"{source.name(id_)} must have a pixel that is not ignored ({IGNORE}), got only those"
+        )
+    return labels
 
 
 class Truths:
@@ -31,6 +68,25 @@ class Truths:
             id_: path for id_, path in zip(*table.to_pydict().values(), strict=True) if path
         }
 
+    @property
+    def ids(self) -> Set[str]:
+        """Of the images that have a true mask."""
+        return self.paths.keys()
+
+    def name(self, id_: str) -> str:
+        """The mask's path."""
+        return f"true mask {self.paths[id_]}" if id_ in self.paths else f"true mask of {id_!r}"
+
+    def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
+        """The true labels of an image of that size.
+
+        Raises:
+            ValueError: the mask is missing, no mask, of another size or with labels of no class.
+        """
+        path = self.paths.get(id_)
+        data = read_file(path) if path else None
+        return _labels(data, self.name(id_), size_hw, self.num_classes)
+
     def rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those that have a result and a true mask to hold it against."""
         return [row for row in rows if row["status"] == "ok" and row["id"] in self.paths]
@@ -39,21 +95,107 @@ class Truths:
         """The true labels of a row's image.
 
         Raises:
+            ValueError: as `read` has it.
+        """
+        return self.read(row["id"], (row["height"], row["width"]))
+
+
+class StoredMasks:
+    """Masks that a run made, by id; those of status ok.
+
+    Only ids are held: reading a mask reads its shard, of a few rows. The folder must not change
+    meanwhile; a mask that is gone is an error of its own.
+
+    Args:
+        folder: shards of MASKS_SCHEMA.
+        num_classes: foreground classes that the masks may hold.
+
+    Raises:
+        FileNotFoundError: the folder has no shard.
+        ValueError: its shards are not of masks.
+    """
+
+    def __init__(self, folder: Folder, num_classes: int):
+        self.folder = folder
+        self.num_classes = num_classes
+        names = folder.names(".parquet")
+        if not names:
+            raise FileNotFoundError(f"{folder} holds no masks")
+        self._check_columns(names[0])
+        with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
+            found = zip(names, pool.map(self._ok_ids, names), strict=True)
+            self._shard_of = {id_: name for name, ids in found for id_ in ids}
+        self._recent: dict[str, dict[str, bytes]] = {}
+
+    @property
+    def ids(self) -> Set[str]:
+        """Of the images that have a mask."""
+        return self._shard_of.keys()
+
+    def name(self, id_: str) -> str:
+        """The mask's folder and shard."""
+        where = self.folder.path(self._shard_of[id_]) if id_ in self._shard_of else self.folder
+        return f"mask of {id_!r} in {where}"
+
+    def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
+        """The labels made for an image of that size.
+
+        Raises:
             ValueError: the mask is missing, no mask, of another size or with labels of no class.
         """
-        path, size_hw = self.paths[row["id"]], (row["height"], row["width"])
-        data = read_file(path)
-        if data is None:
-            raise ValueError(f"true mask {path} is missing")
         try:
-            labels = decode_labels(data)
-        except ValueError as error:
-            raise ValueError(f"true mask {path}: {error}") from None
-        if labels.shape != size_hw:
-            raise ValueError(f"true mask {path} must be {size_hw} as its image, got {labels.shape}")
-        top = int(labels[labels != IGNORE].max(initial=0))
-        if top > self.num_classes:
-            raise ValueError(
-                f"true mask {path} must hold labels up to {self.num_classes} classes, got {top}"
-            )
-        return labels
+            data = self._masks(self._shard_of[id_]).get(id_) if id_ in self._shard_of else None
+        except FileNotFoundError:
+            data = None
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self.name(id_)} cannot be read: {error}") from None
+        return _labels(data, self.name(id_), size_hw, self.num_classes)
+
+    def _check_columns(self, shard: str) -> None:
+        columns = self._table(shard, None).column_names
+        if not set(_COLUMNS).issubset(columns):
+            raise ValueError(f"{self.folder} must hold masks, columns {_COLUMNS}, got {columns}")
+
+    def _ok_ids(self, shard: str) -> list[str]:
+        rows = self._table(shard, ["id", "status"]).to_pylist()
+        return [row["id"] for row in rows if row["status"] == "ok"]
+
+    def _table(self, shard: str, columns: list[str] | None) -> Any:
+        try:
+            return read_shard(self.folder, shard, columns)
+        except (ValueError, OSError) as error:  # pyarrow's are of these
+            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
+
+    def _masks(self, shard: str) -> dict[str, bytes]:
+        """The shard's masks; the last shards are kept, since a check goes through them in order."""
+        recent = self._recent
+        if shard not in recent:
+            rows = read_shard(self.folder, shard, _COLUMNS).to_pylist()
+            masks = {row["id"]: row["labels"] for row in rows if row["status"] == "ok"}
+            self._recent = recent = dict([*recent.items(), (shard, masks)][-_RECENT:])
+        return recent[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_recent": {}}
+
+
+_COLUMNS = ["id", "status", "labels"]
+_RECENT = 4
+
+
+def _labels(
+    data: bytes | None, name: str, size_hw: tuple[int, int], num_classes: int
+) -> UInt8[ndarray, "h w"]:
+    """The labels in a file's bytes, None where there is no file."""
+    if data is None:
+        raise ValueError(f"{name} is missing")
+    try:
+        labels = decode_labels(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if labels.shape != size_hw:
+        raise ValueError(f"{name} must be {size_hw} as its image, got {labels.shape}")
+    top = int((labels + np.uint8(1)).max()) - 1  # 255 wraps around to 0, and is no label to check
+    if top > num_classes:
+        raise ValueError(f"{name} must hold labels up to {num_classes} classes, got {top}")
+    return labels

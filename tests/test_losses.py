@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from rayseg.losses import multilabel_soft_margin
+from rayseg.losses import multilabel_soft_margin, segmentation_loss
+from tests.reference import deeplab_literal
 
 
 def literal(logits, targets):
@@ -30,3 +32,75 @@ def test_extreme_logits_stay_finite():
     logits = torch.tensor([[1e4, -1e4]])
     assert multilabel_soft_margin(logits, torch.tensor([[1.0, 0.0]])).item() == 0
     assert multilabel_soft_margin(logits, torch.tensor([[0.0, 1.0]])).item() == 1e4
+
+
+def drawn(seed, logits_shape, size_hw, choices):
+    """Random logits, and labels of which whole images can lack background or foreground."""
+    rng = np.random.default_rng(seed)
+    labels = np.stack([rng.choice(some, size_hw) for some in choices]).astype(np.uint8)
+    return rng.normal(0, 2, (len(choices), *logits_shape)), labels
+
+
+CHOICES = [(0, 1, 2, 3, 255), (0, 255), (1, 2), (0, 0, 0, 0, 3)]
+
+
+@pytest.mark.parametrize("size_hw", [(5, 7), (13, 20), (33, 41), (3, 4)])
+@pytest.mark.parametrize("kind", [torch.uint8, torch.long])
+def test_segmentation_loss_is_the_mean_over_counted_pixels(size_hw, kind):
+    logits, labels = drawn(0, (4, 5, 7), size_hw, CHOICES)
+    total, count = segmentation_loss(torch.tensor(logits), torch.tensor(labels).to(kind))
+    pairs = [deeplab_literal.pixel_losses(a, b) for a, b in zip(logits, labels, strict=True)]
+    assert count.item() == sum(len(one) for one in pairs)
+    expected = deeplab_literal.mean_loss(logits, labels)
+    assert (total / count).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("size_hw", [(5, 7), (13, 20), (33, 41)])
+def test_balanced_loss_weighs_background_and_foreground_alike_in_every_image(size_hw):
+    logits, labels = drawn(1, (4, 5, 7), size_hw, CHOICES)
+    total, count = segmentation_loss(torch.tensor(logits), torch.tensor(labels), balanced=True)
+    assert count.item() == 4
+    expected = deeplab_literal.balanced_loss(logits, labels)
+    assert (total / count).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_sums_and_counts_of_parts_add_up_to_the_batchs(balanced):
+    logits, labels = map(torch.tensor, drawn(2, (4, 5, 7), (20, 20), CHOICES))
+    whole = segmentation_loss(logits, labels, balanced)
+    parts = [segmentation_loss(logits[a:b], labels[a:b], balanced) for a, b in ((0, 1), (1, 4))]
+    for one, *others in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(sum(others), one, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_batch_without_a_counted_pixel_costs_nothing_and_has_a_zero_gradient(balanced):
+    logits = torch.randn(2, 3, 4, 5, requires_grad=True)
+    labels = torch.full((2, 8, 9), 255, dtype=torch.uint8)
+    total, count = segmentation_loss(logits, labels, balanced)
+    assert total.item() == 0
+    assert count.item() == (2 if balanced else 0)
+    total.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_segmentation_loss_of_bf16_logits_is_float32_also_under_autocast(balanced, autocast):
+    logits, labels = map(torch.tensor, drawn(3, (4, 5, 7), (5, 7), CHOICES))
+    halved = logits.bfloat16()
+    plain, _ = segmentation_loss(halved.float(), labels, balanced)
+    with torch.autocast("cpu", torch.bfloat16, autocast):
+        found, _ = segmentation_loss(halved, labels, balanced)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, plain)
+
+
+@pytest.mark.parametrize(("pixels", "cells"), [(321, 41), (240, 30), (160, 20), (129, 17)])
+def test_labels_are_thinned_as_pillow_does(pixels, cells):
+    labels = np.random.default_rng(4).integers(0, 9, (pixels, pixels), dtype=np.uint8)
+    thinned = np.asarray(Image.fromarray(labels).resize((cells, cells), Image.Resampling.NEAREST))
+    logits = 50 * torch.eye(9)[torch.tensor(thinned).long()].permute(2, 0, 1)[None]
+    total, count = segmentation_loss(logits, torch.tensor(labels)[None])
+    assert count.item() == cells**2
+    assert total.item() < 1e-3

@@ -15,10 +15,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rayseg.attribution.lean import LeanNetwork, Precision
+from rayseg.attribution.lean import LeanNetwork
+from rayseg.inputs import Precision, normalise
 
-MEAN_RGB = (0.485, 0.456, 0.406)
-DEVIATION_RGB = (0.229, 0.224, 0.225)
 EPSILON = 1e-5  # maps are divided by their maximum + this, as in IRN's make_cam.py
 
 
@@ -236,9 +235,7 @@ def _batches(classes: Sequence[Sequence[int]], max_pairs: int) -> Iterator[slice
 def _views(planes: UInt8[Tensor, "n 3 h w"], scale: float, flip: bool) -> Tensor:
     height, width = (max(round(side * scale), 1) for side in planes.shape[2:])
     resized = planes if scale == 1 else _resize_bicubic(planes, (height, width))
-    mean = torch.tensor(MEAN_RGB, device=planes.device).view(1, 3, 1, 1)
-    deviation = torch.tensor(DEVIATION_RGB, device=planes.device).view(1, 3, 1, 1)
-    images = (resized.float() / 255 - mean) / deviation
+    images = normalise(resized)
     return torch.stack([images, images.flip(-1)] if flip else [images], 1)
 
 

@@ -13,7 +13,7 @@ in the chosen precision. On a CPU two kinds of convolution are put another way:
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-Precision = Literal["auto", "fp32", "bf16"]
+from rayseg.inputs import Precision, choose_dtype
 
 
 class LeanNetwork(nn.Module):
@@ -69,19 +69,6 @@ class LeanNetwork(nn.Module):
     def classify(self, features: Float[Tensor, "n d h' w'"]) -> Float[Tensor, "n c"]:
         """Float32 logits of features."""
         return self.classifier.classify(features.to(self.dtype)).float()
-
-
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type to compute in: bf16 under ``auto`` where the device multiplies it faster."""
-    if precision == "auto":
-        return torch.bfloat16 if _has_fast_bf16(device) else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-
-
-def _has_fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def _suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:

@@ -9,13 +9,16 @@ from rayseg.config.files import as_plain, as_toml, as_written, read_toml
 from rayseg.config.jobs import (
     ExportConfig,
     MakeSeedsConfig,
+    PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
+    SegmentersConfig,
     TrainClassifierConfig,
+    TrainSegmenterConfig,
 )
-from rayseg.config.networks import ClassifierConfig
+from rayseg.config.networks import ClassifierConfig, SegmenterConfig
 
 __all__ = [
     "ClassifierConfig",
@@ -23,11 +26,15 @@ __all__ = [
     "ExportConfig",
     "JobConfig",
     "MakeSeedsConfig",
+    "PredictConfig",
     "PrepareConfig",
     "RefineSeedsConfig",
     "RunConfig",
     "ScoreConfig",
+    "SegmenterConfig",
+    "SegmentersConfig",
     "TrainClassifierConfig",
+    "TrainSegmenterConfig",
     "as_plain",
     "as_toml",
     "as_written",

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 from rayseg.attribution import METHODS, Attribution
 from rayseg.config.base import JobConfig
-from rayseg.config.networks import ClassifierConfig
+from rayseg.config.networks import ClassifierConfig, SegmenterConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
+from rayseg.prediction import Prediction
 from rayseg.refine import REFINERS
 from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
+from rayseg.refine.saliency import SaliencyAgreement
+from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.stages import Refiner
-from rayseg.toml import hint
+from rayseg.toml import check_literals, hint
 
 
 def _one_field_each(name: str, parts: Mapping[str, type]) -> type:
@@ -109,11 +113,16 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         refiners: which refiners; their own flags follow under their names.
         thresholds: background thresholds of each method's maps, sure foreground and sure
             background; label_crf takes both, threshold the first.
+        saliency_maps: folder of grey saliency maps named after the images; where map and mask
+            disagree on foreground the mask becomes 255. Empty for none.
+        saliency: what counts as salient.
     """
 
     methods: tuple[str, ...] = ("cam", "advcam")
     refiners: tuple[str, ...] = ("label_crf",)
     thresholds: Thresholds = Thresholds()  # type: ignore[valid-type]
+    saliency_maps: str = ""
+    saliency: SaliencyAgreement = SaliencyAgreement()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +142,11 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
             return replace(refiner, threshold=foreground)
         return refiner
 
+    def mask_names(self) -> list[str]:
+        """The folders of masks that the job fills, such as advcam+label_crf."""
+        suffix = "+saliency" if self.saliency_maps else ""
+        return [f"{m}+{r}{suffix}" for m, r in product(self.methods, self.refiners)]
+
 
 def _own_thresholds(refiner: object) -> bool:
     """Whether a refiner has thresholds of its own that `thresholds` would override unseen."""
@@ -150,11 +164,62 @@ def _own_thresholds(refiner: object) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreConfig(JobConfig):
-    """Scores seeds and masks against true masks, and writes the report.
+class SegmentersConfig(JobConfig):
+    """What the jobs about segmenters share.
 
     Attributes:
-        split: the images whose truth counts.
+        labels: what each segmenter is trained on, and its name: a folder of the run's masks such
+            as advcam+label_crf, or truth for true masks. `run` takes its last masks when empty.
+        val_split: the images that segmenters are judged on.
+    """
+
+    labels: tuple[str, ...] = ()
+    val_split: str = "val"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.labels:
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"labels must be names of masks or truth, got {name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSegmenterConfig(SegmentersConfig):
+    """Trains a segmenter on masks of one split, pseudo or true.
+
+    Attributes:
+        train_split: the images to train on.
+        segmenter: network and training.
+    """
+
+    train_split: str = "train"
+    segmenter: SegmenterConfig = SegmenterConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(SegmentersConfig):
+    """Labels the images of one split by segmenters.
+
+    Attributes:
+        predict: how a segmenter is applied.
+        crf: a CRF after it; predictions then lie in a folder of their own, with +crf at its end.
+        segmenter_crf: its constants.
+        min_probability: labels that are nowhere likelier are left out of the CRF; 0 keeps all.
+    """
+
+    predict: Prediction = Prediction()
+    crf: bool = False
+    segmenter_crf: SegmenterCRF = SegmenterCRF()
+    min_probability: float = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(JobConfig):
+    """Scores seeds, masks and predictions against true masks, and writes the report.
+
+    Attributes:
+        split: the images whose truth counts for seeds and masks.
+        val_split: ... and for predictions.
         ids: a text file of image ids, one a line; only these. Empty means all.
         threshold_step: distance of the background thresholds that seeds are swept over.
         over: class names that a second mean is taken over, with background; empty for none.
@@ -162,6 +227,7 @@ class ScoreConfig(JobConfig):
     """
 
     split: str = "train"
+    val_split: str = "val"
     ids: str = ""
     threshold_step: float = 0.01
     over: tuple[str, ...] = ()
@@ -179,9 +245,29 @@ class ScoreConfig(JobConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(
-    ScoreConfig, RefineSeedsConfig, MakeSeedsConfig, TrainClassifierConfig, PrepareConfig
+    ScoreConfig,
+    PredictConfig,
+    TrainSegmenterConfig,
+    RefineSeedsConfig,
+    MakeSeedsConfig,
+    TrainClassifierConfig,
+    PrepareConfig,
 ):
-    """Prepare, train, seeds, masks and scores, one after the other, skipping what is done."""
+    """All jobs one after the other up to scores and report, skipping what is done.
+
+    Attributes:
+        until: the last thing to make: seeds, masks or segmenters.
+    """
+
+    until: Literal["seeds", "masks", "segmenters"] = "segmenters"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_literals(self)
+
+    def trained_on(self) -> tuple[str, ...]:
+        """What the segmenters are trained on: as given, else the last masks."""
+        return self.labels or tuple(self.mask_names()[-1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +275,8 @@ class ExportConfig(JobConfig):
     """Writes masks of a run in a foreign format.
 
     Attributes:
-        masks: a folder of the run's masks, such as advcam+label_crf.
+        masks: a folder of the run's masks, such as advcam+label_crf, or of its predictions, such
+            as predictions/advcam+label_crf.
         format: which exporter.
         out: folder to write into.
         split: name of the list of ids that goes with them.

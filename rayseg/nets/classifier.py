@@ -72,6 +72,8 @@ def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClass
         ValueError: not a classifier of ours, or of other classes.
     """
     facts = read_facts(path)
+    if "network" in facts:
+        raise ValueError(f"{path} holds a {facts['network']} segmenter, not a classifier")
     if not {"trunk", "stride", "classes"} <= facts.keys():
         raise ValueError(
             f"weights file {path} must say its trunk, stride and classes, got {sorted(facts)}"

@@ -95,6 +95,16 @@ def read_facts(path: str) -> dict[str, object]:
         FileNotFoundError: there is no such file.
         ValueError: the file was not written by rayseg.
     """
+    facts = find_facts(path)
+    if facts is None:
+        raise ValueError(
+            f"weights file {path} was not written by rayseg: it does not say its trunk"
+        )
+    return facts
+
+
+def find_facts(path: str) -> dict[str, object] | None:
+    """As `read_facts`, but None for the safetensors file of others."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
@@ -102,8 +112,4 @@ def read_facts(path: str) -> dict[str, object]:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"weights file {path} is no safetensors file: {error}") from None
-    if "rayseg" not in metadata:
-        raise ValueError(
-            f"weights file {path} was not written by rayseg: it does not say its trunk"
-        )
-    return json.loads(metadata["rayseg"])
+    return json.loads(metadata["rayseg"]) if "rayseg" in metadata else None

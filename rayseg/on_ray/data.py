@@ -44,6 +44,14 @@ DECODED_SCHEMA = pa.schema(
         ("pixels", pa.large_binary()),  # a block may hold more than 2 GB of them
     ]
 )
+PLANES_SCHEMA = pa.schema(
+    [
+        *[field for field in DECODED_SCHEMA if field.name != "classes"],
+        ("kept", pa.list_(pa.int32())),  # label of each plane
+        ("planes", pa.large_binary()),  # float16 probabilities, label by label, row by row
+        ("seconds", pa.float32()),
+    ]
+)
 MAX_DEATHS = 100
 """Deaths of one actor or task after which the job gives up; what is written stays."""
 
@@ -114,7 +122,7 @@ def write_rows(
     inflight.remove()
     guarded = inflight / "running"
     start = time.perf_counter()
-    receipts = _through(source, pool, _Writer, (pool.make, out, guarded, schema), label)
+    receipts = _through(source, pool, _Writer, (pool.make, guarded, schema, out), label)
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
     with one_line_errors(label), progress as bar:
         for receipt in receipts.iter_rows():
@@ -160,6 +168,18 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
         return source.map_batches(
             decode, batch_size=None, batch_format="pyarrow", num_cpus=1, max_retries=MAX_DEATHS
         )
+
+
+def planes(source: Dataset, pool: Pool, out: Folder) -> Dataset:
+    """Adds the probabilities of labels in a pool of actors, for the CPU tasks that follow.
+
+    Args:
+        source: what `decoded` gave.
+        pool: of `PredictLabels`.
+        out: the folder that the job fills.
+    """
+    arguments = (pool.make, out / "inflight" / "predicting", PLANES_SCHEMA)
+    return _through(source, pool, _Guarded, arguments, "predictions")
 
 
 def pending_rows(pending: Pending, rows: int) -> Dataset:
@@ -226,19 +246,29 @@ class _Caller:
         return pa.Table.from_pylist(self.stage(table.to_pylist()))
 
 
-class _Writer(_Caller):
-    """A stage whose rows are stored by the process that made them; out comes only their number."""
+class _Guarded(_Caller):
+    """A stage under the crash guard, whose rows go on to the next one."""
 
-    def __init__(self, make: Callable[[], Stage], out: Folder, guarded: Folder, schema: pa.Schema):
+    def __init__(self, make: Callable[[], Stage], guarded: Folder, schema: pa.Schema):
         super().__init__(make)
-        self.out = out
         self.guarded = guarded
         self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        made = _guarded(self.stage, table, self.guarded)
-        write_shard(self.out, rows_to_table(made, self.schema))
-        return pa.table({"rows": [len(made)]})
+        return rows_to_table(_guarded(self.stage, table, self.guarded), self.schema)
+
+
+class _Writer(_Guarded):
+    """A stage whose rows are stored by the process that made them; out comes only their number."""
+
+    def __init__(self, make: Callable[[], Stage], guarded: Folder, schema: pa.Schema, out: Folder):
+        super().__init__(make, guarded, schema)
+        self.out = out
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        made = super().__call__(table)
+        write_shard(self.out, made)
+        return pa.table({"rows": [made.num_rows]})
 
 
 def _guarded(stage: Stage, table: pa.Table, guarded: Folder) -> Rows:

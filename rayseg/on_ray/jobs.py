@@ -6,55 +6,72 @@ folder that was filled under another configuration is refused.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from rayseg.config import (
-    Compute,
     ExportConfig,
     MakeSeedsConfig,
+    PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
     TrainClassifierConfig,
+    TrainSegmenterConfig,
     as_plain,
     as_toml,
 )
 from rayseg.export import EXPORTERS
+from rayseg.labels import LabelSource, StoredMasks, Truths
 from rayseg.nets.classifier import load_classifier
+from rayseg.nets.deeplab import load_segmenter
+from rayseg.on_ray.bookkeeping import (
+    Outcome,
+    add_seconds,
+    close_folder,
+    digest,
+    open_folder,
+    read_ids,
+    without,
+)
+from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
+from rayseg.on_ray.classifier import fit_classifier
 from rayseg.on_ray.data import (
     actor_pool,
     decoded,
     manifest_rows,
     pending_rows,
+    planes,
     task_pool,
     write_rows,
 )
 from rayseg.on_ray.scoring import score_run
+from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
+from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
 from rayseg.on_ray.session import gpus_each, session, threads_each
-from rayseg.on_ray.train import WEIGHTS, fit_classifier, write_figures
+from rayseg.on_ray.table import score_table
+from rayseg.on_ray.train import write_figures
 from rayseg.report import write_report
-from rayseg.stages import DecodeImages, MakeSeeds, RefineSeeds
+from rayseg.stages import (
+    DecodeImages,
+    MakeSeeds,
+    PredictLabels,
+    RefineSeeds,
+    SaliencyMaps,
+    SmoothLabels,
+)
 from rayseg.store import (
     MASKS_SCHEMA,
     SEEDS_SCHEMA,
     Folder,
     claim,
-    count_status,
-    failed_ids,
     find_pending,
-    forget_failed,
-    forget_repeats,
     local_copy,
-    read_file,
     read_manifest,
     read_rows,
     read_run,
@@ -63,21 +80,8 @@ from rayseg.store import (
     write_run,
 )
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a job did.
-
-    Attributes:
-        lines: what to tell the user.
-        failed: ids of images that have a row saying why they have no result.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    failed: frozenset[str] = frozenset()
-
-    def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(self.lines + other.lines, self.failed | other.failed)
+MAX_NAMED = 50
+"""Masks left out of a training that its run.json names; all are counted."""
 
 
 def prepare(config: PrepareConfig) -> Outcome:
@@ -86,7 +90,7 @@ def prepare(config: PrepareConfig) -> Outcome:
     folder = run_folder / "manifest"
     dataset = config.dataset()
     plain = as_plain(dataset)
-    files = {name: _digest(value) for name, value in plain.items() if Path(str(value)).is_file()}
+    files = {name: digest(value) for name, value in plain.items() if Path(str(value)).is_file()}
     claim(folder, {"data": config.data, config.data: plain, "files": files})
     if not folder.exists("manifest.parquet"):
         workspace = Path((run_folder / "images").location)
@@ -103,12 +107,12 @@ def train_classifier(config: TrainClassifierConfig) -> Outcome:
     folder = Folder(config.run) / "classifier"
     identity = {"split": config.train_split, "classifier": as_plain(config.classifier)}
     if Path(config.classifier.weights).is_file():
-        identity["weights"] = _digest(config.classifier.weights)
+        identity["weights"] = digest(config.classifier.weights)
     claim(folder, identity)
     if not read_run(folder).get("done"):
         with session(config.address):
             epochs = fit_classifier(config, gpus_each(config.compute))
-        write_figures(folder, epochs)
+        write_figures(folder, {"epochs": epochs, "seconds": sum(e["seconds"] for e in epochs)})
     last = read_run(folder)["epochs"][-1]
     return Outcome(
         [
@@ -123,10 +127,10 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     chosen = manifest.select(config.split, read_ids(config.ids))
-    weights = config.weights or (run_folder / "classifier").path(WEIGHTS)
+    weights = config.weights or (run_folder / "classifier").path(CLASSIFIER_WEIGHTS)
     weights = weights if "://" in weights else str(Path(weights).absolute())
     load_classifier(local_copy(weights), manifest.classes)  # a wrong file is said here
-    fingerprint = _digest(weights)
+    fingerprint = digest(weights)
     outcome = Outcome()
     with session(config.address):
         gpus, threads = gpus_each(compute), threads_each(compute)
@@ -135,8 +139,8 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
             folder = run_folder / "seeds" / name
             identity = as_plain(method)
             del identity["max_pairs"]  # changes rounding only
-            _open(folder, {name: identity, "weights": fingerprint}, compute)
-            waiting = _without(chosen.table, stored_ids(folder))
+            open_folder(folder, {name: identity, "weights": fingerprint}, compute)
+            waiting = without(chosen.table, stored_ids(folder))
             if waiting.num_rows:
                 make = partial(
                     MakeSeeds, method, weights, manifest.classes, compute.device, threads
@@ -148,35 +152,154 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
                     source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, f"seeds {name}"
                 )
                 (folder / "pending").remove()
-                _add_seconds(folder, seconds)
-            outcome += _close(folder, f"seeds {name}")
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, f"seeds {name}")
     return outcome
 
 
 def refine_seeds(config: RefineSeedsConfig) -> Outcome:
     """Makes the masks of each method by each refiner."""
     compute, run_folder = config.compute, Folder(config.run)
+    saliency = None
+    if config.saliency_maps:
+        saliency = SaliencyMaps(Folder(config.saliency_maps), config.saliency)
     outcome = Outcome()
     with session(config.address):
-        for method, name in product(config.methods, config.refiners):
+        pairs = product(config.methods, config.refiners)
+        for (method, name), label in zip(pairs, config.mask_names(), strict=True):
             seeds = run_folder / "seeds" / method
             if not seeds.names(".parquet"):
                 raise FileNotFoundError(f"{seeds} holds no seeds; make them with make-seeds")
             refiner = config.refiner(name, method)
-            label = f"{method}+{name}"
             folder = run_folder / "masks" / label
             identity = {name: as_plain(refiner), "seeds": read_run(seeds)["config"]}
-            _open(folder, identity, compute)
+            if saliency:
+                identity["saliency"] = as_plain(config.saliency) | {"maps": config.saliency_maps}
+            open_folder(folder, identity, compute)
             pending = find_pending(seeds, stored_ids(folder))
             if pending.rows:
-                make = partial(RefineSeeds, refiner, run_folder / "manifest")
+                make = partial(RefineSeeds, refiner, run_folder / "manifest", saliency=saliency)
                 pool = task_pool(compute, make)
                 source = pending_rows(pending, compute.block_rows)
                 seconds = write_rows(
                     source, pending.rows, pool, folder, MASKS_SCHEMA, f"masks {label}"
                 )
-                _add_seconds(folder, seconds)
-            outcome += _close(folder, f"masks {label}")
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, f"masks {label}")
+    return outcome
+
+
+def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
+    """Trains a segmenter on each of the labels that are named."""
+    compute, run_folder = config.compute, Folder(config.run)
+    segmenter = config.segmenter
+    if segmenter.weights == "classifier":
+        own = (run_folder / "classifier").path(CLASSIFIER_WEIGHTS)
+        segmenter = replace(segmenter, weights=local_copy(own))
+    if not config.labels:
+        raise ValueError(f"labels must name masks or truth, got none{_have(run_folder, 'masks')}")
+    outcome = Outcome()
+    with session(config.address):
+        for name in config.labels:
+            folder = run_folder / "segmenters" / name
+            source, origin = _labels(run_folder, name, config.train_split)
+            identity = {"labels": origin, "split": config.train_split}
+            identity["segmenter"] = as_plain(config.segmenter)
+            if Path(segmenter.weights).is_file():
+                identity["weights"] = digest(segmenter.weights)
+            claim(folder, identity)
+            if not read_run(folder).get("done"):
+                ids, problems = trainable_ids(config, folder, source)
+                given = replace(config, segmenter=segmenter)
+                facts = fit_segmenter(given, folder, source, ids, gpus_each(compute))
+                examples = [{"id": i, "reason": problems[i]} for i in sorted(problems)[:MAX_NAMED]]
+                left_out = {"count": len(problems), "examples": examples}
+                told = {name: facts[name] for name in ("curve", "judged", "seconds")}
+                write_figures(folder, told | {"images": len(ids), "left_out": left_out})
+            outcome += _trained(name, read_run(folder))
+    return outcome
+
+
+def _labels(run_folder: Folder, name: str, split: str) -> tuple[LabelSource, dict[str, Any]]:
+    """The labels of that name, and what made them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are not complete.
+    """
+    if name == "truth":
+        truths = Truths(run_folder / "manifest", split)
+        if not truths.ids:
+            raise FileNotFoundError(f"no image of split {split!r} has a true mask to train on")
+        return truths, read_run(run_folder / "manifest")["config"]
+    masks = run_folder / "masks" / name
+    if not masks.names(".parquet"):
+        raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, 'masks')}")
+    if "counts" not in read_run(masks):
+        raise ValueError(f"{masks} is not complete; run refine-seeds once more")
+    manifest = read_manifest(run_folder / "manifest")
+    return StoredMasks(masks, len(manifest.classes)), read_run(masks)["config"]
+
+
+def _have(run_folder: Folder, kind: str) -> str:
+    return f"; the run has {', '.join((run_folder / kind).folders()) or 'none'}"
+
+
+def _trained(name: str, facts: dict[str, Any]) -> Outcome:
+    last = facts["curve"][-1]
+    judged = [f", val mIoU {100 * one['miou']:.1f}" for one in facts["judged"][-1:]]
+    lines = [
+        f"segmenter {name}: loss {last['loss']:.3f} after {last['iteration']} iterations "
+        f"on {facts['images']} images{''.join(judged)}"
+    ]
+    left_out = facts["left_out"]
+    if left_out["count"]:
+        first = left_out["examples"][0]
+        lines.append(
+            f"left out: {left_out['count']} masks, such as that of {first['id']}: {first['reason']}"
+        )
+    return Outcome(lines, frozenset(one["id"] for one in left_out["examples"]))
+
+
+def predict(config: PredictConfig) -> Outcome:
+    """Labels the images of the val split by each segmenter that is named, or that there is."""
+    compute, run_folder = config.compute, Folder(config.run)
+    manifest = read_manifest(run_folder / "manifest")
+    chosen = manifest.select(config.val_split)
+    names = config.labels or tuple((run_folder / "segmenters").folders())
+    if not names:
+        raise FileNotFoundError(f"{run_folder} has no segmenter; train one with train-segmenter")
+    outcome = Outcome()
+    with session(config.address):
+        gpus, threads = gpus_each(compute), threads_each(compute)
+        for name in names:
+            weights = (run_folder / "segmenters" / name).path(SEGMENTER_WEIGHTS)
+            load_segmenter(local_copy(weights), manifest.classes)  # a wrong file is said here
+            label = f"{name}+crf" if config.crf else name
+            folder = run_folder / "predictions" / label
+            identity = {"weights": digest(weights), "predict": as_plain(config.predict)}
+            if config.crf:
+                identity["segmenter_crf"] = as_plain(config.segmenter_crf)
+                identity["min_probability"] = config.min_probability
+            open_folder(folder, identity, compute)
+            waiting = without(chosen.table, stored_ids(folder))
+            if waiting.num_rows:
+                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
+                source = decoded(rows, DecodeImages(untagged=True), folder)
+                make = partial(
+                    PredictLabels, config.predict, weights, manifest.classes, compute.device,
+                    threads, config.crf, config.min_probability,
+                )  # fmt: skip
+                pool = actor_pool(compute, make, gpus)
+                if config.crf:
+                    source = planes(source, pool, folder)
+                    pool = task_pool(compute, partial(SmoothLabels, config.segmenter_crf))
+                seconds = write_rows(
+                    source, waiting.num_rows, pool, folder, MASKS_SCHEMA, f"predictions {label}"
+                )
+                (folder / "pending").remove()
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, f"predictions {label}")
     return outcome
 
 
@@ -186,116 +309,49 @@ def score(config: ScoreConfig) -> Outcome:
     read_manifest(run_folder / "manifest").select(config.split)
     with session(config.address):
         scored = score_run(run_folder, config, read_ids(config.ids))
-    lines = _table(scored.entries)
+    lines = score_table(scored.entries)
     if scored.skipped:
         id_ = min(scored.skipped)
         number = len(scored.skipped)
         lines.append(f"not scored: {number} of bad truth, such as {id_}: {scored.skipped[id_]}")
-    lines.append(f"report: {write_report(run_folder, config.split)}")
+    lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
     return Outcome(lines, frozenset(scored.skipped))
-
-
-def _table(scores: dict[str, dict[str, Any]]) -> list[str]:
-    """The scores as a person reads them: per cent, seeds before masks.
-
-    ``over`` is the mIoU over the classes that the job was given, ``present`` the one over the
-    labels that the truth holds.
-    """
-    if not scores:
-        return ["scores: none, no true mask in the split or no seeds and masks in the run"]
-    names = sorted(scores, key=lambda name: (not name.startswith("seeds"), name))
-    shown = [name for name in names if scores[name]["images"]]
-    rows = [_table_row(scores[name]) for name in shown]
-    width = max(len(name) for name in names)
-    titles = [title for title in (rows[0] if rows else {}) if any(row[title] for row in rows)]
-    lines = [" " * width + "".join(f"  {title:>9}" for title in titles)] if rows else []
-    for name, row in zip(shown, rows, strict=True):
-        lines.append(f"{name:{width}}" + "".join(f"  {row[title]:>9}" for title in titles))
-    none = [name for name in names if name not in shown]
-    return lines + [f"{name}: no image has both a result and a usable true mask" for name in none]
-
-
-def _table_row(entry: dict[str, Any]) -> dict[str, str]:
-    """The figures of an entry by the title of their column; empty where there is none."""
-    figures = {
-        "mIoU": entry["miou"],
-        "over": entry["over"]["miou"],
-        "present": entry["present"]["miou"],
-        "precision": entry["precision"],
-        "recall": entry["recall"],
-        "F1": entry["f1"],
-    }
-    shown = {name: "" if share is None else f"{100 * share:.1f}" for name, share in figures.items()}
-    threshold = entry["threshold"]
-    return shown | {"threshold": "" if threshold is None else f"{threshold:.2f}"}
 
 
 def run(config: RunConfig) -> Outcome:
     """All jobs in order; what is done already is skipped."""
     outcome = prepare(config)
-    Folder(config.run).write("run.toml", as_toml(config).encode())
+    run_folder = Folder(config.run)
+    run_folder.write("run.toml", as_toml(config).encode())
     with session(config.address):
         if not config.weights:
             outcome += train_classifier(config)
         outcome += make_seeds(config)
-        outcome += refine_seeds(config)
+        if config.until != "seeds":
+            outcome += refine_seeds(config)
+        if config.until == "segmenters":
+            named = replace(config, labels=config.trained_on())
+            outcome += train_segmenter(named)
+            splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
+            if config.val_split in splits:
+                outcome += predict(named)
+            else:
+                outcome += Outcome([f"predictions: none, no image of split {config.val_split!r}"])
         outcome += score(config)
     return outcome
 
 
 def export(config: ExportConfig) -> Outcome:
-    """Writes the masks of a run in a foreign format."""
+    """Writes the masks or predictions of a run in a foreign format."""
     run_folder = Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    masks = run_folder / "masks" / config.masks
+    kind, name = "masks", config.masks
+    if name.startswith("predictions/"):
+        kind, _, name = name.partition("/")
+    masks = run_folder / kind / name
     if not masks.names(".parquet"):
-        have = ", ".join((run_folder / "masks").folders()) or "none"
-        raise FileNotFoundError(f"{masks} holds no masks; the run has {have}")
+        raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, kind)}")
     rows = read_rows(masks, ["id", "status", "labels"])
     ready = ((row["id"], row["labels"]) for row in rows if row["status"] == "ok")
     number = EXPORTERS[config.format](ready, config.out, manifest.classes, config.split)
     return Outcome([f"export: {number} masks in {config.out}"])
-
-
-# What the jobs share
-
-
-def read_ids(path: str) -> list[str] | None:
-    """Image ids of a text file, one a line; None where no file is named.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not path:
-        return None
-    data = read_file(path)
-    if data is None:
-        raise FileNotFoundError(f"list of image ids {path} does not exist")
-    return data.decode("utf-8-sig").split()
-
-
-def _digest(address: str) -> str:
-    return hashlib.sha256(read_file(address) or b"").hexdigest()
-
-
-def _open(folder: Folder, identity: dict[str, object], compute: Compute) -> None:
-    claim(folder, identity)
-    if compute.retry_failed:
-        forget_failed(folder)
-
-
-def _without(table: pa.Table, stored: set[str]) -> pa.Table:
-    return table.filter([id_ not in stored for id_ in table.column("id").to_pylist()])
-
-
-def _add_seconds(folder: Folder, seconds: float) -> None:
-    """Wall seconds add up over the runs that a folder took."""
-    write_run(folder, {"seconds": read_run(folder).get("seconds", 0.0) + seconds})
-
-
-def _close(folder: Folder, label: str) -> Outcome:
-    forget_repeats(folder)
-    counts = count_status(folder)
-    write_run(folder, {"counts": counts})
-    said = ", ".join(f"{number} {status}" for status, number in counts.items())
-    return Outcome([f"{label}: {said}"], failed_ids(folder))

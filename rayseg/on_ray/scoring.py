@@ -16,7 +16,7 @@ from rayseg.labels import Truths
 from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages import CountLabels, Row, SweepSeeds
-from rayseg.store import Folder, find_pending, read_rows, read_run
+from rayseg.store import Folder, find_pending, read_manifest, read_rows, read_run
 
 SHOWN = 12
 """Best and worst images that scores.json names."""
@@ -40,25 +40,55 @@ class Scored:
 
 
 def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None) -> Scored:
-    """Scores every folder of seeds and masks against true masks, into scores.json.
+    """Scores every folder of seeds, masks and predictions against true masks, into scores.json.
 
     Seeds are turned into labels at the background threshold with the best mean IoU (over
     `config.over` where it is given); masks are taken as they are, ignored pixels as background, as
-    the authors' evaluation does.
+    the authors' evaluation does. Predictions are those of the val split; each gets the share of
+    full supervision that it reaches, where a segmenter was trained on true masks as well.
 
     Raises:
         ValueError: an id is not in the manifest, or no class has the name to take the mean over.
     """
-    truths = Truths(run / "manifest", config.split, ids)
-    scoring = _Scoring(config, truths, _labels_of(config.over, truths.classes))
+    manifest = read_manifest(run / "manifest")
+    over = _labels_of(config.over, manifest.classes)
+    seen = Truths(run / "manifest", config.split, ids)
+    unseen = None
+    if (run / "predictions").folders():
+        unseen = Truths(run / "manifest", config.val_split)
     scored = Scored()
-    for kind in ("seeds", "masks"):
-        for name in (run / kind).folders() if truths.paths else []:
+    for kind, truths in (("seeds", seen), ("masks", seen), ("predictions", unseen)):
+        if not truths or not truths.paths:
+            continue
+        scoring = _Scoring(config, truths, over)
+        for name in (run / kind).folders():
             entry, skipped = scoring.score(run / kind / name, kind)
             scored.entries[f"{kind}/{name}"] = entry
             scored.skipped.update(skipped)
+    _add_ratios(scored.entries)
     run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
     return scored
+
+
+def _add_ratios(entries: dict[str, dict[str, Any]]) -> None:
+    """Each prediction's mean IoU over that of the segmenter trained on true masks."""
+    for name, entry in entries.items():
+        if not name.startswith("predictions/"):
+            continue
+        full = entries.get(
+            "predictions/truth+crf" if name.endswith("+crf") else "predictions/truth"
+        )
+        if full is None or full is entry:
+            continue
+        pairs = {
+            "miou": (entry["miou"], full["miou"]),
+            "over": (entry["over"]["miou"], full["over"]["miou"]),
+            "present": (entry["present"]["miou"], full["present"]["miou"]),
+        }
+        entry["of_full_supervision"] = {
+            key: own / whole if own is not None and whole else None
+            for key, (own, whole) in pairs.items()
+        }
 
 
 def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -98,11 +128,11 @@ class _Scoring:
             if threshold is None:  # none of these classes was seen
                 threshold = sweep.best()
             curves = {"sweep": sweep.as_dict(self.over or None)}
-        countable = kind == "masks" or threshold is not None
+        countable = kind != "seeds" or threshold is not None
         figures = self._count(rows if countable else None, threshold, skipped)
         facts = {
-            "split": self.config.split,
-            "ids": self.config.ids,
+            "split": self.config.val_split if kind == "predictions" else self.config.split,
+            "ids": "" if kind == "predictions" else self.config.ids,
             "images": figures.pop("images"),
             **{status: left_out[status] for status in ("empty", "error", "poison")},
             "missing": len(self.truths.paths) - len(asked),

@@ -1,13 +1,6 @@
 """Masks from maps by a dense conditional random field, and by a plain threshold.
 
-The field: Kraehenbuehl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
-Potentials", NIPS 2011. With unary energies U and Potts compatibility, mean-field inference repeats
-
-    Q(x = l) ~ exp( -U(l) + w_1 (k_smooth * Q)(l) + w_2 (k_appearance * Q)(l) )
-
-where k_smooth looks at positions, exp(-|p_i - p_j|^2 / 2 sxy^2), and k_appearance at positions and
-colours, exp(-|p_i - p_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2). Filtering with k is done on a
-permutohedral lattice that depends on the image only.
+The field itself is in `lattice`.
 
 `LabelCRF` is IRN's cam_to_ir_label (Ahn et al., CVPR 2019); `SoftCRF` takes PSA's energies and
 constants (Ahn and Kwak, CVPR 2018); `Threshold` is the seed itself.
@@ -26,8 +19,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 from numpy import ndarray
-from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
+
+from rayseg.refine.lattice import Lattice, check_image, check_kernels
 
 IGNORE = 255
 MAX_CLASSES = 254
@@ -41,47 +35,6 @@ OFFICIAL_THRESHOLDS = {
     "rib": (0.35, 0.17),
     "wood": (0.30, 0.15),
 }
-
-
-class Lattice:
-    """The two kernels of one image, built once and used for any number of unaries.
-
-    Building takes about a third of the time of one CRF (375x500 pixels, 2 or 3 labels; see
-    tests/benchmarks/bench_crf.py), and nothing in it depends on the unaries.
-    """
-
-    def __init__(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        num_labels: int,
-        *,
-        gaussian_sxy: float,
-        gaussian_compat: float,
-        bilateral_sxy: float,
-        bilateral_srgb: float,
-        bilateral_compat: float,
-    ) -> None:
-        _check_image(image)
-        self.shape = (num_labels, *image.shape[:2])
-        self._field = DenseCRF2D(image.shape[1], image.shape[0], num_labels)
-        self._field.addPairwiseGaussian(sxy=gaussian_sxy, compat=gaussian_compat)
-        # pydensecrf takes a C-contiguous, *writable* buffer only; arrays from Ray are read-only
-        self._field.addPairwiseBilateral(
-            sxy=bilateral_sxy,
-            srgb=bilateral_srgb,
-            rgbim=np.require(image, requirements=["C", "W"]),
-            compat=bilateral_compat,
-        )
-
-    def infer(self, unary: Float32[ndarray, "l hw"], iterations: int) -> Float32[ndarray, "l h w"]:
-        """Label probabilities after mean-field iterations, summing to 1 at each pixel.
-
-        Args:
-            unary: energies -log p of each of the l labels, pixels row by row.
-            iterations: 0 gives the normalised unaries.
-        """
-        self._field.setUnaryEnergy(np.require(unary, np.float32, ["C", "W"]))
-        return np.array(self._field.inference(iterations), np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -152,7 +105,7 @@ class LabelCRF:
                 "bg_threshold must not exceed fg_threshold, "
                 f"got {self.bg_threshold} and {self.fg_threshold}"
             )
-        _check_kernels(self)
+        check_kernels(self)
 
     @classmethod
     def official(cls, method: str = "cam") -> LabelCRF:
@@ -220,7 +173,7 @@ class LabelCRF:
         # message favours the label that all pixels favour already
         if all((labels == labels.flat[0]).all() for labels in labelings):
             return [labels.copy() for labels in labelings]
-        lattice = _lattice(self, image, num_labels)
+        lattice = Lattice.of(self, image, num_labels)
         refined = []
         for labels in labelings:
             unary = unary_from_labels(labels, num_labels, self.gt_prob, zero_unsure=False)
@@ -270,7 +223,7 @@ class SoftCRF:
                 "alpha must be positive and threshold in (0, 1], "
                 f"got {self.alpha} and {self.threshold}"
             )
-        _check_kernels(self)
+        check_kernels(self)
 
     @classmethod
     def official(cls, method: str = "cam") -> SoftCRF:
@@ -304,25 +257,13 @@ class SoftCRF:
         planes /= planes.sum(0)
         if not len(classes):
             return planes
-        lattice = _lattice(self, image, len(planes))
+        lattice = Lattice.of(self, image, len(planes))
         return lattice.infer(unary_from_softmax(planes), self.iterations)
 
     def _background(self, maps: Float32[ndarray, "k h w"]) -> Float32[ndarray, "h w"]:
         if self.background == "constant":
             return np.full(maps.shape[1:], self.threshold, np.float32)
         return (1 - maps.max(0, initial=0)) ** np.float32(self.alpha)
-
-
-def _lattice(crf: LabelCRF | SoftCRF, image: ndarray, num_labels: int) -> Lattice:
-    return Lattice(
-        image,
-        num_labels,
-        gaussian_sxy=crf.gaussian_sxy,
-        gaussian_compat=crf.gaussian_compat,
-        bilateral_sxy=crf.bilateral_sxy,
-        bilateral_srgb=crf.bilateral_srgb,
-        bilateral_compat=crf.bilateral_compat,
-    )
 
 
 def _winners(maps: Float32[ndarray, "k h w"], threshold: float) -> Integer[ndarray, "h w"]:
@@ -335,29 +276,8 @@ def _label_values(classes: Sequence[int]) -> UInt8[ndarray, " k+1"]:
     return np.array([0, *(number + 1 for number in classes)], np.uint8)
 
 
-def _check_kernels(crf: LabelCRF | SoftCRF) -> None:
-    widths = (crf.gaussian_sxy, crf.bilateral_sxy, crf.bilateral_srgb)
-    # lattice coordinates are 16-bit inside pydensecrf, and its issue 98 reports a segmentation
-    # fault for tiny widths, which would take a whole worker down
-    if min(widths) < 0.1:
-        raise ValueError(f"kernel deviations must be at least 0.1, got {widths}")
-    if min(crf.gaussian_compat, crf.bilateral_compat) < 0 or crf.iterations < 0:
-        raise ValueError(
-            "compat and iterations must not be negative, got "
-            f"{(crf.gaussian_compat, crf.bilateral_compat, crf.iterations)}"
-        )
-
-
-def _check_image(image: ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            "image must be uint8 (h, w, 3) RGB with at least one pixel, "
-            f"got {image.dtype.name} {image.shape}"
-        )
-
-
 def _check(image: ndarray, maps: ndarray, classes: Sequence[int]) -> None:
-    _check_image(image)
+    check_image(image)
     expected = (len(classes), *image.shape[:2])
     if maps.dtype != np.float32 or maps.shape != expected:
         raise ValueError(

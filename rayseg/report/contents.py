@@ -17,6 +17,12 @@ from rayseg.store import Folder, read_run, read_shard
 
 FAILED = ("error", "poison")
 MAX_FAILURES = 50
+KINDS = ("seeds", "masks", "predictions")
+"""Folders of results in the order in which they are made; predictions are of other images."""
+FULL_SUPERVISION = "truth"
+"""What a segmenter is called that was trained on true masks."""
+_CRF = "+crf"
+_MEASURES = {FULL_SUPERVISION: 0, "cam": 1}  # the others are measured against them
 _OUTCOME = ["id", "status", "error", "note", "seconds"]
 
 
@@ -41,13 +47,33 @@ class Score:
 
     @property
     def kind(self) -> str:
-        """Either ``seeds`` or ``masks``."""
+        """One of KINDS."""
         return self.name.partition("/")[0]
 
     @property
     def method(self) -> str:
         """The folder's own name, such as ``advcam+crf``."""
         return self.name.partition("/")[2] or self.name
+
+    @property
+    def split(self) -> str:
+        """The images that it is of; empty where that is not known."""
+        return str(self.facts.get("split") or "")
+
+    @property
+    def trained_on(self) -> str:
+        """Of predictions the labels that the segmenter was trained on, whether or not with CRF."""
+        return self.method.removesuffix(_CRF)
+
+    @property
+    def has_crf(self) -> bool:
+        """Of predictions whether a CRF was put on the segmenter."""
+        return self.method.endswith(_CRF)
+
+    @property
+    def is_full_supervision(self) -> bool:
+        """Whether these are predictions of a segmenter trained on true masks."""
+        return self.kind == "predictions" and self.trained_on == FULL_SUPERVISION
 
     def number(self, *keys: str) -> float | None:
         """One of its figures, by its key or by its table's and its own."""
@@ -68,10 +94,11 @@ class Score:
         return sorted(known, key=lambda item: item[1], reverse=key == "best")[:count]
 
 
-def reading_order(name: str) -> tuple[bool, bool, str]:
-    """Sorts seeds before masks, and CAM first, because the others are measured against it."""
+def reading_order(name: str) -> tuple[int, int, str]:
+    """Sorts by KINDS; first of each the one that the others are measured against."""
     kind, _, method = name.partition("/")
-    return kind != "seeds", method.split("+")[0] != "cam", method
+    place = KINDS.index(kind) if kind in KINDS else len(KINDS)
+    return place, _MEASURES.get(method.split("+")[0], len(_MEASURES)), method
 
 
 def read_scores(run: Folder) -> list[Score]:
@@ -83,10 +110,21 @@ def read_scores(run: Folder) -> list[Score]:
 
 
 def final_score(scores: Iterable[Score]) -> Score | None:
-    """The masks of the highest mIoU, or the seeds where no masks are scored."""
-    ranked = [score for score in scores if score.number("miou") is not None]
-    masks = [score for score in ranked if score.kind == "masks"]
-    return max(masks or ranked, key=lambda score: score.number("miou") or 0, default=None)
+    """The masks of the highest mIoU, or the seeds where no masks are scored; no predictions."""
+    ranked = [score for score in _ranked(scores) if score.kind != "predictions"]
+    return next((score for score in ranked if score.kind == "masks"), ranked[0] if ranked else None)
+
+
+def final_prediction(scores: Iterable[Score]) -> Score | None:
+    """The predictions of the highest mIoU without true masks, or with them where there are none."""
+    ranked = [score for score in _ranked(scores) if score.kind == "predictions"]
+    weak = (score for score in ranked if not score.is_full_supervision)
+    return next(weak, ranked[0] if ranked else None)
+
+
+def _ranked(scores: Iterable[Score]) -> list[Score]:
+    known = [score for score in scores if score.number("miou") is not None]
+    return sorted(known, key=lambda score: score.number("miou") or 0, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +133,7 @@ class Failure:
 
     Attributes:
         id: the image's id.
-        status: error, poison or not scored.
+        status: error, poison, not scored or left out.
         reason: why.
         stages: the folders in which it failed so.
     """
@@ -108,7 +146,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder of seeds or masks, counted.
+    """A folder of seeds, masks or predictions, counted.
 
     Attributes:
         name: such as ``seeds/cam``.
@@ -131,6 +169,11 @@ class Stage:
     failed_ids: frozenset[str]
     busy_seconds: float
     stored_bytes: int
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        return self.name.partition("/")[0]
 
     @property
     def images(self) -> int:
@@ -164,8 +207,8 @@ class Stage:
 
 
 def read_stages(run: Folder) -> list[Stage]:
-    """Counts every folder of seeds and masks, in reading order."""
-    names = [f"{kind}/{name}" for kind in ("seeds", "masks") for name in (run / kind).folders()]
+    """Counts every folder of KINDS, in reading order."""
+    names = [f"{kind}/{name}" for kind in KINDS for name in (run / kind).folders()]
     return [_read_stage(run, name) for name in sorted(names, key=reading_order)]
 
 
@@ -217,11 +260,14 @@ def merge_failures(failures: Iterable[Failure]) -> list[Failure]:
 
 
 def merge_notes(stages: Iterable[Stage]) -> list[tuple[str, int]]:
-    """Each note with its number of images: the most of any stage, as all stages see the same."""
-    merged: Counter[str] = Counter()
+    """Each note with its number of images.
+
+    It is the most of any stage, as all stages see the same images; but predictions are of others.
+    """
+    merged: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     for stage in stages:
-        merged |= stage.notes
-    return merged.most_common(MAX_FAILURES)
+        merged[stage.kind == "predictions"] |= stage.notes
+    return (merged[False] + merged[True]).most_common(MAX_FAILURES)
 
 
 def find_rows(folder: Folder, ids: Collection[str]) -> dict[str, dict[str, Any]]:

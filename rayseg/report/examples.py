@@ -16,7 +16,7 @@ from rayseg.images import decode_image
 from rayseg.palette import VOC_PALETTE, decode_labels
 from rayseg.records import BACKGROUND, IGNORE, MAX_CLASSES, Sample
 from rayseg.report import overlays
-from rayseg.report.contents import find_rows
+from rayseg.report.contents import Score, find_rows
 from rayseg.store import Folder, Manifest, unpack_seeds
 
 _UNTAGGED = MAX_CLASSES  # after every class index
@@ -116,7 +116,7 @@ def load_examples(
         run: the run folder.
         manifest: where the images lie.
         ids: the images; one that the manifest lacks is left out.
-        stages: folders of seeds and masks, in the order in which they are shown.
+        stages: folders of results, in the order in which they are shown.
         thresholds: background threshold of each folder of seeds that is scored.
     """
     wanted = set(ids)
@@ -210,14 +210,22 @@ def _result(
     threshold: float | None,
     names: LabelNames,
 ) -> Panel:
-    kind, _, caption = stage.partition("/")
+    score = Score(stage, {})
+    caption = _caption(score)
     if row is None:
         return Panel(caption, missing="not made yet")
     if row["status"] not in ("ok", "empty"):
         return Panel(caption, missing=f"{row['status']}: {row['error']}")
-    if kind == "masks":
+    if score.kind != "seeds":
         return _stored_mask(caption, row, size_hw, names)
     return _seed_panel(caption, row, size_hw, threshold, names)
+
+
+def _caption(score: Score) -> str:
+    """The method; of predictions what the segmenter saw, as "truth" is the caption of the truth."""
+    if score.kind != "predictions":
+        return score.method
+    return f"trained on {score.trained_on}{', CRF' if score.has_crf else ''}"
 
 
 def _stored_mask(

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from rayseg.report.contents import Score, number
+from rayseg.report.segmenters import Segmenter
 
 SERIES = 8
 """Colours that the page has for series; more series start again."""
@@ -55,12 +56,19 @@ def series_color(place: int) -> str:
     return f"#0404{place % SERIES:02x}"
 
 
-def class_bars(scores: Sequence[Score], first: Score) -> tuple[str, list[str]]:
+def class_bars(
+    scores: Sequence[Score],
+    first: Score,
+    start: int = 0,
+    title: str = "IoU of each class by method",
+) -> tuple[str, list[str]]:
     """IoU of each class as one bar a method.
 
     Args:
-        scores: the methods; a series' place is its place here.
+        scores: the methods; a series' place is its place here, counted from `start`.
         first: the method by which the classes are sorted, the highest IoU on top.
+        start: place of the first series.
+        title: what the drawing is called for who cannot see it; no two of a page share one.
 
     Returns:
         The drawing, and the classes left out of it when there are more than fit: those in the
@@ -77,14 +85,14 @@ def class_bars(scores: Sequence[Score], first: Score) -> tuple[str, list[str]]:
         for place, score in enumerate(scores):
             values = [_percent(_iou(score, name)) for name in shown]
             rows = np.arange(len(shown)) + (place - (len(scores) - 1) / 2) * thickness
-            axes.barh(rows, values, thickness * 0.88, color=series_color(place))
+            axes.barh(rows, values, thickness * 0.88, color=series_color(start + place))
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.grid(visible=False, axis="y")
         axes.set(ylim=(len(shown) - 0.5, -0.5), xlim=(0, 100), xlabel="IoU, %")
 
     height = 0.7 + len(shown) * (0.1 + 0.085 * max(2, len(scores)))
-    return _svg("IoU of each class by method", height, draw), left_out
+    return _svg(title, height, draw), left_out
 
 
 def _iou(score: Score, label: str) -> float | None:
@@ -184,6 +192,35 @@ def epoch_curves(epochs: Sequence[dict[str, Any]]) -> str:
         lower.margins(y=0.15)
 
     return _svg("Loss, mAP and F1 of the classifier by epoch", 3.9, draw)
+
+
+def training_curves(segmenters: Sequence[Segmenter], places: Sequence[int]) -> str:
+    """Loss by iteration, a line a segmenter, above their mIoU where they were judged in training.
+
+    Args:
+        segmenters: those that have a curve.
+        places: the series of each.
+    """
+    judged = any(one.mious[0] for one in segmenters)
+    pairs = list(zip(segmenters, places, strict=True))
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1 + judged, 1, sharex=True, squeeze=False)[:, 0]
+        for one, place in pairs:
+            axes[0].plot(*one.losses, color=series_color(place), linewidth=1.6)
+        axes[0].set(ylabel="loss", ylim=(0, None))
+        axes[-1].set_xlabel("iteration")
+        if judged:
+            for one, place in pairs:
+                iterations, mious = one.mious
+                shares = [100 * miou for miou in mious]
+                color = series_color(place)
+                axes[1].plot(iterations, shares, color=color, linewidth=2, marker="o", markersize=4)
+            axes[1].set_ylabel("mIoU, %")
+            axes[1].margins(y=0.15)
+
+    title = "Loss and mIoU of the segmenters by iteration" if judged else "Loss of the segmenters"
+    return _svg(title, 3.9 if judged else 2.6, draw)
 
 
 def _number(value: object) -> float:

@@ -4,20 +4,26 @@ A stage loads what it needs once, when it is made, and is then called with batch
 comes out for each row that goes in: what is wrong with one image is said in its own row.
 """
 
+from rayseg.stages.checking import CheckLabels
 from rayseg.stages.counting import CountLabels, SweepSeeds
 from rayseg.stages.decoding import DecodeImages
-from rayseg.stages.masks import Refiner, RefineSeeds
+from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps
+from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, choose_device
 from rayseg.stages.seeds import MakeSeeds, enlarge
 
 __all__ = [
+    "CheckLabels",
     "CountLabels",
     "DecodeImages",
     "MakeSeeds",
+    "PredictLabels",
     "RefineSeeds",
     "Refiner",
     "Row",
     "Rows",
+    "SaliencyMaps",
+    "SmoothLabels",
     "SweepSeeds",
     "by_size",
     "choose_device",

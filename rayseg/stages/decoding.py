@@ -14,10 +14,15 @@ class DecodeImages:
 
     An image that cannot be used has status ``error`` and its reason, one without tags has status
     ``empty``; the others wait for theirs.
+
+    Args:
+        max_pixels: larger images are refused.
+        untagged: images without tags wait like the others, for what needs no tags.
     """
 
-    def __init__(self, max_pixels: int = 50_000_000):
+    def __init__(self, max_pixels: int = 50_000_000, untagged: bool = False):
         self.max_pixels = max_pixels
+        self.untagged = untagged
 
     def __call__(self, rows: Rows) -> Rows:
         """Reads the files of a batch side by side, since a remote store answers slowly."""
@@ -34,7 +39,7 @@ class DecodeImages:
             return kept | {"status": "error", "error": f"{row['path']}: {error}"}
         height, width = decoded.pixels.shape[:2]
         kept |= {"height": height, "width": width, "pixels": decoded.pixels.tobytes()}
-        if row["tags"]:
+        if row["tags"] or self.untagged:
             return kept | {"note": decoded.note}
         return kept | {
             "status": "empty",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from rayseg.images import decode_image
+from rayseg.images import ImageError, decode_image
 from rayseg.palette import encode_labels
 from rayseg.records import IGNORE, LabelMap
 from rayseg.stages.rows import Row, Rows, outcome
@@ -33,6 +35,41 @@ class Refiner(Protocol):
         """Labels 0, class index + 1 or 255 of each pixel."""
 
 
+@dataclass(frozen=True)
+class SaliencyMaps:
+    """Saliency as extra supervision: a folder of grey maps and what to make of them.
+
+    Attributes:
+        folder: holds ``<id>.png`` or ``<id>.jpg`` of each image, of the image's size.
+        agreement: labels and map, uint8, to labels.
+    """
+
+    folder: Folder
+    agreement: Callable[[UInt8[ndarray, "h w"], UInt8[ndarray, "h w"]], UInt8[ndarray, "h w"]]
+
+    def __call__(self, id_: str, labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
+        """The labels of an image after its map was heard.
+
+        Raises:
+            ValueError: the map is missing, no picture, not grey or of another size.
+        """
+        addresses = [self.folder.path(f"{id_}{ending}") for ending in (".png", ".jpg")]
+        found = ((address, read_file(address)) for address in addresses)
+        address, data = next((one for one in found if one[1] is not None), (addresses[0], None))
+        try:
+            levels = decode_image(data).pixels
+        except ImageError as error:
+            raise ValueError(f"saliency map {address}: {error}") from None
+        if (levels != levels[..., :1]).any():
+            raise ValueError(f"saliency map {address} must be grey, got colours")
+        if levels.shape[:2] != labels.shape:
+            raise ValueError(
+                f"saliency map {address} must be {labels.shape} as its image, "
+                f"got {levels.shape[:2]}"
+            )
+        return self.agreement(labels, np.ascontiguousarray(levels[..., 0]))
+
+
 class RefineSeeds:
     """Rows of SEEDS_SCHEMA to rows of MASKS_SCHEMA, by one refiner.
 
@@ -40,10 +77,18 @@ class RefineSeeds:
         refiner: maps to labels.
         manifest: where the images' paths stand.
         max_pixels: as `DecodeImages` has it.
+        saliency: maps that the labels must agree with; None for none.
     """
 
-    def __init__(self, refiner: Refiner, manifest: Folder, max_pixels: int = 50_000_000):
+    def __init__(
+        self,
+        refiner: Refiner,
+        manifest: Folder,
+        max_pixels: int = 50_000_000,
+        saliency: SaliencyMaps | None = None,
+    ):
         self.refiner = refiner
+        self.saliency = saliency
         self.max_pixels = max_pixels
         self.paths = _image_paths(manifest)
 
@@ -57,6 +102,8 @@ class RefineSeeds:
             decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
             seeds = unpack_seeds(row)
             labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
+            if self.saliency:
+                labels = self.saliency(row["id"], labels)
             mask = LabelMap(row["id"], labels)
         except Exception as error:
             logger.warning("no mask for %s: %s", row["id"], error)

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -33,3 +36,10 @@ def outcome(row: Row, error: str = "") -> Row:
     """A row without a result: the status and reason that it has, or this error."""
     kept = {name: row[name] for name in ("id", "status", "error", "height", "width", "note")}
     return kept | ({"status": "error", "error": error} if error else {})
+
+
+def stack_pixels(rows: Rows) -> UInt8[Tensor, "n h w 3"]:
+    """The pixels of decoded rows of one size."""
+    shape = (len(rows), rows[0]["height"], rows[0]["width"], 3)
+    pixels = np.frombuffer(b"".join(row["pixels"] for row in rows), np.uint8)
+    return torch.from_numpy(pixels.reshape(shape).copy())

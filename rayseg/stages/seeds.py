@@ -15,7 +15,7 @@ from torch.nn import functional
 from rayseg.attribution import Attribution, Localization
 from rayseg.nets.classifier import load_classifier
 from rayseg.records import Seeds
-from rayseg.stages.rows import Row, Rows, by_size, choose_device, outcome
+from rayseg.stages.rows import Row, Rows, by_size, choose_device, outcome, stack_pixels
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class MakeSeeds:
         start = time.perf_counter()
         try:
             found = self.method.run(
-                self.network, _stack(rows), [row["classes"] for row in rows], MAP_STRIDE
+                self.network, stack_pixels(rows), [row["classes"] for row in rows], MAP_STRIDE
             )
             seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
         except torch.AcceleratorError:
@@ -84,12 +84,6 @@ class MakeSeeds:
             return [outcome(rows[0], reason)]
         middle = len(rows) // 2
         return self._localize(rows[:middle]) + self._localize(rows[middle:])
-
-
-def _stack(rows: Rows) -> torch.Tensor:
-    shape = (len(rows), rows[0]["height"], rows[0]["width"], 3)
-    pixels = np.frombuffer(b"".join(row["pixels"] for row in rows), np.uint8)
-    return torch.from_numpy(pixels.reshape(shape).copy())
 
 
 def _seeds_row(row: Row, found: Localization) -> Row:

@@ -21,33 +21,34 @@ CHANNELS = {
     "resnet50": 2048,
     "resnet101": 2048,
     "vgg16": 512,
+    "wide_resnet38": 4096,
 }
+STRIDED = tuple(name for name in TRUNKS if name != "wide_resnet38")
+BUILT = [(name, stride) for name in STRIDED for stride in STRIDES] + [("wide_resnet38", 8)]
 
 
-@pytest.mark.parametrize("stride", STRIDES)
-@pytest.mark.parametrize("name", TRUNKS)
-def test_features_are_the_images_size_over_the_stride_rounded_up(name, stride):
+@pytest.mark.parametrize("dilated", [False, True])
+@pytest.mark.parametrize(("name", "stride"), BUILT)
+def test_features_are_the_images_size_over_the_stride_rounded_up(name, stride, dilated):
     with torch.device("meta"):  # shapes only
-        trunk = build_trunk(name, stride)
+        trunk = build_trunk(name, stride, dilated=dilated)
         for height, width in ((64, 64), (50, 75), (33, 97)):
             shape = trunk(torch.zeros(1, 3, height, width)).shape
             assert shape == (1, CHANNELS[name], -(-height // stride), -(-width // stride))
 
 
-@pytest.mark.parametrize("name", TRUNKS)
-def test_stride_changes_no_parameter(name):
+@pytest.mark.parametrize("name", STRIDED)
+def test_neither_stride_nor_dilation_changes_a_parameter(name):
     with torch.device("meta"):
-        shapes = [
-            {key: value.shape for key, value in build_trunk(name, stride).state_dict().items()}
-            for stride in (8, 32)
-        ]
-    assert shapes[0] == shapes[1]
+        trunks = [build_trunk(name, s, dilated=d) for s, d in ((32, False), (8, False), (8, True))]
+    shapes = [{k: v.shape for k, v in trunk.state_dict().items()} for trunk in trunks]
+    assert shapes[0] == shapes[1] == shapes[2]
 
 
 @pytest.mark.parametrize("name", TRUNKS)
 def test_children_are_a_stem_and_four_stages(name):
     with torch.device("meta"):
-        trunk = build_trunk(name)
+        trunk = build_trunk(name, 8)
     assert tuple(dict(trunk.named_children())) == STAGES
     assert feature_channels(trunk) == CHANNELS[name]
 
@@ -68,12 +69,93 @@ def test_trunk_of_stride_32_computes_what_torchvision_does(name):
         torch.testing.assert_close(trunk(images), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", STRIDED)
 def test_smaller_stride_adds_no_dilation(name):
     with torch.device("meta"):
-        trunk = build_trunk(name, 8)
-    dilations = {m.dilation for m in trunk.modules() if isinstance(m, nn.Conv2d)}
-    assert dilations == {(1, 1)}
+        trunks = build_trunk(name, 8), build_trunk(name, 32, dilated=True)
+    for trunk in trunks:
+        dilations = {m.dilation for m in trunk.modules() if isinstance(m, nn.Conv2d)}
+        assert dilations == {(1, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "expected"),
+    [
+        ("resnet50", 8, (1, 1, 1, 2, 4)),
+        ("resnet50", 16, (1, 1, 1, 1, 2)),
+        ("mobilenet_v2", 8, (1, 1, 1, 2, 4)),
+        ("mobilenet_v2", 16, (1, 1, 1, 1, 2)),
+        ("vgg16", 8, (1, 1, 1, 1, 2)),  # conv5; the last pool has no convolution after it
+        ("vgg16", 16, (1, 1, 1, 1, 1)),
+    ],
+)
+def test_every_spatial_convolution_after_a_dropped_stride_is_dilated(name, stride, expected):
+    with torch.device("meta"):
+        trunk = build_trunk(name, stride, dilated=True)
+    for stage, dilation in zip(trunk, expected, strict=True):
+        convolutions = [m for m in stage.modules() if isinstance(m, nn.Conv2d)]
+        spatial = {m.dilation for m in convolutions if m.kernel_size != (1, 1)}
+        assert spatial == {(dilation, dilation)}
+
+
+def drawn(name, stride, dilated=False):
+    """A float64 trunk with random weights and statistics, the same for every stride."""
+    with torch.device("meta"):
+        trunk = build_trunk(name, stride, dilated=dilated)
+    generator = torch.Generator().manual_seed(0)
+    trunk.double().to_empty(device="cpu")
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                module.bias.data.uniform_(-1, 1, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.bias.data):
+                tensor.uniform_(-0.5, 0.5, generator=generator)
+            for tensor in (module.running_var, module.weight.data):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+    return trunk
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "vgg16"])
+def test_dilated_stage_computes_what_the_plain_one_does_on_every_second_cell(name):
+    plain, dilated = drawn(name, 8), drawn(name, 8, dilated=True)
+    thinned = ("stage4",) if name == "vgg16" else ("stage3", "stage4")
+    apart = 2 ** len(thinned)
+    features = torch.rand(1, 3, 40, 56).double()
+    with torch.no_grad():
+        found = dilated.eval()(features)[:, :, ::apart, ::apart]
+        for stage, module in plain.double().eval().named_children():
+            if stage in thinned:
+                features = features[:, :, ::2, ::2]
+            features = module(features)
+    assert found.shape[2:] == ((3, 4) if name == "vgg16" else (2, 2))
+    torch.testing.assert_close(found, features, rtol=1e-9, atol=1e-12)
+
+
+def test_dilated_resnet50_is_the_strided_one_of_caffe_at_every_fourth_cell():
+    strided, dilated = drawn("resnet50", 32), drawn("resnet50", 8, dilated=True)
+    for block in (strided.stage3[0], strided.stage4[0]):  # Caffe's stride is in the first 1x1
+        block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+    images = torch.rand(1, 3, 72, 104).double()
+    with torch.no_grad():
+        found = dilated.eval()(images)[:, :, ::4, ::4]
+        expected = strided.eval()(images)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_dilated_trunk_is_the_strided_one_where_the_striding_convolution_keeps_its_reach(name):
+    strided, dilated = drawn(name, 32), drawn(name, 8, dilated=True)
+    for stage, dilation in (("stage3", 1), ("stage4", 2)):
+        block = dilated.get_submodule(stage)[0]
+        carried = block.conv1 if name == "resnet18" else block.conv[1][0]
+        carried.dilation = carried.padding = (dilation, dilation)
+    images = torch.rand(1, 3, 96, 128).double()
+    with torch.no_grad():
+        found = dilated.eval()(images)[:, :, ::4, ::4]
+        expected = strided.eval()(images)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_unknown_trunk_stride_and_weights_are_refused_with_the_known_ones():

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayseg.attribution import CAM
-from rayseg.loading import Crops
+from rayseg.loading import Crops, SegmentationCrops
 from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
 
 
@@ -140,3 +140,44 @@ class DeadlyCrops(Crops):
 def no_extension_types(schema: pa.Schema):
     """Whether each column is of a type that any reader of Parquet knows."""
     return not any(isinstance(field.type, pa.BaseExtensionType) for field in schema)
+
+
+@dataclass(frozen=True)
+class DeadlySegmentationCrops(SegmentationCrops):
+    """Crops of which one kills its process, once, some draws after the first checkpoint.
+
+    Attributes:
+        state: what a checkpoint leaves behind.
+        armed: a file that is there until the death; it counts the draws since the checkpoint.
+        after: draws between the checkpoint and the death.
+    """
+
+    state: str = ""
+    armed: str = ""
+    after: int = 0
+
+    def cut(self, pixels, labels, generator):
+        armed = Path(self.armed)
+        if Path(self.state).exists() and armed.exists():
+            armed.write_text(armed.read_text() + ".")
+            if len(armed.read_text()) > self.after:
+                armed.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().cut(pixels, labels, generator)
+
+
+@dataclass(frozen=True)
+class BlindingCrops(SegmentationCrops):
+    """Crops of which one has a pixel that is no number.
+
+    Attributes:
+        id_red: level of the first pixel's red in the image that it happens to.
+    """
+
+    id_red: int = 255
+
+    def cut(self, pixels, labels, generator):
+        image, labels = super().cut(pixels, labels, generator)
+        if (pixels[..., 0] == self.id_red).all():
+            image[:, 0, 0] = np.nan
+        return image, labels

@@ -8,6 +8,7 @@ from PIL import Image
 
 from rayseg.config import Compute, RefineSeedsConfig, ScoreConfig
 from rayseg.on_ray import jobs, scoring
+from rayseg.on_ray.table import score_table
 from rayseg.palette import decode_labels, encode_labels
 from rayseg.records import Sample
 from rayseg.refine import Threshold
@@ -223,11 +224,11 @@ def test_ids_without_a_usable_truth_are_said(run, tmp_path):
 
 
 def test_the_table_shows_the_chosen_mean_only_where_classes_were_chosen(scored):
-    titles, *rows = jobs._table(scored)
-    assert titles.split()[:3] == ["mIoU", "over", "present"]
-    assert rows[0].split()[2] == f"{100 * scored['seeds/cam']['over']['miou']:.1f}"
+    titles, *rows = score_table(scored)
+    assert titles.split()[:4] == ["split", "mIoU", "over", "present"]
+    assert rows[0].split()[3] == f"{100 * scored['seeds/cam']['over']['miou']:.1f}"
     plain = {name: entry | {"over": {"miou": None}} for name, entry in scored.items()}
-    assert jobs._table(plain)[0].split()[:2] == ["mIoU", "present"]
+    assert score_table(plain)[0].split()[:3] == ["split", "mIoU", "present"]
 
 
 def test_a_class_that_does_not_exist_is_refused_naming_the_classes(run):

@@ -4,6 +4,7 @@ import pytest
 
 from rayseg.report import figures
 from rayseg.report.contents import Score
+from rayseg.report.segmenters import Segmenter
 
 
 def _score(iou):
@@ -54,3 +55,34 @@ def test_a_curve_of_unknown_numbers_is_still_drawn():
     epochs = [{"epoch": 1, "loss": None, "map": float("nan")}, {}]
     assert "<svg" in figures.epoch_curves(epochs)
     assert "<svg" in figures.threshold_curve([Score("seeds/cam", {})])
+
+
+def _segmenter(name, judged=()):
+    curve = [{"iteration": 10 * n, "loss": 2 / n} for n in (1, 2, 3)]
+    points = [{"iteration": n, "miou": miou} for n, miou in judged]
+    return Segmenter(f"segmenters/{name}", {"curve": curve, "judged": points})
+
+
+def _lines(svg, place):
+    return len(re.findall(rf"<path[^>]*fill: none; stroke: var\(--series-{place}\)", svg))
+
+
+def test_each_segmenter_is_a_line_in_its_colour():
+    segmenters = [_segmenter("truth", judged=[(10, 0.2), (30, 0.4)]), _segmenter("a")]
+    svg = figures.training_curves(segmenters, [4, 7])
+    assert {"loss", "mIoU, %", "iteration"} <= set(_texts(svg))
+    assert _lines(svg, 4) == 2
+    assert _lines(svg, 7) == 1
+    assert _lines(svg, 0) == 0
+
+
+def test_without_judgements_only_the_loss_is_drawn():
+    svg = figures.training_curves([_segmenter("a")], [0])
+    assert "mIoU, %" not in _texts(svg)
+    assert _lines(svg, 0) == 1
+
+
+def test_bars_of_a_later_table_take_later_colours():
+    final = _score({"cat": 0.5})
+    svg, _ = figures.class_bars([final, final], final, 6)
+    assert [place for place in range(8) if f"fill: var(--series-{place})" in svg] == [6, 7]

@@ -1,160 +1,18 @@
-import base64
-import io
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from rayseg import store
-from rayseg.palette import VOC_PALETTE, encode_labels
-from rayseg.records import Sample
+from rayseg.palette import VOC_PALETTE
 from rayseg.report import write_report
-from rayseg.report.page import percent
-
-CLASSES = ["cat", "<b>dog</b>", "$cow$"]
-DASH = "\N{EN DASH}"
-SCRIPT = "<script>alert(1)</script>"
-SIZE_HW = (48, 64)
-STAGES = ("seeds/cam", "seeds/advcam", "masks/advcam+crf")
-
-
-class Page(HTMLParser):
-    """Elements, attributes and the cells of each table, read as a browser would."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.tables, self.words = [], [], []
-        self._cell = None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self._cell = []
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append(" ".join("".join(self._cell).split()))
-            self._cell = None
-
-    def handle_data(self, data):
-        self.words.append(data)
-        if self._cell is not None:
-            self._cell.append(data)
-
-    def images(self, alt):
-        found = [a["src"] for tag, a in self.elements if tag == "img" and alt in a.get("alt", "")]
-        return [np.asarray(Image.open(io.BytesIO(_decode(uri)))) for uri in found]
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).split())
-
-
-def _decode(uri):
-    return base64.b64decode(uri.partition("base64,")[2])
-
-
-def _square(label, border=0):
-    """The label in the left upper quarter, pixels to ignore in the right lower one."""
-    labels = np.zeros(SIZE_HW, np.uint8)
-    labels[border : 24 - border, border : 32 - border] = label
-    labels[24:, 32:] = 255
-    return labels
-
-
-def _score(miou, **more):
-    base = {"split": "train", "images": 6, "miou": miou, "threshold": None}
-    base |= {"precision": miou + 0.1, "recall": miou + 0.05, "f1": miou + 0.075}
-    labels = ["background", *CLASSES]
-    iou = {label: {"iou": miou, "precision": 1, "recall": 1, "f1": 1} for label in labels}
-    return base | {"per_class": iou} | more
-
-
-def _scores():
-    sweep = {"thresholds": [0.2, 0.4, 0.6], "miou": [0.3, 0.42, None]}
-    sizes = {"bounds_px": [1, 2], "small": {"miou": 0.2}, "large": {"iou": 0.6}, "medium": None}
-    return {
-        "masks/advcam+crf": _score(
-            0.617,
-            sizes=sizes,
-            best=[{"id": "img1", "miou": 0.7}, {"id": "img0", "miou": 0.9}],
-            worst=[{"id": "img3", "miou": 0.2}, {"id": "img2", "miou": 0.1}],
-        ),
-        "seeds/advcam": _score(0.523, threshold=0.41, sweep=sweep, sizes=sizes),
-        "seeds/cam": _score(0.4, threshold=0.27, sweep=sweep, f1=None, recall=float("nan")),
-    }
-
-
-def _samples(folder):
-    rng = np.random.default_rng(0)
-    ids = [*(f"img{place}" for place in range(6)), SCRIPT]
-    for place, name in enumerate(ids):
-        label = place % 3 + 1
-        image, mask = folder / f"{place}.png", folder / f"{place}-mask.png"
-        Image.fromarray(rng.integers(0, 255, (*SIZE_HW, 3), np.uint8)).save(image)
-        mask.write_bytes(encode_labels(_square(label)))
-        none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
-        yield Sample(name, str(image), *SIZE_HW, (label - 1,), *none, "train", str(mask))
-
-
-def _row(sample, stage):
-    row = {"id": sample.id, "status": "ok", "height": 48, "width": 64, "seconds": 0.5}
-    if sample.id == SCRIPT:
-        return row | {"status": "error", "error": "cut <short> & empty"}
-    if stage.startswith("masks"):
-        return row | {"labels": encode_labels(_square(sample.tags[0] + 1, border=4))}
-    maps = np.zeros((1, 12, 16), np.float32)
-    maps[0, :6, :8] = 1
-    note = "grey converted to RGB" if sample.id == "img0" else ""
-    return row | {"classes": list(sample.tags), "maps": store.pack_maps(maps), "note": note}
-
-
-@pytest.fixture
-def run(tmp_path):
-    (tmp_path / "data").mkdir()
-    samples = list(_samples(tmp_path / "data"))
-    run = store.Folder(str(tmp_path / "my run"))
-    store.write_manifest(run / "manifest", samples, CLASSES)
-    for stage in STAGES:
-        schema = store.MASKS_SCHEMA if stage.startswith("masks") else store.SEEDS_SCHEMA
-        for part in (samples[:4], samples[4:]):
-            rows = [_row(sample, stage) for sample in part]
-            store.write_shard(run / stage, store.rows_to_table(rows, schema))
-        store.write_run(run / stage, {"config": {"name": stage, "odd": "</pre>"}, "seconds": 14.0})
-    epochs = [{"epoch": n, "loss": 1 / n, "map": 0.5, "f1": None, "seconds": 30.0} for n in (1, 2)]
-    store.write_run(run / "classifier", {"config": {"trunk": "tiny"}, "epochs": epochs})
-    run.write("scores.json", json.dumps(_scores()).encode())
-    return run
-
-
-def _page(run, **options):
-    address = write_report(run, **options)
-    assert address == run.path("report.html")
-    return Page(run.read("report.html").decode())
-
-
-def _examples(page, which):
-    """Ids shown in the list of that name, in order."""
-    found, inside = [], ""
-    for tag, attrs in page.elements:
-        if tag == "section":
-            inside = attrs.get("id", "")
-        inside = attrs.get("data-list", inside)
-        if tag == "img" and inside == which and attrs.get("alt", "").startswith("the image "):
-            found.append(attrs["alt"].removeprefix("the image "))
-    return found
+from rayseg.report.wording import percent
+from tests.report.pages import DASH, SCRIPT, STAGES, examples, make_scores, read_page
 
 
 def test_page_asks_the_network_for_nothing(run):
-    page = _page(run)
+    page = read_page(run)
     text = run.read("report.html").decode()
     assert not re.search(r"https?:|//[a-z]+\.|@import|<link|<iframe", text)
     for _, attrs in page.elements:
@@ -163,8 +21,8 @@ def test_page_asks_the_network_for_nothing(run):
 
 
 def test_headline_equals_scores_json_row_for_row(run):
-    rows = _page(run).tables[0][1:]
-    scores = _scores()
+    rows = read_page(run).tables[0][1:]
+    scores = make_scores()
     names = ["seeds/cam", "seeds/advcam", "masks/advcam+crf"]
     assert [row[0] for row in rows] == ["camseeds", "advcamseeds", "advcam+crfmasks"]
     for name, row in zip(names, rows, strict=True):
@@ -177,12 +35,12 @@ def test_headline_equals_scores_json_row_for_row(run):
 
 
 def test_further_means_have_columns_where_they_are_given(run):
-    scores = _scores()
+    scores = make_scores()
     for entry in scores.values():
         entry["present"] = {"names": ["background", "<b>dog</b>"], "miou": 0.25}
     scores["seeds/cam"]["over"] = {"names": ["background", "$cow$"], "miou": 0.125}
     run.write("scores.json", json.dumps(scores).encode())
-    page = _page(run)
+    page = read_page(run)
     titles, *rows = page.tables[0]
     assert titles[:5] == ["result", "mIoU", "mIoU, chosen", "mIoU, present", "precision"]
     assert [row[2:4] for row in rows] == [["12.5", "25.0"], [DASH, "25.0"], [DASH, "25.0"]]
@@ -190,12 +48,12 @@ def test_further_means_have_columns_where_they_are_given(run):
 
 
 def test_images_whose_truth_is_bad_are_listed(run):
-    scores = _scores()
+    scores = make_scores()
     for entry in scores.values():
         skipped = [{"id": "img4", "reason": "true mask is <missing>"}]
         entry |= {"skipped": skipped, "skipped_count": 1, "ids": "few.txt"}
     run.write("scores.json", json.dumps(scores).encode())
-    page = _page(run)
+    page = read_page(run)
     rows = [row for table in page.tables for row in table if row and row[0] == "img4"]
     assert rows == [["img4", "not scored · true mask is <missing>", ", ".join(STAGES)]]
     assert "1 image has a true mask that cannot be used" in page.text
@@ -210,17 +68,17 @@ def test_entries_without_any_image_still_have_a_page(run):
         "sweep": {"thresholds": [0.1], "miou": [None]},
     }
     run.write("scores.json", json.dumps({"seeds/cam": nothing}).encode())
-    assert "Nothing is scored yet." in _page(run).text
+    assert "Nothing is scored yet." in read_page(run).text
 
 
 def test_sentence_compares_the_final_masks_with_cam(run):
     expected = "advcam+crf reaches 61.7 % mIoU, 21.7 points above cam (seeds)."
-    assert expected in _page(run).text
+    assert expected in read_page(run).text
 
 
 def test_truth_layer_has_the_palettes_colours(run):
     # img0 is a cat (label 1); 48x64 is shown at 240x320, so stored pixel (y, x) covers 5x5.
-    layer = _page(run).images("truth: background 50%, ignored 25%, cat 25%")[0]
+    layer = read_page(run).images("truth: background 50%, ignored 25%, cat 25%")[0]
     assert layer.shape == (240, 320, 4)
     assert layer[50, 50].tolist() == [*VOC_PALETTE[1], 150]
     assert layer[200, 50, 3] == 0
@@ -232,14 +90,14 @@ def test_truth_layer_has_the_palettes_colours(run):
 
 
 def test_mask_layer_lies_where_the_mask_does(run):
-    layer = _page(run).images("advcam+crf: background")[0]
+    layer = read_page(run).images("advcam+crf: background")[0]
     filled = (layer == [*VOC_PALETTE[1], 150]).all(axis=-1)
     rows, columns = np.nonzero(filled)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (21, 98, 21, 138)
 
 
 def test_seed_layer_fades_with_the_map_and_is_outlined_at_the_threshold(run):
-    layer = _page(run).images("cam: ")[0]
+    layer = read_page(run).images("cam: ")[0]
     assert layer[50, 50].tolist() == [*VOC_PALETTE[1], 195]
     assert layer[200, 250, 3] == 0
     edge = np.flatnonzero((layer[50] == [255, 255, 255, 235]).all(axis=-1))
@@ -248,7 +106,7 @@ def test_seed_layer_fades_with_the_map_and_is_outlined_at_the_threshold(run):
 
 
 def test_failed_images_are_listed_once_with_their_reason_escaped(run):
-    page = _page(run)
+    page = read_page(run)
     text = run.read("report.html").decode()
     assert SCRIPT not in text
     assert "<b>dog</b>" not in text
@@ -258,16 +116,16 @@ def test_failed_images_are_listed_once_with_their_reason_escaped(run):
 
 
 def test_best_descend_and_worst_ascend(run):
-    page = _page(run)
-    assert _examples(page, "best") == ["img0", "img1"]
-    assert _examples(page, "worst") == ["img2", "img3"]
+    page = read_page(run)
+    assert examples(page, "best") == ["img0", "img1"]
+    assert examples(page, "worst") == ["img2", "img3"]
     assert re.findall(r"mIoU (\d+\.\d) %", page.text) == ["90.0", "70.0", "10.0", "20.0"]
 
 
 def test_images_take_the_classes_in_turn_and_failed_ones_are_not_chosen(run):
-    shown = _examples(_page(run, max_images=3), "images")
+    shown = examples(read_page(run, max_images=3), "images")
     assert {int(name.removeprefix("img")) % 3 for name in shown} == {0, 1, 2}
-    assert SCRIPT not in _examples(_page(run, max_images=50), "images")
+    assert SCRIPT not in examples(read_page(run, max_images=50), "images")
 
 
 def test_page_is_the_same_at_every_call(run):
@@ -280,7 +138,7 @@ def test_page_is_the_same_at_every_call(run):
 def test_cost_counts_rows_seconds_and_bytes(run):
     folder = run / "seeds/cam"
     size = sum(len(folder.read(name)) for name in folder.names(".parquet"))
-    rows = {row[0]: row[1:] for table in _page(run).tables for row in table if row}
+    rows = {row[0]: row[1:] for table in read_page(run).tables for row in table if row}
     stored = f"{size / 7:.3g} B" if size < 7000 else f"{size / 7000:.3g} kB"
     assert rows["seeds/cam"] == ["7", "6", "0", "1", "14 s", "0.50", "0.5 s", stored]
     assert rows["classifier"][4] == "1 min 00 s"
@@ -291,7 +149,7 @@ def test_an_image_that_cannot_be_opened_is_named_in_its_place(run, tmp_path):
     (tmp_path / "data" / "0.png").write_bytes(b"no picture")
     (tmp_path / "data" / "1.png").unlink()
     (tmp_path / "data" / "2-mask.png").write_bytes(b"\x89PNG")
-    text = _page(run).text
+    text = read_page(run).text
     assert "not an image" in text
     assert "does not exist" in text
     assert "a mask must be a whole PNG" in text
@@ -309,29 +167,31 @@ def test_an_image_that_cannot_be_opened_is_named_in_its_place(run, tmp_path):
 def test_a_missing_part_is_said(run, part, said):
     folder, _, name = part.rpartition("/")
     (run / folder if folder else run).delete(name)
-    assert said in _page(run).text
+    assert said in read_page(run).text
 
 
-def test_an_empty_run_still_has_a_page(tmp_path):
-    page = _page(store.Folder(str(tmp_path / "run")))
+def test_an_empty_run_still_has_aread_page(tmp_path):
+    page = read_page(store.Folder(str(tmp_path / "run")))
     assert "Nothing is scored yet." in page.text
     assert "No seeds and no masks have been made yet." in page.text
 
 
 def test_an_unknown_split_is_said(run):
-    assert "There is no image of split “nowhere” to show yet." in _page(run, split="nowhere").text
+    assert (
+        "There is no image of split “nowhere” to show yet." in read_page(run, split="nowhere").text
+    )
 
 
 def test_page_stays_under_six_megabytes(run, monkeypatch):
     monkeypatch.setattr("rayseg.report.page.MAX_PICTURE_CHARACTERS", 400_000)
-    page = _page(run, max_images=6)
+    page = read_page(run, max_images=6)
     pictures = sum(len(a["src"]) for tag, a in page.elements if tag == "img")
     assert 0 < pictures < 400_000
     assert re.search(r"\d+ more left out to keep this page small", page.text)
 
 
 def test_every_picture_has_a_description(run):
-    page = _page(run)
+    page = read_page(run)
     images = [attrs for tag, attrs in page.elements if tag == "img"]
     drawings = [attrs for tag, attrs in page.elements if tag == "svg"]
     assert images

@@ -11,7 +11,7 @@ from rayseg.config import ClassifierConfig, Compute, TrainClassifierConfig
 from rayseg.loading import Crops
 from rayseg.nets.classifier import load_classifier
 from rayseg.on_ray import jobs
-from rayseg.on_ray.train import STATE, _load_state
+from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.store import Folder, read_run, write_manifest
 from rayseg.training import PolySGD
@@ -109,7 +109,7 @@ def test_a_stopped_training_goes_on_after_its_last_whole_epoch(trained, tmp_path
     with pytest.raises(ChildProcessError, match=r"^training failed: ") as caught:
         jobs.train_classifier(config)
     assert "\n" not in str(caught.value)
-    assert len(_load_state(Folder(config.run) / "classifier").epochs) == 1
+    assert len(load_state(Folder(config.run) / "classifier").facts["epochs"]) == 1
     jobs.train_classifier(config)
     assert losses(config) == pytest.approx(losses(trained[0]), rel=1e-4)
 

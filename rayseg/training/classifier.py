@@ -1,9 +1,9 @@
-"""Optimiser, schedule, one epoch and evaluation; batches come from whoever has them."""
+"""One epoch of a classifier and its evaluation; batches come from whoever has them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,59 +13,9 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from rayseg.losses import multilabel_soft_margin
+from rayseg.training.schedules import PolySGD
 
 Batch = tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c"]]
-
-
-@dataclass(frozen=True)
-class PolySGD:
-    """Stochastic gradient descent under a polynomial schedule, with a faster head.
-
-    The default is the authors' public code (``official``): its optimiser passes the weight decay
-    in the place of the momentum, so that 1e-4 is the momentum that the published numbers were
-    trained with (METHODS 0.1). lr 0.1 works because of it; with momentum 0.9 take a tenth.
-
-    Attributes:
-        lr: learning rate of the trunk at the start.
-        head_factor: the head learns this many times faster.
-        momentum: of the gradient.
-        weight_decay: of all weights.
-        power: lr * (1 - step / steps) ** power.
-    """
-
-    lr: float = 0.1
-    head_factor: float = 10.0
-    momentum: float = 1e-4
-    weight_decay: float = 1e-4
-    power: float = 0.9
-
-    @classmethod
-    def as_written(cls) -> PolySGD:
-        """Momentum 0.9, as the field in the authors' code is called, at a learning rate for it."""
-        return replace(cls(), lr=0.01, momentum=0.9)
-
-    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
-        """The optimiser over the network's parameters that require a gradient."""
-        trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for n, p in trained if "head." not in n], "base_lr": self.lr},
-            {
-                "params": [p for n, p in trained if "head." in n],
-                "base_lr": self.lr * self.head_factor,
-            },
-        ]
-        return torch.optim.SGD(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
-
-    def set_step(self, optimizer: torch.optim.Optimizer, step: int, num_steps: int) -> None:
-        """Sets the learning rates of the step, counted from 0."""
-        factor = max(1 - step / num_steps, 0.0) ** self.power
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
 
 
 def train_epoch(

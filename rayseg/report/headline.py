@@ -1,0 +1,97 @@
+"""The tables of scores that the page begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rayseg.report.contents import Score
+
+MEANS = {
+    "mIoU": ("miou",),
+    "of full supervision": ("of_full_supervision", "miou"),
+    "mIoU, chosen": ("over", "miou"),
+    "of full supervision, chosen": ("of_full_supervision", "over"),
+    "mIoU, present": ("present", "miou"),
+    "of full supervision, present": ("of_full_supervision", "present"),
+    "precision": ("precision",),
+    "recall": ("recall",),
+    "F1": ("f1",),
+}
+"""Columns by where their figure stands in scores.json."""
+ALWAYS = ("mIoU", "precision", "recall", "F1")
+"""Columns that are there even without a figure."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: what stands above it.
+        values: a figure for each score; None where it has none.
+        highest: the highest figure, those of full supervision aside.
+    """
+
+    title: str
+    values: tuple[float | None, ...]
+    highest: float | None
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores that are measured on the same images.
+
+    Attributes:
+        scores: its rows.
+        final: the row that the page is about.
+        start: place in the page's series of the first row.
+    """
+
+    scores: tuple[Score, ...]
+    final: Score | None
+    start: int = 0
+
+    @property
+    def columns(self) -> list[Column]:
+        """Columns of figures."""
+        made = [self._column(title, keys) for title, keys in MEANS.items()]
+        return [column for column in made if column.title in ALWAYS or set(column.values) - {None}]
+
+    def _column(self, title: str, keys: tuple[str, ...]) -> Column:
+        values = tuple(score.number(*keys) for score in self.scores)
+        rivals = [
+            value
+            for score, value in zip(self.scores, values, strict=True)
+            if value is not None and not score.is_full_supervision
+        ]
+        return Column(title, values, max(rivals, default=None))
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that the images are of."""
+        return _in_order(score.split for score in self.scores)
+
+    @property
+    def chosen(self) -> list[str]:
+        """Labels of the second mean; empty where there is none."""
+        return next((names for s in self.scores if (names := s.part("over").get("names"))), [])
+
+    @property
+    def lists(self) -> list[str]:
+        """The lists that the images are restricted to."""
+        return _in_order(score.facts.get("ids") or "" for score in self.scores)
+
+    @property
+    def unscored(self) -> int:
+        """How many images have no usable truth."""
+        return max((int(s.number("skipped_count") or 0) for s in self.scores), default=0)
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels that are scored by themselves."""
+        return list(self.final.part("per_class")) if self.final else []
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name})

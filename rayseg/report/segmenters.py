@@ -1,0 +1,95 @@
+"""The segmenters of a run: what they were trained on and how their training went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rayseg.report.contents import Failure, number, reading_order
+from rayseg.store import Folder, read_run
+
+_Points = tuple[list[float], list[float]]
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A folder of segmenters.
+
+    Attributes:
+        name: such as ``segmenters/truth``.
+        facts: its run.json; any of it may be missing.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+
+    @property
+    def trained_on(self) -> str:
+        """The labels that it was trained on: truth, or a folder of masks."""
+        return self.name.partition("/")[2]
+
+    @property
+    def predictions(self) -> str:
+        """The folder of its predictions."""
+        return f"predictions/{self.trained_on}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its training went to the end."""
+        return bool(self.facts.get("done"))
+
+    @property
+    def images(self) -> float | None:
+        """How many images it was trained on."""
+        return number(self.facts.get("images"))
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of training."""
+        return number(self.facts.get("seconds"))
+
+    @property
+    def left_out(self) -> int:
+        """How many images were left out of training."""
+        return int(number((self.facts.get("left_out") or {}).get("count")) or 0)
+
+    @property
+    def losses(self) -> _Points:
+        """Iterations, and the mean loss since the entry before."""
+        return self._points("curve", "loss")
+
+    @property
+    def mious(self) -> _Points:
+        """Iterations at which it was judged, and the mean IoU."""
+        return self._points("judged", "miou")
+
+    @property
+    def iterations(self) -> int | None:
+        """Iterations of training so far; None where that is not known."""
+        return int(max(self.losses[0])) if self.losses[0] else None
+
+    def _points(self, table: str, key: str) -> _Points:
+        found = [
+            (number(entry.get("iteration")), number(entry.get(key)))
+            for entry in self.facts.get(table) or []
+        ]
+        known = [(x, y) for x, y in found if x is not None and y is not None]
+        return [x for x, _ in known], [y for _, y in known]
+
+    def failures(self) -> list[Failure]:
+        """The first of the images that were left out of training, with the reason."""
+        examples = (self.facts.get("left_out") or {}).get("examples") or []
+        return [Failure(item["id"], "left out", item["reason"], (self.name,)) for item in examples]
+
+
+def read_segmenters(run: Folder) -> list[Segmenter]:
+    """All segmenters, the one trained on truth first."""
+    names = [f"segmenters/{name}" for name in (run / "segmenters").folders()]
+    return [Segmenter(name, read_run(run / name)) for name in sorted(names, key=reading_order)]
+
+
+def judged_images(segmenters: Iterable[Segmenter]) -> int:
+    """The most images that any segmenter was judged on during training."""
+    entries = (entry for one in segmenters for entry in one.facts.get("judged") or [])
+    return int(max((number(entry.get("images")) or 0 for entry in entries), default=0))

@@ -1,0 +1,16 @@
+"""Training: optimisers with their schedules, and the steps of each kind of network."""
+
+from rayseg.training.classifier import ClassifierScores, predict_logits, train_epoch
+from rayseg.training.schedules import PolySGD, SegmenterSGD
+from rayseg.training.segmenter import NotFinite, SegmenterSteps, Workers
+
+__all__ = [
+    "ClassifierScores",
+    "NotFinite",
+    "PolySGD",
+    "SegmenterSGD",
+    "SegmenterSteps",
+    "Workers",
+    "predict_logits",
+    "train_epoch",
+]

@@ -1,0 +1,304 @@
+"""Segmenters on Ray Train: the same losses whatever the workers, a stop or a death; bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rayseg.config import (
+    Compute,
+    PredictConfig,
+    ScoreConfig,
+    SegmenterConfig,
+    TrainSegmenterConfig,
+)
+from rayseg.loading import SegmentationCrops
+from rayseg.nets.deeplab import load_segmenter
+from rayseg.on_ray import jobs
+from rayseg.on_ray.train import STATE, load_state
+from rayseg.palette import decode_labels, encode_labels
+from rayseg.prediction import Prediction
+from rayseg.records import Sample
+from rayseg.store import (
+    MASKS_SCHEMA,
+    Folder,
+    claim,
+    read_rows,
+    read_run,
+    rows_to_table,
+    write_manifest,
+    write_run,
+    write_shard,
+)
+from rayseg.training import SegmenterSGD
+from tests.on_ray.fakes import BlindingCrops, DeadlySegmentationCrops
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(200),
+]
+CROPS = {"crop": 40, "scales": (0.75, 1.0)}
+CONFIG = SegmenterConfig(
+    trunk="resnet18",
+    stride=16,
+    weights="none",
+    batch_norm="frozen",
+    iterations=12,
+    batch_size=4,
+    accumulate=2,
+    loss="cross_entropy",
+    crops=SegmentationCrops(**CROPS),
+    schedule=SegmenterSGD(lr=0.002),
+    precision="fp32",
+    log_every=2,
+    save_every=5,
+)
+
+
+def new_run(folder, workers=1, **changed):
+    """A run of 10 train and 4 val images; a green square on grey is class 0, a red one class 1."""
+    rng = np.random.default_rng(0)
+    samples, masks = [], []
+    (folder / "images").mkdir(parents=True)
+    for n in range(14):
+        pixels = rng.integers(90, 120, (48, 48, 3), np.uint8)
+        labels = np.zeros((48, 48), np.uint8)
+        top, left = rng.integers(0, 28, 2)
+        pixels[top : top + 20, left : left + 20, 1 - n % 2] = 220
+        labels[top : top + 20, left : left + 20] = 1 + n % 2
+        path, mask = folder / "images" / f"i{n:02d}.png", folder / "images" / f"m{n:02d}.png"
+        Image.fromarray(pixels).save(path)
+        mask.write_bytes(encode_labels(labels))
+        none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        split = "val" if n >= 10 else "train"
+        samples.append(Sample(f"i{n:02d}", str(path), 48, 48, (n % 2,), *none, split, str(mask)))
+        masks.append({"id": f"i{n:02d}", "status": "ok", "height": 48, "width": 48})
+        masks[-1]["labels"] = encode_labels(labels)
+    run = Folder(str(folder))
+    claim(run / "manifest", {"data": "drawn"})
+    write_manifest(run / "manifest", samples, ("green", "red"))
+    store_masks(run, masks[:10])
+    compute = Compute(workers=workers, threads=1, num_gpus=0, max_failures=1)
+    options = {"labels": ("made",), "segmenter": CONFIG, "compute": compute} | changed
+    return TrainSegmenterConfig(run=str(folder), **options)
+
+
+def store_masks(run, rows):
+    masks = run / "masks" / "made"
+    masks.remove()
+    claim(masks, {"made": "by hand"})
+    write_shard(masks, rows_to_table(rows, MASKS_SCHEMA))
+    write_run(masks, {"counts": {"ok": len(rows)}})
+
+
+def facts(config, name="made"):
+    return read_run(Folder(config.run) / "segmenters" / name)
+
+
+def curve(config, name="made"):
+    return [entry["loss"] for entry in facts(config, name)["curve"]]
+
+
+@pytest.fixture(scope="module")
+def trained(cluster, tmp_path_factory):
+    """Twelve iterations by one worker on stored and on true masks, without any incident."""
+    config = new_run(tmp_path_factory.mktemp("one"), labels=("made", "truth"))
+    return config, jobs.train_segmenter(config)
+
+
+def test_training_leaves_weights_that_load_and_cleans_up(trained):
+    folder = Path(trained[0].run) / "segmenters" / "made"
+    assert sorted(path.name for path in folder.iterdir()) == ["run.json", "segmenter.safetensors"]
+    network = load_segmenter(str(folder / "segmenter.safetensors"), ["green", "red"])
+    assert network.num_labels == 3
+
+
+def test_the_curve_has_the_mean_of_every_two_losses_and_val_is_judged_at_checkpoints(trained):
+    told = facts(trained[0])
+    assert [entry["iteration"] for entry in told["curve"]] == [2, 4, 6, 8, 10, 12]
+    assert [entry["iteration"] for entry in told["judged"]] == [5, 10, 12]
+    assert {entry["images"] for entry in told["judged"]} == {4}
+    assert curve(trained[0])[-1] < 0.9 * curve(trained[0])[0]
+
+
+def test_stored_masks_that_equal_the_truth_give_its_training_to_the_bit(trained):
+    assert curve(trained[0], "made") == curve(trained[0], "truth")
+
+
+def test_the_job_says_what_came_out(trained):
+    lines = trained[1].lines
+    assert len(lines) == 2
+    assert lines[0].startswith("segmenter made: loss ")
+    assert " after 12 iterations on 10 images, val mIoU " in lines[0]
+
+
+def test_a_finished_training_is_not_repeated(trained):
+    config, outcome = trained
+    assert jobs.train_segmenter(config) == outcome
+
+
+def test_another_training_into_the_same_folder_is_refused(trained):
+    other = replace(trained[0], segmenter=replace(CONFIG, iterations=13))
+    with pytest.raises(ValueError, match=r"segmenter.iterations is 12 there, 13 here"):
+        jobs.train_segmenter(other)
+
+
+def test_two_workers_see_together_what_one_sees(trained, tmp_path):
+    config = new_run(tmp_path / "two", workers=2)
+    jobs.train_segmenter(config)
+    assert curve(config) == pytest.approx(curve(trained[0]), rel=0.02)
+    judged = [entry["miou"] for entry in facts(config)["judged"]]
+    assert judged == pytest.approx([one["miou"] for one in facts(trained[0])["judged"]], abs=0.02)
+
+
+def deadly_run(folder, max_failures):
+    """A run whose worker is killed once, amid the steps after its first checkpoint."""
+    state, armed = folder / "segmenters" / "made" / STATE, folder / "armed"
+    crops = DeadlySegmentationCrops(**CROPS, state=str(state), armed=str(armed), after=9)
+    config = new_run(folder, segmenter=replace(CONFIG, crops=crops))
+    armed.touch()
+    return replace(config, compute=replace(config.compute, max_failures=max_failures))
+
+
+def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
+    config = deadly_run(tmp_path / "death", max_failures=1)
+    jobs.train_segmenter(config)
+    assert not (tmp_path / "death" / "armed").exists()
+    assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
+
+
+def test_a_stopped_training_goes_on_after_its_last_checkpoint(trained, tmp_path):
+    config = deadly_run(tmp_path / "stop", max_failures=0)
+    with pytest.raises(ChildProcessError, match=r"^training failed: "):
+        jobs.train_segmenter(config)
+    assert load_state(Folder(config.run) / "segmenters" / "made").facts["iteration"] == 5
+    jobs.train_segmenter(config)
+    assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_at_once_and_says_where(tmp_path):
+    config = new_run(tmp_path / "nan")
+    red = np.full((48, 48, 3), 7, np.uint8)
+    Image.fromarray(red).save(tmp_path / "nan" / "images" / "i03.png")
+    crops = BlindingCrops(**CROPS, id_red=7)
+    config = replace(config, segmenter=replace(CONFIG, crops=crops, save_every=1))
+    with pytest.raises(FloatingPointError) as caught:
+        jobs.train_segmenter(config)
+    said = str(caught.value)
+    assert said.startswith("loss must be finite, got nan at iteration ")
+    assert "i03" in said
+    assert "the last good checkpoint is " in said
+    assert "\n" not in said
+
+
+def test_bad_masks_are_left_out_and_named(tmp_path):
+    config = new_run(tmp_path / "bad", segmenter=replace(CONFIG, iterations=1))
+    run = Folder(config.run)
+    rows = list(read_rows(run / "masks" / "made"))
+    rows[1]["labels"] = encode_labels(np.zeros((48, 40), np.uint8))
+    rows[2]["labels"] = encode_labels(np.full((48, 48), 9, np.uint8))
+    rows[3]["labels"] = encode_labels(np.full((48, 48), 255, np.uint8))
+    store_masks(run, rows)
+    outcome = jobs.train_segmenter(config)
+    assert outcome.failed == {"i01", "i02", "i03"}
+    told = facts(config)
+    assert (told["images"], told["left_out"]["count"]) == (7, 3)
+    reasons = [one["reason"] for one in told["left_out"]["examples"]]
+    for reason, sides in zip(
+        reasons,
+        ("(48, 48) as its image, got (48, 40)", "2 classes, got 9", "only those"),
+        strict=True,
+    ):
+        assert sides in reason
+        assert "masks/made/part-" in reason
+    assert outcome.lines[1].startswith("left out: 3 masks, such as that of i01: mask of 'i01'")
+
+
+def test_no_usable_mask_at_all_is_an_error(tmp_path):
+    config = new_run(tmp_path / "none")
+    ignored = encode_labels(np.full((48, 48), 255, np.uint8))
+    rows = [row | {"labels": ignored} for row in read_rows(Folder(config.run) / "masks" / "made")]
+    store_masks(Folder(config.run), rows)
+    with pytest.raises(ValueError, match=r"10 have a mask, 10 of them a bad one; that of i00: "):
+        jobs.train_segmenter(config)
+
+
+def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path):
+    config = new_run(tmp_path / "half")
+    with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
+        jobs.train_segmenter(replace(config, labels=("cam",)))
+    masks = Folder(config.run) / "masks" / "made"
+    masks.write("run.json", json.dumps({"config": {}}).encode())
+    with pytest.raises(ValueError, match=r"masks/made is not complete; run refine-seeds once more"):
+        jobs.train_segmenter(config)
+    with pytest.raises(ValueError, match=r"^labels must name masks or truth, got none"):
+        jobs.train_segmenter(replace(config, labels=()))
+
+
+# Prediction
+
+
+def predict_config(config, **changed):
+    prediction = Prediction(precision="fp32")
+    compute = replace(config.compute, block_rows=2, actors=1)
+    return PredictConfig(**{"run": config.run, "predict": prediction, "compute": compute} | changed)
+
+
+def labels_of(config, name):
+    rows = read_rows(Folder(config.run) / "predictions" / name)
+    return {row["id"]: decode_labels(row["labels"]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def predicted(trained):
+    return jobs.predict(predict_config(trained[0]))
+
+
+def test_every_val_image_gets_labels_of_its_size(trained, predicted):
+    assert predicted.lines == ["predictions made: 4 ok", "predictions truth: 4 ok"]
+    labels = labels_of(trained[0], "made")
+    assert sorted(labels) == [f"i{n}" for n in range(10, 14)]
+    assert {one.shape for one in labels.values()} == {(48, 48)}
+
+
+def test_a_crf_after_it_fills_a_folder_of_its_own(trained, predicted):
+    outcome = jobs.predict(predict_config(trained[0], labels=("made",), crf=True))
+    assert outcome.lines == ["predictions made+crf: 4 ok"]
+    plain, smooth = labels_of(trained[0], "made"), labels_of(trained[0], "made+crf")
+    assert plain.keys() == smooth.keys()
+
+
+def test_scores_have_the_share_of_full_supervision(trained, predicted):
+    config = ScoreConfig(run=trained[0].run, compute=trained[0].compute)
+    jobs.score(config)
+    entries = json.loads(Folder(config.run).read("scores.json"))
+    made, truth = entries["predictions/made"], entries["predictions/truth"]
+    assert (made["split"], made["images"]) == ("val", 4)
+    ratios = made["of_full_supervision"]
+    assert ratios["miou"] == pytest.approx(made["miou"] / truth["miou"])
+    assert ratios["over"] is None
+    assert "of_full_supervision" not in truth
+    assert entries["masks/made"]["split"] == "train"
+
+
+def test_a_segmenter_of_other_classes_is_refused(trained, tmp_path):
+    run = Folder(str(tmp_path))
+    source = Folder(trained[0].run)
+    data = (source / "segmenters" / "made").read("segmenter.safetensors")
+    (run / "segmenters" / "made").write("segmenter.safetensors", data)
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    write_manifest(run / "manifest", [Sample("a", "a.png", 8, 8, (), *none, "val")], ("green",))
+    with pytest.raises(ValueError, match=r"segmenter.safetensors was trained on 2 classes"):
+        jobs.predict(PredictConfig(run=str(tmp_path)))
+
+
+def test_predicting_without_a_segmenter_says_what_to_do(tmp_path):
+    config = new_run(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"has no segmenter; train one with train-segment"):
+        jobs.predict(predict_config(config))

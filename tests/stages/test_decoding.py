@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from rayseg.images import decode_image
+from rayseg.stages import DecodeImages
+from tests.bad_images import REFUSED, encode, picture, write_bad_images
+
+
+def manifest_row(id_, path, tags=(0,)):
+    return {"id": id_, "path": str(path), "height": 40, "width": 60, "tags": list(tags)}
+
+
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory):
+    """Rows of one image of each bad kind and a good one between them."""
+    folder = tmp_path_factory.mktemp("images")
+    paths = write_bad_images(folder)
+    (folder / "good.png").write_bytes(encode(Image.fromarray(picture())))
+    rows = [manifest_row(kind, path) for kind, path in paths.items()]
+    rows.insert(3, manifest_row("good", folder / "good.png"))
+    return {row["id"]: row for row in DecodeImages()(rows)}, [row["id"] for row in rows]
+
+
+def test_decoding_keeps_rows_and_their_order(decoded):
+    assert list(decoded[0]) == decoded[1]
+
+
+def test_refused_images_have_a_reason_and_no_pixels(decoded):
+    refused = {id_ for id_, row in decoded[0].items() if row["error"] and not row["pixels"]}
+    assert refused == REFUSED
+
+
+def test_a_reason_names_the_file(decoded):
+    assert "/missing.jpg: file missing" in decoded[0]["missing"]["error"]
+
+
+def test_converted_images_have_a_note_and_pixels(decoded):
+    for id_, row in decoded[0].items():
+        if id_ not in REFUSED | {"good"}:
+            assert row["note"], id_
+            assert len(row["pixels"]) == row["height"] * row["width"] * 3
+
+
+def test_a_good_image_has_its_pixels_and_no_note(decoded):
+    row = decoded[0]["good"]
+    assert (row["note"], row["height"], row["width"]) == ("", 40, 60)
+    assert row["pixels"] == picture().tobytes()
+
+
+def test_an_image_without_tags_is_said_to_have_none(tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (row,) = DecodeImages()([manifest_row("a", tmp_path / "a.png", ())])
+    assert (row["status"], row["error"], row["note"]) == ("empty", "", "no tags")
+
+
+def test_every_decoded_row_has_the_same_columns(decoded):
+    assert len({tuple(sorted(row)) for row in decoded[0].values()}) == 1
+
+
+def test_the_pixels_of_a_picture_are_those_that_decoding_gives():
+    assert np.array_equal(decode_image(encode(Image.fromarray(picture()))).pixels, picture())
