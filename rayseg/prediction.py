@@ -12,6 +12,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from rayseg.inputs import Precision, choose_dtype, normalise
+from rayseg.nets.backbones import release_depthwise
 from rayseg.nets.deeplab import Segmenter
 
 
@@ -40,6 +41,7 @@ class Prediction:
     def prepare(self, network: Segmenter, device: torch.device) -> Segmenter:
         """A copy to predict with: on the device, in the precision, batch normalisation folded."""
         lean = copy.deepcopy(network).eval().requires_grad_(False)
+        release_depthwise(lean)
         setattr(lean, "trunk", fuse(lean.trunk))  # noqa: B010  a traced module is no Sequential
         dtype = choose_dtype(self.precision, device)
         return lean.to(device, dtype).to(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -14,11 +15,14 @@ from rayseg.config import (
     Compute,
     ExportConfig,
     MakeSeedsConfig,
+    PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
+    SegmenterConfig,
     TrainClassifierConfig,
+    TrainSegmenterConfig,
     as_plain,
     as_toml,
     as_written,
@@ -26,10 +30,19 @@ from rayseg.config import (
 )
 from rayseg.datasets import DATASETS
 from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
+from rayseg.nets.deeplab import NETWORKS
 from rayseg.refine import REFINERS
 from rayseg.toml import hint, update
 
-JOBS = [PrepareConfig, TrainClassifierConfig, MakeSeedsConfig, RefineSeedsConfig, ScoreConfig]
+JOBS = [
+    PrepareConfig,
+    TrainClassifierConfig,
+    MakeSeedsConfig,
+    RefineSeedsConfig,
+    TrainSegmenterConfig,
+    PredictConfig,
+    ScoreConfig,
+]
 
 
 def toml(tmp_path, text):
@@ -250,3 +263,76 @@ def test_a_configuration_comes_back_from_its_toml(tmp_path):
     config = replace(RunConfig(), over=("cat",), advcam=AdvCAM(num_steps=3))
     (tmp_path / "run.toml").write_text(as_toml(config))
     assert read_toml(str(tmp_path / "run.toml"), RunConfig()) == config
+
+
+# Segmenters
+
+
+def test_the_presets_of_a_segmenter_are_those_of_the_author_and_of_the_text():
+    """METHODS 10: what the author used, and deeplab-pytorch's own settings."""
+    official, written = SegmenterConfig(), SegmenterConfig.as_written()
+    assert (official.loss, official.iterations, official.accumulate) == ("balanced", 30_000, 1)
+    assert (written.loss, written.iterations, written.accumulate) == ("cross_entropy", 20_000, 2)
+    assert official.crops.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+    assert written.crops.scales == (0.5, 0.75, 1.0, 1.25, 1.5)
+    for one in (official, written):
+        assert (one.network, one.trunk, one.stride, one.batch_size) == (
+            "deeplab_v2", "resnet101", 8, 10,
+        )  # fmt: skip
+        assert (one.schedule.lr, one.crops.crop) == (2.5e-4, 321)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"network": "unet"}, "network must be one of deeplab_v2, deeplab_v3, got 'unet'"),
+        ({"stride": 32}, "stride must be one of 8, 16, got 32"),
+        ({"iterations": 0}, "iterations must be 1 or more, got 0"),
+        ({"judge_images": -1}, "judge_images must be 0 or more, got -1"),
+        ({"accumulate": 3}, "batch_size must divide by accumulate, got 10, 3"),
+    ],
+)
+def test_a_segmenter_that_cannot_be_is_refused_when_it_is_made(values, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        SegmenterConfig(**values)
+
+
+def test_the_choices_of_a_segmenter_are_those_of_the_networks():
+    kinds = get_type_hints(SegmenterConfig)
+    assert get_args(kinds["trunk"]) == TRUNKS
+    assert get_args(kinds["network"]) == NETWORKS
+
+
+@pytest.mark.parametrize("name", ["", "masks/cam", "../cam", ".hidden"])
+def test_labels_are_names_of_folders(name):
+    with pytest.raises(ValueError, match=r"^labels must be names of masks or truth, got "):
+        TrainSegmenterConfig(labels=(name,))
+
+
+def test_a_run_trains_on_its_last_masks_unless_it_is_told_otherwise():
+    assert RunConfig().trained_on() == ("advcam+label_crf",)
+    salient = RunConfig(methods=("cam",), saliency_maps="maps")
+    assert salient.trained_on() == ("cam+label_crf+saliency",)
+    assert RunConfig(labels=("truth",)).trained_on() == ("truth",)
+
+
+def test_a_run_ends_with_seeds_masks_or_segmenters():
+    with pytest.raises(
+        ValueError, match=r"^until must be one of seeds, masks, segmenters, got 'm'"
+    ):
+        RunConfig(until="m")
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("deeplab_v2_authors", SegmenterConfig()),
+        ("deeplab_v2_public", SegmenterConfig.as_written()),
+    ],
+)
+def test_the_shipped_presets_are_the_two_presets(name, preset):
+    path = Path(__file__).parents[1] / "jobs" / "presets" / f"{name}.toml"
+    other = replace(RunConfig(), segmenter=SegmenterConfig(iterations=7, loss="cross_entropy"))
+    read = read_toml(str(path), other)
+    assert read.crf
+    assert read.segmenter == preset

@@ -189,8 +189,15 @@ def keep_depthwise_float(network: nn.Module) -> None:
     in float32, which would make training in bf16 the slower choice.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+        if type(module) is nn.Conv2d and module.groups == module.in_channels > 1:
             module.__class__ = FloatDepthwise
+
+
+def release_depthwise(network: nn.Module) -> None:
+    """Makes them plain convolutions again, of whatever precision their weights are."""
+    for module in network.modules():
+        if isinstance(module, FloatDepthwise):
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
 
 
 def freeze_normalisation(network: N) -> N:

@@ -29,7 +29,7 @@ class ASPP(nn.Module):
 
     On a CPU, whose libraries are slow at wide dilation, all taps of all rates are one matrix
     product over channels, whose results are then added where each tap points; see
-    tests/benchmarks/bench_aspp.py.
+    tests/benchmarks/bench_segmenter_training.py.
 
     Args:
         channels: of the features.

@@ -143,6 +143,8 @@ def fit_segmenter(
     Raises:
         ValueError: weights, batch size or cluster do not fit.
         FloatingPointError: the loss is not finite.
+        ChildProcessError: a worker failed for a reason that a new start does not change, or
+            workers were lost too often.
     """
     compute, run = config.compute, Folder(config.run)
     weights = absolute_weights(config.segmenter.weights)
@@ -160,26 +162,42 @@ def fit_segmenter(
             f"{folder} was begun with other images or masks; delete the folder or choose another "
             "--run"
         )
-    launch(_train_worker, {"work": work}, folder, compute, gpus)
-    if folder.exists(FAILURE):
-        reason = json.loads(folder.read(FAILURE))["reason"]
+    if folder.exists(FAILURE):  # of an earlier job
         folder.delete(FAILURE)
-        raise FloatingPointError(reason)
+    try:
+        launch(_train_worker, {"work": work}, folder, compute, gpus)
+    finally:
+        _raise_failure(folder)
     return load_state(folder).facts
+
+
+def _raise_failure(folder: Folder) -> None:
+    """Says why the workers gave up, where they did."""
+    if folder.exists(FAILURE):
+        failure = json.loads(folder.read(FAILURE))
+        folder.delete(FAILURE)
+        kind = FloatingPointError if failure["not_finite"] else ChildProcessError
+        raise kind(failure["reason"]) from None
 
 
 def _train_worker(settings: dict[str, Any]) -> None:
     work: SegmenterWork = settings["work"]
+    folder = Folder(work.folder)
+    if folder.exists(FAILURE):
+        return  # Ray starts again whatever raised; what must fail again is not tried
     torch.set_num_threads(work.threads)
     training = _Training.started(work)
     try:
         training.run()
-    except NotFinite as error:
-        # said by a file, not raised: Ray would start again what must fail again
+    except NotFinite as error:  # on all workers at once
         ids = _gathered(error.ids)
         if training.rank == 0:
-            _write_failure(Folder(work.folder), error, ids)
+            _write_failure(folder, _told(error, ids, folder), not_finite=True)
         return
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        # on this worker alone, so that it must raise for the others not to wait
+        _write_failure(folder, f"training failed: {type(error).__name__}: {error}")
+        raise
     if training.rank == 0:
         classes = read_manifest(Folder(work.run) / "manifest").classes
         facts = segmenter_facts(training.network, classes)
@@ -321,13 +339,17 @@ def _gathered(ids: list[str]) -> list[str]:
     return [id_ for share in shares for id_ in share]
 
 
-def _write_failure(folder: Folder, error: NotFinite, ids: list[str]) -> None:
+def _write_failure(folder: Folder, reason: str, not_finite: bool = False) -> None:
+    failure = {"reason": reason, "not_finite": not_finite}
+    folder.write(FAILURE, json.dumps(failure).encode())
+
+
+def _told(error: NotFinite, ids: list[str], folder: Folder) -> str:
     saved = load_state(folder).facts.get("iteration", 0)
     state = folder.path("state.safetensors")
     kept = f"iteration {saved} in {state}" if saved else "none yet"
     named = f" on images {', '.join(ids)}" if ids else ""
-    reason = (
+    return (
         f"loss must be finite, got {error.value} at iteration {error.step + 1}{named}; the last "
         f"good checkpoint is {kept}; try a lower segmenter.schedule.lr in another run folder"
     )
-    folder.write(FAILURE, json.dumps({"reason": reason}).encode())

@@ -167,6 +167,22 @@ class DeadlySegmentationCrops(SegmentationCrops):
 
 
 @dataclass(frozen=True)
+class BrokenCrops(SegmentationCrops):
+    """Crops that cannot be cut, and write down each time that they are asked for.
+
+    Attributes:
+        asked: a file that grows.
+    """
+
+    asked: str = ""
+
+    def cut(self, pixels, labels, generator):
+        with open(self.asked, "a") as file:
+            file.write(".")
+        raise ValueError("no crop of this image")
+
+
+@dataclass(frozen=True)
 class BlindingCrops(SegmentationCrops):
     """Crops of which one has a pixel that is no number.
 

@@ -34,7 +34,7 @@ from rayseg.store import (
     write_shard,
 )
 from rayseg.training import SegmenterSGD
-from tests.on_ray.fakes import BlindingCrops, DeadlySegmentationCrops
+from tests.on_ray.fakes import BlindingCrops, BrokenCrops, DeadlySegmentationCrops
 
 pytestmark = [
     pytest.mark.ray,
@@ -195,6 +195,15 @@ def test_a_loss_that_is_no_number_stops_at_once_and_says_where(tmp_path):
     assert "i03" in said
     assert "the last good checkpoint is " in said
     assert "\n" not in said
+
+
+def test_what_must_fail_again_is_not_tried_again(tmp_path):
+    config = new_run(tmp_path / "broken")
+    crops = BrokenCrops(**CROPS, asked=str(tmp_path / "asked"))
+    config = replace(config, segmenter=replace(CONFIG, crops=crops))
+    with pytest.raises(ChildProcessError, match=r"^training failed: ValueError: .*no crop of this"):
+        jobs.train_segmenter(config)
+    assert (tmp_path / "asked").read_text() == "."
 
 
 def test_bad_masks_are_left_out_and_named(tmp_path):
