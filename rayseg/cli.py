@@ -84,7 +84,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     print("\n".join(outcome.lines))
     if outcome.failed:
         print(f"{len(outcome.failed)} images have no result; their rows and the report say why")
-    return 3 if outcome.failed else 0
+    return 3 if outcome.failed or outcome.left_out else 0
 
 
 def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobConfig:

@@ -289,6 +289,8 @@ def test_the_presets_of_a_segmenter_are_those_of_the_author_and_of_the_text():
         ({"stride": 32}, "stride must be one of 8, 16, got 32"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         ({"judge_images": -1}, "judge_images must be 0 or more, got -1"),
+        ({"input_scales": (0.5,)}, "input_scales must be positive and begin with 1, got (0.5,)"),
+        ({"trunk": "wide_resnet38", "stride": 16}, "stride must be 8 for trunk wide_resnet38, got"),
         ({"accumulate": 3}, "batch_size must divide by accumulate, got 10, 3"),
     ],
 )
@@ -314,6 +316,21 @@ def test_a_run_trains_on_its_last_masks_unless_it_is_told_otherwise():
     salient = RunConfig(methods=("cam",), saliency_maps="maps")
     assert salient.trained_on() == ("cam+label_crf+saliency",)
     assert RunConfig(labels=("truth",)).trained_on() == ("truth",)
+
+
+def test_files_are_held_against_each_other_and_not_against_the_defaults(tmp_path):
+    (tmp_path / "one.toml").write_text("[segmenter]\nbatch_size = 8\n")
+    (tmp_path / "two.toml").write_text("[segmenter]\naccumulate = 4\n")
+    config = RunConfig()
+    for name in ("one.toml", "two.toml"):
+        config = read_toml(str(tmp_path / name), config)
+    assert (config.segmenter.batch_size, config.segmenter.accumulate) == (8, 4)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_min_probability_is_a_share(value):
+    with pytest.raises(ValueError, match=r"^min_probability must lie in \[0, 1\), got "):
+        PredictConfig(min_probability=value)
 
 
 def test_a_run_ends_with_seeds_masks_or_segmenters():

@@ -213,6 +213,7 @@ TINY = [
     "--classifier.batch-size=2",
     "--classifier.crops.crop=64",
     "--advcam.num-steps=1",
+    "--labels=advcam+label_crf",
     "--segmenter.trunk=resnet18",
     "--segmenter.weights=classifier",
     "--segmenter.iterations=2",

@@ -42,8 +42,9 @@ def read_toml(path: str, base: C) -> C:
         ValueError: it is no TOML, or has a key that no job knows, or a value of another type.
     """
     given = read(path)
-    update(AnyJobConfig(), given, path)
     mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
+    others = {key: value for key, value in given.items() if key not in mine}
+    update(AnyJobConfig(), others, path)
     return update(base, {key: value for key, value in given.items() if key in mine}, path)
 
 

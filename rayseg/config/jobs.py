@@ -212,6 +212,11 @@ class PredictConfig(SegmentersConfig):
     segmenter_crf: SegmenterCRF = SegmenterCRF()
     min_probability: float = 0.001
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.min_probability < 1:
+            raise ValueError(f"min_probability must lie in [0, 1), got {self.min_probability}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreConfig(JobConfig):
@@ -279,13 +284,13 @@ class ExportConfig(JobConfig):
             as predictions/advcam+label_crf.
         format: which exporter.
         out: folder to write into.
-        split: name of the list of ids that goes with them.
+        split: name of the list of ids that goes with them; empty is train, or val for predictions.
     """
 
     masks: str = "advcam+label_crf"
     format: str = "voc"
     out: str = "export"
-    split: str = "train"
+    split: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

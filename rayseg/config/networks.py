@@ -20,8 +20,8 @@ class ClassifierConfig:
     """The CAM classifier and its training.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101 or vgg16.
-        stride: image pixels a feature cell: 8, 16 or 32.
+        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
+        stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
         weights: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
         batch_norm: frozen keeps the statistics of the weights; trained learns them; auto freezes
             them where there are weights.
@@ -118,6 +118,12 @@ class SegmenterConfig:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.judge_images < 0:
             raise ValueError(f"judge_images must be 0 or more, got {self.judge_images}")
+        if self.input_scales[:1] != (1.0,) or min(self.input_scales) <= 0:
+            raise ValueError(
+                f"input_scales must be positive and begin with 1, got {self.input_scales}"
+            )
+        if self.trunk == "wide_resnet38" and self.stride != 8:
+            raise ValueError(f"stride must be 8 for trunk wide_resnet38, got {self.stride}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size must divide by accumulate, got {self.batch_size}, {self.accumulate}"

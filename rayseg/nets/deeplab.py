@@ -60,7 +60,9 @@ class ASPP(nn.Module):
         taps = functional.linear(cells, matrix)
         taps = taps.unflatten(3, (len(weights), 3, 3, -1))  # (n, h, w, r, 3, 3, l)
         bias = torch.stack([branch.bias for branch in self.branches]).sum(0)
-        total = bias.expand(*cells.shape[:3], -1).to(taps.dtype, copy=True)  # (n, h, w, l)
+        # in float32 or more, since 36 sums in bf16 would each be rounded
+        wide = torch.promote_types(taps.dtype, torch.float32)
+        total = bias.expand(*cells.shape[:3], -1).to(wide, copy=True)  # (n, h, w, l)
         for place, rate in enumerate(self.rates):
             for row, column in product(range(3), range(3)):
                 to_y, from_y = _shifted((row - 1) * rate, cells.shape[1])

@@ -28,13 +28,19 @@ class Outcome:
     Attributes:
         lines: what to tell the user.
         failed: ids of images that have a row saying why they have no result.
+        left_out: images that a training had to do without.
     """
 
     lines: list[str] = field(default_factory=list)
     failed: frozenset[str] = frozenset()
+    left_out: int = 0
 
     def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(self.lines + other.lines, self.failed | other.failed)
+        return Outcome(
+            self.lines + other.lines,
+            self.failed | other.failed,
+            self.left_out + other.left_out,
+        )
 
 
 def read_ids(path: str) -> list[str] | None:
@@ -63,6 +69,7 @@ def open_folder(folder: Folder, identity: dict[str, object], compute: Compute) -
         ValueError: it was filled under another configuration.
     """
     claim(folder, identity)
+    write_run(folder, {"counts": None})  # until the job has ended
     if compute.retry_failed:
         forget_failed(folder)
 

@@ -53,7 +53,7 @@ from rayseg.on_ray.data import (
 from rayseg.on_ray.scoring import score_run
 from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
 from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
-from rayseg.on_ray.session import gpus_each, session, threads_each
+from rayseg.on_ray.session import count_cores, gpus_each, session, threads_each
 from rayseg.on_ray.table import score_table
 from rayseg.on_ray.train import write_figures
 from rayseg.report import write_report
@@ -79,6 +79,7 @@ from rayseg.store import (
     write_manifest,
     write_run,
 )
+from rayseg.toml import hint
 
 MAX_NAMED = 50
 """Masks left out of a training that its run.json names; all are counted."""
@@ -163,6 +164,8 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
     saliency = None
     if config.saliency_maps:
         saliency = SaliencyMaps(Folder(config.saliency_maps), config.saliency)
+        if not saliency.folder.exists():
+            raise FileNotFoundError(f"folder of saliency maps {saliency.folder} does not exist")
     outcome = Outcome()
     with session(config.address):
         pairs = product(config.methods, config.refiners)
@@ -174,7 +177,9 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
             folder = run_folder / "masks" / label
             identity = {name: as_plain(refiner), "seeds": read_run(seeds)["config"]}
             if saliency:
-                identity["saliency"] = as_plain(config.saliency) | {"maps": config.saliency_maps}
+                identity["saliency"] = as_plain(config.saliency) | {
+                    "maps": saliency.folder.location
+                }
             open_folder(folder, identity, compute)
             pending = find_pending(seeds, stored_ids(folder))
             if pending.rows:
@@ -195,17 +200,18 @@ def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
     segmenter = config.segmenter
     if segmenter.weights == "classifier":
         own = (run_folder / "classifier").path(CLASSIFIER_WEIGHTS)
-        segmenter = replace(segmenter, weights=local_copy(own))
+        segmenter = replace(segmenter, weights=own)
     if not config.labels:
         raise ValueError(f"labels must name masks or truth, got none{_have(run_folder, 'masks')}")
     outcome = Outcome()
+    # of all before any, since a training takes hours
+    sources = [_labels(run_folder, name, config.train_split) for name in config.labels]
     with session(config.address):
-        for name in config.labels:
+        for name, (source, origin) in zip(config.labels, sources, strict=True):
             folder = run_folder / "segmenters" / name
-            source, origin = _labels(run_folder, name, config.train_split)
             identity = {"labels": origin, "split": config.train_split}
             identity["segmenter"] = as_plain(config.segmenter)
-            if Path(segmenter.weights).is_file():
+            if Path(segmenter.weights).suffix:
                 identity["weights"] = digest(segmenter.weights)
             claim(folder, identity)
             if not read_run(folder).get("done"):
@@ -235,7 +241,7 @@ def _labels(run_folder: Folder, name: str, split: str) -> tuple[LabelSource, dic
     masks = run_folder / "masks" / name
     if not masks.names(".parquet"):
         raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, 'masks')}")
-    if "counts" not in read_run(masks):
+    if not read_run(masks).get("counts"):
         raise ValueError(f"{masks} is not complete; run refine-seeds once more")
     manifest = read_manifest(run_folder / "manifest")
     return StoredMasks(masks, len(manifest.classes)), read_run(masks)["config"]
@@ -258,7 +264,7 @@ def _trained(name: str, facts: dict[str, Any]) -> Outcome:
         lines.append(
             f"left out: {left_out['count']} masks, such as that of {first['id']}: {first['reason']}"
         )
-    return Outcome(lines, frozenset(one["id"] for one in left_out["examples"]))
+    return Outcome(lines, left_out=left_out["count"])
 
 
 def predict(config: PredictConfig) -> Outcome:
@@ -266,12 +272,23 @@ def predict(config: PredictConfig) -> Outcome:
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     chosen = manifest.select(config.val_split)
-    names = config.labels or tuple((run_folder / "segmenters").folders())
+    segmenters = run_folder / "segmenters"
+    trained = [name for name in segmenters.folders() if read_run(segmenters / name).get("done")]
+    names = config.labels or tuple(trained)
     if not names:
         raise FileNotFoundError(f"{run_folder} has no segmenter; train one with train-segmenter")
+    for name in names:
+        if name not in trained:
+            raise FileNotFoundError(
+                f"{segmenters / name} holds no trained segmenter; the run has "
+                f"{', '.join(trained) or 'none'}"
+            )
     outcome = Outcome()
     with session(config.address):
-        gpus, threads = gpus_each(compute), threads_each(compute)
+        gpus = gpus_each(compute)
+        if config.crf and not gpus and not compute.actors:  # the CRF needs as much of the cores
+            compute = replace(compute, actors=max(count_cores() // 2, 1), threads=1)
+        threads = threads_each(compute)
         for name in names:
             weights = (run_folder / "segmenters" / name).path(SEGMENTER_WEIGHTS)
             load_segmenter(local_copy(weights), manifest.classes)  # a wrong file is said here
@@ -323,22 +340,42 @@ def run(config: RunConfig) -> Outcome:
     outcome = prepare(config)
     run_folder = Folder(config.run)
     run_folder.write("run.toml", as_toml(config).encode())
+    if config.until == "segmenters":
+        _check_labels(config, run_folder)
+    splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
+    judged = config.val_split in splits
     with session(config.address):
         if not config.weights:
             outcome += train_classifier(config)
         outcome += make_seeds(config)
         if config.until != "seeds":
             outcome += refine_seeds(config)
-        if config.until == "segmenters":
+        if config.until == "segmenters" and (judged or config.labels):
+            score(config)  # already here, since a segmenter takes hours
             named = replace(config, labels=config.trained_on())
             outcome += train_segmenter(named)
-            splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
-            if config.val_split in splits:
-                outcome += predict(named)
-            else:
-                outcome += Outcome([f"predictions: none, no image of split {config.val_split!r}"])
+            outcome += predict(named) if judged else Outcome()
+        if config.until == "segmenters" and not judged:
+            without = "predictions" if config.labels else "segmenters; --labels trains one anyway"
+            outcome += Outcome([f"no image is of split {config.val_split!r}, so no {without}"])
         outcome += score(config)
     return outcome
+
+
+def _check_labels(config: RunConfig, run_folder: Folder) -> None:
+    """Refuses at once what would be missing hours later.
+
+    Raises:
+        ValueError: labels that the run will not have.
+    """
+    known = {*config.mask_names(), *(run_folder / "masks").folders()}
+    if Truths(run_folder / "manifest", config.train_split).ids:
+        known.add("truth")
+    for name in config.labels:
+        if name not in known:
+            raise ValueError(
+                f"labels must be of {', '.join(sorted(known))}, got {name!r}{hint(name, known)}"
+            )
 
 
 def export(config: ExportConfig) -> Outcome:
@@ -353,5 +390,6 @@ def export(config: ExportConfig) -> Outcome:
         raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, kind)}")
     rows = read_rows(masks, ["id", "status", "labels"])
     ready = ((row["id"], row["labels"]) for row in rows if row["status"] == "ok")
-    number = EXPORTERS[config.format](ready, config.out, manifest.classes, config.split)
+    split = config.split or ("val" if kind == "predictions" else "train")
+    number = EXPORTERS[config.format](ready, config.out, manifest.classes, split)
     return Outcome([f"export: {number} masks in {config.out}"])

@@ -54,7 +54,7 @@ def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None
     over = _labels_of(config.over, manifest.classes)
     seen = Truths(run / "manifest", config.split, ids)
     unseen = None
-    if (run / "predictions").folders():
+    if config.val_split in ("", *manifest.table.column("split").to_pylist()):
         unseen = Truths(run / "manifest", config.val_split)
     scored = Scored()
     for kind, truths in (("seeds", seen), ("masks", seen), ("predictions", unseen)):
@@ -65,20 +65,24 @@ def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None
             entry, skipped = scoring.score(run / kind / name, kind)
             scored.entries[f"{kind}/{name}"] = entry
             scored.skipped.update(skipped)
-    _add_ratios(scored.entries)
+    _add_ratios(run, scored.entries)
     run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
     return scored
 
 
-def _add_ratios(entries: dict[str, dict[str, Any]]) -> None:
-    """Each prediction's mean IoU over that of the segmenter trained on true masks."""
+def _add_ratios(run: Folder, entries: dict[str, dict[str, Any]]) -> None:
+    """Each prediction's mean IoU over that of the segmenter trained on true masks.
+
+    Only where both were trained and applied with the same settings and judged on as many images.
+    """
     for name, entry in entries.items():
         if not name.startswith("predictions/"):
             continue
-        full = entries.get(
-            "predictions/truth+crf" if name.endswith("+crf") else "predictions/truth"
-        )
-        if full is None or full is entry:
+        truth = "predictions/truth+crf" if name.endswith("+crf") else "predictions/truth"
+        full = entries.get(truth)
+        if full is None or full is entry or full["images"] != entry["images"]:
+            continue
+        if _settings(run, name) != _settings(run, truth):
             continue
         pairs = {
             "miou": (entry["miou"], full["miou"]),
@@ -89,6 +93,14 @@ def _add_ratios(entries: dict[str, dict[str, Any]]) -> None:
             key: own / whole if own is not None and whole else None
             for key, (own, whole) in pairs.items()
         }
+
+
+def _settings(run: Folder, name: str) -> list[object]:
+    """How the segmenter behind a folder of predictions was trained and applied."""
+    applied = read_run(run / name).get("config", {})
+    trained = read_run(run / "segmenters" / name.removeprefix("predictions/").removesuffix("+crf"))
+    kept = {key: value for key, value in applied.items() if key != "weights"}
+    return [kept, trained.get("config", {}).get("segmenter")]
 
 
 def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -26,6 +26,7 @@ from rayseg.nets.deeplab import Segmenter, segmenter_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.data import collect, manifest_rows, task_pool
 from rayseg.on_ray.train import (
+    STATE,
     TrainingState,
     absolute_weights,
     add_over_workers,
@@ -37,12 +38,14 @@ from rayseg.prediction import Prediction
 from rayseg.records import Sample
 from rayseg.scores import Confusion
 from rayseg.stages import CheckLabels
-from rayseg.store import Folder, read_file, read_manifest
+from rayseg.store import Folder, local_copy, read_file, read_manifest
 from rayseg.training import NotFinite, SegmenterSteps, Workers
 from rayseg.training.segmenter import LabelledBatch
 
 WEIGHTS = "segmenter.safetensors"
 FAILURE = "failure.json"
+_HOPELESS = (ValueError, TypeError, LookupError, AttributeError, torch.OutOfMemoryError)
+"""What another start does not change; network and files may be back by then."""
 CHECKED_ROWS = 256
 """Masks that are checked by one task."""
 
@@ -95,8 +98,8 @@ class SegmenterWork:
         config = self.segmenter
         torch.manual_seed(config.seed)  # the head's random start
         network = Segmenter(
-            config.network, config.trunk, num_classes + 1, config.stride, config.weights,
-            config.input_scales, config.frozen_statistics,
+            config.network, config.trunk, num_classes + 1, config.stride,
+            local_copy(config.weights), config.input_scales, config.frozen_statistics,
         )  # fmt: skip
         if config.frozen_statistics:
             freeze_normalisation(network.trunk)
@@ -156,6 +159,12 @@ def fit_segmenter(
     # what is wrong with weights or batch size is said here, not by each worker in turn
     work.network(len(read_manifest(run / "manifest").classes))
     work.order(0, 0, compute.workers)
+    share = config.segmenter.batch_size // config.segmenter.accumulate // compute.workers
+    if config.segmenter.network == "deeplab_v3" and share < 2:
+        raise ValueError(
+            "deeplab_v3 must have 2 or more images a batch and worker for its batch "
+            f"normalisation, got {share}"
+        )
     begun_with = load_state(folder).facts.get("images", work.fingerprint())
     if begun_with != work.fingerprint():
         raise ValueError(
@@ -186,15 +195,15 @@ def _train_worker(settings: dict[str, Any]) -> None:
     if folder.exists(FAILURE):
         return  # Ray starts again whatever raised; what must fail again is not tried
     torch.set_num_threads(work.threads)
-    training = _Training.started(work)
     try:
+        training = _Training.started(work)
         training.run()
     except NotFinite as error:  # on all workers at once
         ids = _gathered(error.ids)
-        if training.rank == 0:
+        if ray.train.get_context().get_world_rank() == 0:
             _write_failure(folder, _told(error, ids, folder), not_finite=True)
         return
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except _HOPELESS as error:
         # on this worker alone, so that it must raise for the others not to wait
         _write_failure(folder, f"training failed: {type(error).__name__}: {error}")
         raise
@@ -242,7 +251,10 @@ class _Training:
             config.schedule, config.iterations, config.accumulate, config.loss == "balanced",
             choose_dtype(config.precision, get_device()), config.seed,
         )  # fmt: skip
-        model = prepare_model(self.network) if self.world > 1 else self.network
+        model: torch.nn.Module = self.network
+        if self.world > 1:
+            trained = {"broadcast_buffers": not config.frozen_statistics}
+            model = prepare_model(self.network, parallel_strategy_kwargs=trained)
         model.train()
         losses = steps.run(
             model, self.optimizer, self._batches(), facts["iteration"],
@@ -257,7 +269,6 @@ class _Training:
                 self._log()
             if last or iteration % config.save_every == 0:
                 self._checkpoint(last)
-                model.train()
 
     def _batches(self) -> Iterator[LabelledBatch]:
         work, device = self.work, get_device()
@@ -300,7 +311,10 @@ class _Training:
 
 
 def _judge(network: Segmenter, work: SegmenterWork, rank: int, world: int) -> dict[str, Any]:
-    """The mean IoU on some images of the val split, counted by all workers; empty without any."""
+    """The mean IoU on some images of the val split, over their labels; empty without any.
+
+    All workers count their share and get the sum.
+    """
     manifest = read_manifest(Folder(work.run) / "manifest")
     if work.val_split not in manifest.table.column("split").to_pylist():
         return {}
@@ -327,7 +341,7 @@ def _judge(network: Segmenter, work: SegmenterWork, rank: int, world: int) -> di
     number, *flat = add_over_workers(counts).tolist()
     whole = Confusion(np.array(flat, np.int64).reshape(total.counts.shape))
     miou = whole.over(whole.present).as_dict()["iou"]
-    return {"miou": miou, "images": number} if number else {}
+    return {"miou": miou, "images": number} if miou is not None else {}
 
 
 def _gathered(ids: list[str]) -> list[str]:
@@ -346,10 +360,10 @@ def _write_failure(folder: Folder, reason: str, not_finite: bool = False) -> Non
 
 def _told(error: NotFinite, ids: list[str], folder: Folder) -> str:
     saved = load_state(folder).facts.get("iteration", 0)
-    state = folder.path("state.safetensors")
+    state = folder.path(STATE)
     kept = f"iteration {saved} in {state}" if saved else "none yet"
     named = f" on images {', '.join(ids)}" if ids else ""
     return (
         f"loss must be finite, got {error.value} at iteration {error.step + 1}{named}; the last "
-        f"good checkpoint is {kept}; try a lower segmenter.schedule.lr in another run folder"
+        f"good checkpoint is {kept}; try a lower segmenter.schedule.lr, without that folder"
     )

@@ -11,8 +11,8 @@ def score_table(scores: dict[str, dict[str, Any]]) -> list[str]:
     """A line each, in per cent: seeds, then masks, then predictions.
 
     ``over`` is the mIoU over the classes that the job was given, ``present`` the one over the
-    labels that the truth holds, ``of full`` the share of the mIoU that the segmenter trained on
-    true masks reaches.
+    labels that the truth holds, ``of full`` the share of full supervision: the mIoU (that over the
+    chosen classes where some are) over that of the segmenter trained on true masks.
     """
     if not scores:
         return ["scores: none, no true mask in the split or no seeds and masks in the run"]
@@ -35,7 +35,7 @@ def _cells(entry: dict[str, Any]) -> dict[str, str]:
         "mIoU": entry["miou"],
         "over": entry["over"]["miou"],
         "present": entry["present"]["miou"],
-        "of full": ratios.get("over") or ratios.get("miou"),
+        "of full": ratios.get("miou") if ratios.get("over") is None else ratios["over"],
         "precision": entry["precision"],
         "recall": entry["recall"],
         "F1": entry["f1"],

@@ -105,8 +105,9 @@ class TrainingState:
         momenta = {k[9:]: v for k, v in self.tensors.items() if k.startswith("momentum.")}
         for name, parameter in network.named_parameters():
             if name in momenta:
-                buffer = momenta[name].to(parameter.device)
+                buffer = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
                 optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.tensors = {}
 
     def save(self, folder: Folder, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Writes the facts with the present weights and momenta."""

@@ -74,12 +74,14 @@ def _segmenter_sentence(scores: Sequence[Score]) -> str:
     final = final_prediction(scores)
     if final is None:
         return ""
+    table = () if final.number("over", "miou") is None else ("over",)
     labels = "true masks" if final.is_full_supervision else f"the masks of {final.trained_on}"
     sentence = (
         f"A segmenter trained on {labels}{', with a CRF on top,' if final.has_crf else ''} "
-        f"reaches {percent(final.number('miou'))} % mIoU on {final.split or 'other images'}"
+        f"reaches {percent(final.number(*table, 'miou'))} % mIoU "
+        f"{'over the chosen classes ' if table else ''}on {final.split or 'other images'}"
     )
-    ratio = final.number("of_full_supervision", "miou")
+    ratio = final.number("of_full_supervision", "over" if table else "miou")
     if ratio is None or final.is_full_supervision:
         return f"{sentence}."
     return f"{sentence}, {percent(ratio)} % of full supervision."

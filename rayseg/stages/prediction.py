@@ -85,7 +85,8 @@ class PredictLabels:
     def _planes(self, row: Row, probabilities: Float[Tensor, "l h w"]) -> Row:
         peaks = probabilities.amax((1, 2))
         kept = (peaks >= min(self.min_probability, float(peaks.max()))).nonzero().flatten()
-        planes = probabilities[kept].half().cpu().numpy()
+        chosen = probabilities[kept]
+        planes = (chosen / chosen.sum(0)).half().cpu().numpy()
         return {"kept": kept.tolist(), "planes": planes.tobytes(), "pixels": row["pixels"]}
 
 

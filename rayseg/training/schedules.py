@@ -90,6 +90,8 @@ class SegmenterSGD:
     every: int = 10
 
     def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
         if self.every < 1:
             raise ValueError(f"every must be 1 or more steps, got {self.every}")
 

@@ -33,7 +33,7 @@ class NotFinite(FloatingPointError):
     """The loss is not a finite number.
 
     Attributes:
-        step: at which it is not, counted from 0; the weights are those before it.
+        step: at which it is not, counted from 0.
         value: of the loss.
         ids: this worker's images of the batch.
     """
@@ -49,7 +49,8 @@ class SegmenterSteps:
 
     The loss of a batch is the sum over the network's outputs, for DeepLab-v2 those of three input
     scales and their maximum. Each is a mean over the pixels (or, balanced, the images) of all
-    workers' shares together, so that the number of workers changes nothing but rounding; with
+    workers' shares together, so that the number of workers changes nothing but rounding, unless the
+    network itself looks at its share of a batch: trained batch normalisation and dropout do. With
     several batches a step their losses are averaged, as deeplab-pytorch does.
 
     Attributes:

@@ -11,6 +11,7 @@ from PIL import Image
 from rayseg.config import (
     Compute,
     PredictConfig,
+    RunConfig,
     ScoreConfig,
     SegmenterConfig,
     TrainSegmenterConfig,
@@ -18,6 +19,7 @@ from rayseg.config import (
 from rayseg.loading import SegmentationCrops
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.on_ray import jobs
+from rayseg.on_ray.scoring import _add_ratios
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.palette import decode_labels, encode_labels
 from rayseg.prediction import Prediction
@@ -193,7 +195,10 @@ def test_a_loss_that_is_no_number_stops_at_once_and_says_where(tmp_path):
     said = str(caught.value)
     assert said.startswith("loss must be finite, got nan at iteration ")
     assert "i03" in said
-    assert "the last good checkpoint is " in said
+    iteration = int(said.partition("at iteration ")[2].split()[0])
+    state = Path(config.run) / "segmenters" / "made" / STATE
+    kept = f"iteration {iteration - 1} in {state}" if iteration > 1 else "none yet"
+    assert f"the last good checkpoint is {kept}; " in said
     assert "\n" not in said
 
 
@@ -215,7 +220,7 @@ def test_bad_masks_are_left_out_and_named(tmp_path):
     rows[3]["labels"] = encode_labels(np.full((48, 48), 255, np.uint8))
     store_masks(run, rows)
     outcome = jobs.train_segmenter(config)
-    assert outcome.failed == {"i01", "i02", "i03"}
+    assert (outcome.failed, outcome.left_out) == (frozenset(), 3)
     told = facts(config)
     assert (told["images"], told["left_out"]["count"]) == (7, 3)
     reasons = [one["reason"] for one in told["left_out"]["examples"]]
@@ -227,6 +232,21 @@ def test_bad_masks_are_left_out_and_named(tmp_path):
         assert sides in reason
         assert "masks/made/part-" in reason
     assert outcome.lines[1].startswith("left out: 3 masks, such as that of i01: mask of 'i01'")
+
+
+def test_v3_needs_two_images_a_worker_for_its_batch_normalisation(tmp_path):
+    segmenter = replace(CONFIG, network="deeplab_v3", input_scales=(1.0,), accumulate=4)
+    config = new_run(tmp_path / "v3", segmenter=segmenter)
+    with pytest.raises(ValueError, match=r"^deeplab_v3 must have 2 or more images .* got 1$"):
+        jobs.train_segmenter(config)
+
+
+def test_a_run_refuses_labels_that_it_will_not_have(tmp_path):
+    config = new_run(tmp_path / "typo")
+    given = RunConfig(run=config.run, labels=("advcam+label_crff",))
+    with pytest.raises(ValueError, match=r"got 'advcam\+label_crff'; did you mean 'advcam\+label_"):
+        jobs._check_labels(given, Folder(config.run))
+    jobs._check_labels(RunConfig(run=config.run, labels=("truth", "made")), Folder(config.run))
 
 
 def test_no_usable_mask_at_all_is_an_error(tmp_path):
@@ -242,6 +262,8 @@ def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path):
     config = new_run(tmp_path / "half")
     with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
         jobs.train_segmenter(replace(config, labels=("cam",)))
+    with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
+        jobs.train_segmenter(replace(config, labels=("made", "cam")))  # before it trains on made
     masks = Folder(config.run) / "masks" / "made"
     masks.write("run.json", json.dumps({"config": {}}).encode())
     with pytest.raises(ValueError, match=r"masks/made is not complete; run refine-seeds once more"):
@@ -281,6 +303,8 @@ def test_a_crf_after_it_fills_a_folder_of_its_own(trained, predicted):
     assert outcome.lines == ["predictions made+crf: 4 ok"]
     plain, smooth = labels_of(trained[0], "made"), labels_of(trained[0], "made+crf")
     assert plain.keys() == smooth.keys()
+    changed = [np.mean(plain[id_] != smooth[id_]) for id_ in plain]
+    assert 0 < np.mean(changed) < 0.5
 
 
 def test_scores_have_the_share_of_full_supervision(trained, predicted):
@@ -296,11 +320,32 @@ def test_scores_have_the_share_of_full_supervision(trained, predicted):
     assert entries["masks/made"]["split"] == "train"
 
 
+def test_a_ratio_is_taken_only_between_equal_settings(trained, predicted):
+    run = Folder(trained[0].run)
+
+    def entry(miou, images=4):
+        means = {"miou": miou}
+        return {"images": images, "miou": miou, "over": {"miou": None}, "present": means}
+
+    entries = {"predictions/made": entry(0.3), "predictions/truth": entry(0.4)}
+    _add_ratios(run, entries)
+    ratios = entries["predictions/made"]["of_full_supervision"]
+    assert ratios == {"miou": pytest.approx(0.75), "over": None, "present": pytest.approx(0.75)}
+    assert "of_full_supervision" not in entries["predictions/truth"]
+    fewer = {"predictions/made": entry(0.3), "predictions/truth": entry(0.4, images=3)}
+    _add_ratios(run, fewer)
+    assert "of_full_supervision" not in fewer["predictions/made"]
+    apart = {"predictions/made+crf": entry(0.3), "predictions/truth": entry(0.4)}
+    _add_ratios(run, apart)
+    assert "of_full_supervision" not in apart["predictions/made+crf"]
+
+
 def test_a_segmenter_of_other_classes_is_refused(trained, tmp_path):
     run = Folder(str(tmp_path))
     source = Folder(trained[0].run)
     data = (source / "segmenters" / "made").read("segmenter.safetensors")
     (run / "segmenters" / "made").write("segmenter.safetensors", data)
+    write_run(run / "segmenters" / "made", {"done": True})
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     write_manifest(run / "manifest", [Sample("a", "a.png", 8, 8, (), *none, "val")], ("green",))
     with pytest.raises(ValueError, match=r"segmenter.safetensors was trained on 2 classes"):
@@ -311,3 +356,5 @@ def test_predicting_without_a_segmenter_says_what_to_do(tmp_path):
     config = new_run(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"has no segmenter; train one with train-segment"):
         jobs.predict(predict_config(config))
+    with pytest.raises(FileNotFoundError, match=r"segmenters/made holds no trained segmenter; the"):
+        jobs.predict(predict_config(config, labels=("made",)))

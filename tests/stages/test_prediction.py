@@ -80,6 +80,10 @@ def test_only_labels_that_are_likely_somewhere_reach_the_crf(weights, rows):
     assert some["kept"] == [label for label in range(4) if planes[label].max() >= 0.3]
     assert 0 < len(some["kept"]) < 4
     assert len(make(min_probability=2.0)(rows[:1])[0]["kept"]) == 1
+    smooth = SmoothLabels(SegmenterCRF(iterations=0))
+    (made,) = smooth([some])  # what is kept sums to one again, as the CRF demands
+    assert made["status"] == "ok"
+    assert set(np.unique(decode_labels(made["labels"]))) <= set(some["kept"])
 
 
 def test_the_crf_sees_the_image_and_its_winners_get_their_labels():
