@@ -1,4 +1,4 @@
-# make demo    tags to scored masks on synthetic scenes
+# make demo    tags to masks to segmenters on synthetic scenes
 # make test    formatter, linter, type checker, tests
 # PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
 
