@@ -34,8 +34,8 @@ class PredictLabels:
         threads: threads of torch on the CPU; 0 leaves torch's choice.
         for_crf: rows of PLANES_SCHEMA in place of masks: the probabilities of the labels that come
             to `min_probability` at some pixel, for `SmoothLabels`.
-        min_probability: see above; a label that is nowhere likelier can win no pixel, and each one
-            left out saves the CRF its share of the time.
+        min_probability: see above; a label that is nowhere likelier has next to no chance of a
+            pixel, and each one left out saves the CRF its share of the time. 0 keeps all.
 
     Raises:
         ValueError: the weights are of another network or other classes.

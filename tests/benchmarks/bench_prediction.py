@@ -63,6 +63,7 @@ def write_run(folder, number):
     from rayseg.nets.weights import to_safetensors
     from rayseg.records import Sample
     from rayseg.store import Folder, write_manifest
+    from rayseg.store import write_run as store_run
 
     paths = sorted(IMAGES.glob("*.jpg"))
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
@@ -77,6 +78,7 @@ def write_run(folder, number):
     network = Segmenter("deeplab_v2", "mobilenet_v2", 21, stride=16)
     data = to_safetensors(network, segmenter_facts(network, classes))
     Folder(f"{folder}/segmenters/random").write("segmenter.safetensors", data)
+    store_run(Folder(f"{folder}/segmenters/random"), {"done": True})
 
 
 def measure(number):
