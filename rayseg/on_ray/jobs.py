@@ -356,8 +356,8 @@ def run(config: RunConfig) -> Outcome:
             outcome += train_segmenter(named)
             outcome += predict(named) if judged else Outcome()
         if config.until == "segmenters" and not judged:
-            without = "predictions" if config.labels else "segmenters; --labels trains one anyway"
-            outcome += Outcome([f"no image is of split {config.val_split!r}, so no {without}"])
+            lacking = "predictions" if config.labels else "segmenters; --labels trains one anyway"
+            outcome += Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
         outcome += score(config)
     return outcome
 

@@ -12,6 +12,8 @@ from rayseg.nets.backbones import (
     feature_channels,
     freeze_stages,
     freeze_statistics,
+    keep_depthwise_float,
+    release_depthwise,
 )
 
 CHANNELS = {
@@ -201,3 +203,19 @@ def test_stages_up_to_the_named_one_stop_training(through, count):
 def test_unknown_stage_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"none, stem, stage1.*got 'layer2'"):
         freeze_stages(nn.Sequential(), "layer2")
+
+
+def test_depthwise_convolutions_stay_in_float32_under_autocast_and_are_released_again():
+    torch.manual_seed(0)
+    trunk = build_trunk("mobilenet_v2", 16)
+    names = list(trunk.state_dict())
+    depthwise = trunk.stage2[0].conv[1][0]
+    inputs = torch.randn(1, depthwise.in_channels, 9, 9)
+    expected = depthwise(inputs)
+    keep_depthwise_float(trunk)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(depthwise(inputs), expected)
+    release_depthwise(trunk)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert depthwise(inputs).dtype == torch.bfloat16
+    assert list(trunk.state_dict()) == names

@@ -275,3 +275,12 @@ def test_real_mobilenet_weights_load_into_a_dilated_segmenter(real_data):
         logits = network.logits(torch.rand(1, 3, 65, 65))
     assert logits.shape == (1, 21, 9, 9)
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("size_hw", [(7, 30), (1, 1), (33, 25)])
+def test_the_product_of_all_taps_is_the_sum_of_the_dilated_convolutions(size_hw):
+    torch.manual_seed(0)
+    aspp = ASPP(5, 3).double()
+    features = torch.randn(2, 5, *size_hw, dtype=torch.float64)
+    expected = sum(branch(features) for branch in aspp.branches)
+    assert torch.allclose(aspp(features), expected, rtol=0, atol=1e-12)
