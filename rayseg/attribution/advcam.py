@@ -24,13 +24,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rayseg.attribution.base import EPSILON, Attribution, ScaleResult, merge_views
+from rayseg.attribution.base import ScaleByScale, ScaleResult, equation_cam
 from rayseg.attribution.cam import CAM
 from rayseg.attribution.lean import LeanNetwork
+from rayseg.attribution.views import merge_views
 
 
 @dataclass(frozen=True)
-class AdvCAM(Attribution):
+class AdvCAM(ScaleByScale):
     """Anti-adversarial climbing; with `num_steps` 0 it is CAM.
 
     Attributes:
@@ -108,7 +109,7 @@ class AdvCAM(Attribution):
                     (gradient,) = torch.autograd.grad(objective, leaf)
                     images = self._climb(images, gradient)
         gains = score.detach() - first_score
-        return ScaleResult(total.relu(), first_score, gains, num_maps - 1)
+        return ScaleResult(total.relu(), first_score, gains, (num_maps - 1,) * len(views))
 
     def _num_maps(self, scale: float) -> int:
         steps = self.num_steps
@@ -130,10 +131,7 @@ class AdvCAM(Attribution):
         score = chosen[:, 0].mean((1, 2))
         if self.maps == "gradcam":
             return merge_views(_gradcam(chosen, network.weight[target])), logits, score
-        current = merge_views(chosen)
-        # a class that is nowhere has a negative maximum, and dividing by it would invert the map
-        largest = current.amax((1, 2), keepdim=True)
-        return current * (largest > 0) / (largest.relu() + EPSILON), logits, score
+        return equation_cam(merge_views(chosen)), logits, score
 
     def _objective(
         self,

@@ -5,18 +5,20 @@ A method never works on the network that it is given, but on a lean copy of it.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
+from rayseg.attribution.companions import Companions
 from rayseg.attribution.lean import LeanNetwork
-from rayseg.inputs import Precision, normalise
+from rayseg.attribution.views import Batch, resize_maps
+from rayseg.inputs import Precision
 
 EPSILON = 1e-5  # maps are divided by their maximum + this, as in IRN's make_cam.py
 
@@ -30,12 +32,14 @@ class Localization:
         scores: float32 (k,), logit of each class on the image itself.
         gains: float32 (k,), logit that the method added to it; 0 where it changes nothing.
         steps: optimisation steps taken a class and scale, the most of all scales.
+        note: what a person should know of how it went; empty where all went as planned.
     """
 
     maps: Float[Tensor, "k h w"]
     scores: Float[Tensor, " k"]
     gains: Float[Tensor, " k"]
     steps: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,15 @@ class ScaleResult:
         maps: float32 (m, h', w'), not negative, not normalised.
         scores: float32 (m,), logit of the class before the method changed anything.
         gains: float32 (m,), logit added.
-        steps: optimisation steps taken.
+        steps: optimisation steps taken for each image; empty where none are.
+        notes: of each image; empty where there is nothing to say.
     """
 
     maps: Float[Tensor, "m h' w'"]
     scores: Float[Tensor, " m"]
     gains: Float[Tensor, " m"]
-    steps: int = 0
+    steps: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class Attribution(ABC):
     precision: Precision = "auto"
     max_pairs: int = 0
 
+    network_kind: ClassVar[str] = "classifier"
+    """What it works on: the run's `classifier`, or its `ficklenet`."""
+
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales must be positive and at least one, got {self.scales}")
@@ -88,14 +97,29 @@ class Attribution(ABC):
     def as_written(cls) -> Self:
         """The dissertation's equations to the letter."""
 
-    def prepare(self, network: nn.Module) -> LeanNetwork:
-        """The copy to work on; make it once where many images follow."""
+    @property
+    def uses_companions(self) -> bool:
+        """Whether it needs other images beside the one that it looks at."""
+        return False
+
+    def prepare(self, network: nn.Module, companions: Companions | None = None) -> LeanNetwork:
+        """The copy to work on; make it once where many images follow.
+
+        Args:
+            network: a CAM classifier, or what `prepare` made of one.
+            companions: other images, for a method that `uses_companions`.
+        """
+        del companions  # most methods look at nothing but the image
         if isinstance(network, LeanNetwork):
             return network
         return LeanNetwork(network, self.precision)
 
     def __call__(
-        self, network: nn.Module, image: UInt8[Tensor, "h w 3"], classes: Sequence[int]
+        self,
+        network: nn.Module,
+        image: UInt8[Tensor, "h w 3"],
+        classes: Sequence[int],
+        image_id: str = "",
     ) -> Float[Tensor, "k h w"]:
         """Localization maps of one image, at the image's size.
 
@@ -103,6 +127,7 @@ class Attribution(ABC):
             network: a CAM classifier, or what `prepare` made of it; left as it was.
             image: RGB, 0 to 255, a tensor or an array.
             classes: class indices to localize, in any order.
+            image_id: what is random follows from it and the method's seed.
 
         Returns:
             Float32 in [0, 1] on the network's device, one map a class in the order of `classes`.
@@ -112,7 +137,7 @@ class Attribution(ABC):
         """
         # an array may be read-only or run backwards, which torch does not take
         pixels = image if isinstance(image, Tensor) else torch.as_tensor(image.copy())
-        return self.run(network, pixels[None], [classes])[0].maps
+        return self.run(network, pixels[None], [classes], ids=[image_id])[0].maps
 
     def run(
         self,
@@ -120,6 +145,7 @@ class Attribution(ABC):
         images: UInt8[Tensor, "n h w 3"],
         classes: Sequence[Sequence[int]],
         map_stride: int = 1,
+        ids: Sequence[str] | None = None,
     ) -> list[Localization]:
         """Localization maps of images of one size.
 
@@ -129,54 +155,68 @@ class Attribution(ABC):
             classes: class indices of each image; an image may have none.
             map_stride: image pixels a cell of the maps that come back; divides the network's
                 stride.
+            ids: of the images; what is random follows from them and the method's seed.
 
         Raises:
             ValueError: images of another shape or type, a class that the network lacks, or a
                 `map_stride` that does not fit.
         """
         lean = self.prepare(network)
-        _check_input(images, classes, len(lean.weight))
+        ids = [""] * len(images) if ids is None else ids
+        _check_input(images, classes, ids, lean.num_classes)
         if map_stride < 1 or lean.stride % map_stride:
             raise ValueError(
                 f"map_stride must divide the network's stride {lean.stride}, got {map_stride}"
             )
         found: list[Localization] = []
         for batch in _batches(classes, self.max_pairs or _default_pairs(lean.device)):
-            found += self._run_batch(lean, images[batch], classes[batch], map_stride)
+            planes = images[batch].to(lean.device).permute(0, 3, 1, 2).contiguous()
+            part = Batch(planes, classes[batch], ids[batch])
+            found += self._assemble(lean, part, map_stride)
         return found
 
-    def _run_batch(
-        self,
-        lean: LeanNetwork,
-        images: UInt8[Tensor, "n h w 3"],
-        classes: Sequence[Sequence[int]],
-        map_stride: int,
-    ) -> list[Localization]:
-        pairs = [(i, c) for i, own in enumerate(classes) for c in own]
-        size_hw = (images.shape[1], images.shape[2])
-        if not pairs:
-            return [_nothing(size_hw, map_stride, lean.device) for _ in classes]
-        owner, target = torch.tensor(pairs, device=lean.device).unbind(1)
-        planes = images.to(lean.device).permute(0, 3, 1, 2).contiguous()  # (n, 3, h, w)
-        results = []
-        for scale in self.scales:
-            views = _views(planes, scale, self.flip)  # (n, v, 3, h, w)
-            results.append(self.locate(lean, views, owner, target, scale))
+    @abstractmethod
+    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+        """Maps of a batch with at least one pair of image and class, one result a scale."""
+
+    def _assemble(self, network: LeanNetwork, batch: Batch, map_stride: int) -> list[Localization]:
+        """The scales' maps on the image's grid, added, and divided by their maximum."""
+        size_hw = (batch.planes.shape[2], batch.planes.shape[3])
+        if not any(batch.classes):
+            return [_nothing(size_hw, map_stride, network.device) for _ in batch.classes]
+        results = self.localize(network, batch)
         total = torch.stack(
-            [_resize_maps(result.maps, size_hw, lean.stride, map_stride) for result in results]
+            [resize_maps(result.maps, size_hw, network.stride, map_stride) for result in results]
         ).sum(0)
-        maps = total / (total.amax((1, 2), keepdim=True) + EPSILON)
         native = results[self.scales.index(1.0) if 1.0 in self.scales else 0]
-        steps = max(result.steps for result in results)
-        counts = [len(own) for own in classes]
+        counts = [len(own) for own in batch.classes]
+        parts = zip(
+            divide_by_maximum(total).split(counts),
+            native.scores.split(counts),
+            native.gains.split(counts),
+            strict=True,
+        )
+        steps = [max(taken) for taken in zip(*(r.steps for r in results if r.steps), strict=True)]
         return [
-            Localization(own_maps, scores, gains, steps if len(own_maps) else 0)
-            for own_maps, scores, gains in zip(
-                maps.split(counts),
-                native.scores.split(counts),
-                native.gains.split(counts),
-                strict=True,
+            Localization(
+                *part,
+                steps=steps[i] if steps and counts[i] else 0,
+                note=native.notes[i] if native.notes else "",
             )
+            for i, part in enumerate(parts)
+        ]
+
+
+@dataclass(frozen=True)
+class ScaleByScale(Attribution):
+    """A method that looks at one size of the image after the other."""
+
+    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+        """`locate` at each scale."""
+        owner, target = batch.pairs
+        return [
+            self.locate(network, batch.views(scale, self.flip), owner, target, scale)
+            for scale in self.scales
         ]
 
     @abstractmethod
@@ -199,18 +239,37 @@ class Attribution(ABC):
         """
 
 
-def merge_views(maps: Float[Tensor, "m v h' w'"]) -> Float[Tensor, "m h' w'"]:
-    """Adds the mirror image's map, turned back, to the image's own."""
-    return maps[:, 0] if maps.shape[1] == 1 else maps[:, 0] + maps[:, 1].flip(-1)
+def divide_by_maximum(maps: Float[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
+    """Maps that reach from 0 to 1, as IRN's make_cam.py divides them."""
+    return maps / (maps.amax((1, 2), keepdim=True) + EPSILON)
 
 
-def _check_input(images: Tensor, classes: Sequence[Sequence[int]], num_classes: int) -> None:
+def equation_cam(maps: Float[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
+    """Eq. 2.1: w_c . f over its maximum; 0 where no cell is positive.
+
+    A class that is nowhere has a negative maximum, and dividing by it would turn the map round.
+    """
+    largest = maps.amax((1, 2), keepdim=True)
+    return maps * (largest > 0) / (largest.relu() + EPSILON)
+
+
+def seeded(seed: int, image_id: str) -> torch.Generator:
+    """The generator of one image: the same on every worker and device."""
+    digest = hashlib.blake2b(f"{seed}/{image_id}".encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def _check_input(
+    images: Tensor, classes: Sequence[Sequence[int]], ids: Sequence[str], num_classes: int
+) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"
         )
     if len(classes) != len(images):
         raise ValueError(f"classes must name those of {len(images)} images, got {len(classes)}")
+    if len(ids) != len(images):
+        raise ValueError(f"ids must name {len(images)} images, got {len(ids)}")
     wrong = [c for own in classes for c in own if not 0 <= c < num_classes]
     if wrong:
         raise ValueError(f"classes must lie in 0..{num_classes - 1}, got {wrong[0]}")
@@ -230,43 +289,6 @@ def _batches(classes: Sequence[Sequence[int]], max_pairs: int) -> Iterator[slice
         pairs += len(own)
     if start < len(classes):
         yield slice(start, len(classes))
-
-
-def _views(planes: UInt8[Tensor, "n 3 h w"], scale: float, flip: bool) -> Tensor:
-    height, width = (max(round(side * scale), 1) for side in planes.shape[2:])
-    resized = planes if scale == 1 else _resize_bicubic(planes, (height, width))
-    images = normalise(resized)
-    return torch.stack([images, images.flip(-1)] if flip else [images], 1)
-
-
-def _resize_bicubic(planes: UInt8[Tensor, "n 3 h w"], size_hw: tuple[int, int]) -> Tensor:
-    """Pillow's bicubic resize of 8-bit images, as the authors' loaders do it."""
-    if planes.device.type == "cpu":
-        return functional.interpolate(planes, size_hw, mode="bicubic", antialias=True)
-    return _resize_in_float(planes, size_hw)
-
-
-def _resize_in_float(planes: UInt8[Tensor, "n 3 h w"], size_hw: tuple[int, int]) -> Tensor:
-    """The same where torch lacks it for bytes: Pillow rounds and cuts after each axis."""
-    resized = planes.float()
-    for size in ((planes.shape[2], size_hw[1]), size_hw):
-        resized = functional.interpolate(resized, size, mode="bicubic", antialias=True)
-        resized = resized.round().clamp(0, 255)
-    return resized
-
-
-def _resize_maps(
-    maps: Float[Tensor, "m h' w'"], size_hw: tuple[int, int], stride: int, map_stride: int
-) -> Float[Tensor, "m h w"]:
-    """Maps of any scale on the image's grid.
-
-    The authors' ``high_res``: bilinear to the smallest multiple of the stride that holds the image,
-    then cropped, so that a feature cell stays over its own pixels.
-    """
-    canvas = [-(-side // stride) * stride // map_stride for side in size_hw]
-    height, width = (-(-side // map_stride) for side in size_hw)
-    resized = functional.interpolate(maps[None], canvas, mode="bilinear", align_corners=False)[0]
-    return resized[:, :height, :width]
 
 
 def _nothing(size_hw: tuple[int, int], map_stride: int, device: torch.device) -> Localization:

@@ -19,12 +19,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from rayseg.attribution.base import Attribution, ScaleResult, merge_views
+from rayseg.attribution.base import ScaleByScale, ScaleResult
 from rayseg.attribution.lean import LeanNetwork
+from rayseg.attribution.views import merge_views
 
 
 @dataclass(frozen=True)
-class GradCAM(Attribution):
+class GradCAM(ScaleByScale):
     """Gradient-weighted class activation maps.
 
     Attributes:

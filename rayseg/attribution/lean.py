@@ -34,10 +34,14 @@ class LeanNetwork(nn.Module):
         dtype: of weights and activations; features come out as float32 whatever it is.
         weight: float32 (c, d), the head's.
         stride: image pixels a feature cell.
+
+    Raises:
+        ValueError: the head is no 1x1 convolution.
     """
 
     def __init__(self, network: nn.Module, precision: Precision = "auto"):
         super().__init__()
+        check_head(network, 1)
         device = next(network.parameters()).device
         self.dtype = choose_dtype(precision, device)
         lean: Any = copy.deepcopy(network).eval()
@@ -57,6 +61,11 @@ class LeanNetwork(nn.Module):
         """Where the weights lie."""
         return self.weight.device
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes c."""
+        return len(self.weight)
+
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d h' w'"]:
         """Float32 features of normalised images."""
         images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
@@ -69,6 +78,18 @@ class LeanNetwork(nn.Module):
     def classify(self, features: Float[Tensor, "n d h' w'"]) -> Float[Tensor, "n c"]:
         """Float32 logits of features."""
         return self.classifier.classify(features.to(self.dtype)).float()
+
+
+def check_head(network: Any, side: int) -> None:
+    """Refuses a network whose head's windows are of another side.
+
+    Raises:
+        ValueError: they are; 0 stands for any side above 1.
+    """
+    found = network.head.kernel_size[0]
+    if found != side and (side or found == 1):
+        wanted = f"{side}x{side}" if side else "larger than 1x1"
+        raise ValueError(f"the network's head must be {wanted}, got {found}x{found}")
 
 
 def _suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:

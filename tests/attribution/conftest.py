@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rayseg.attribution import LeanNetwork
-from rayseg.attribution.base import _resize_bicubic
 from rayseg.attribution.lean import _suit_cpu
+from rayseg.attribution.views import _resize_bicubic
 from rayseg.nets.classifier import CamClassifier
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.nn import functional
 
 from rayseg.attribution import CAM, AdvCAM
-from rayseg.attribution.base import _resize_bicubic, _resize_in_float, _resize_maps
+from rayseg.attribution.views import _resize_bicubic, _resize_in_float, resize_maps
 from rayseg.nets.classifier import CamClassifier
 from tests.reference import attribution_literal as literal
 
@@ -75,7 +75,7 @@ def test_as_written_is_literal_in_float64(network, double_network, draw_image):
     owner, target = torch.zeros(3, dtype=torch.long), torch.arange(3)
     method = AdvCAM.as_written()
     found = method.locate(double_network, views, owner, target, 1.0)
-    assert found.steps == 27
+    assert found.steps == (27,)
     for own, one in zip(found.maps, target, strict=True):
         expected = literal.advcam_as_written(network.double(), image, int(one))
         own_map = literal.on_image_grid([own], (32, 48), 16)  # both divided by their top
@@ -216,7 +216,7 @@ def test_resize_is_pillows_but_for_single_levels(draw_image, size_hw, device_pat
 
 def test_maps_are_stretched_to_whole_cells_and_cropped():
     maps = torch.tensor([[[0.0, 16.0], [32.0, 48.0]]])
-    found = _resize_maps(maps, (20, 32), stride=16, map_stride=1)[0]
+    found = resize_maps(maps, (20, 32), stride=16, map_stride=1)[0]
     # between the cells' centres, 8 and 24, a map rises by one a column and two a row
     columns = [0.0] * 8 + [i + 0.5 for i in range(16)] + [16.0] * 8
     rows = [0.0] * 8 + [2 * i + 1.0 for i in range(12)]
@@ -226,7 +226,7 @@ def test_maps_are_stretched_to_whole_cells_and_cropped():
 
 def test_quarter_maps_lie_over_the_same_pixels():
     maps = torch.arange(6.0).reshape(1, 2, 3)
-    found = _resize_maps(maps, (30, 41), stride=16, map_stride=4)
+    found = resize_maps(maps, (30, 41), stride=16, map_stride=4)
     assert found.shape == (1, 8, 11)
     canvas = functional.interpolate(maps[None], (8, 12), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(found, canvas[:, :, :11], rtol=0, atol=0)
@@ -235,7 +235,7 @@ def test_quarter_maps_lie_over_the_same_pixels():
 @pytest.mark.parametrize("size_hw", [(48, 64), (37, 50)])
 def test_literal_grid_is_torchs_bilinear(size_hw):
     maps = torch.rand(1, 3, 4)
-    found = _resize_maps(maps, size_hw, 16, 1)[0]
+    found = resize_maps(maps, size_hw, 16, 1)[0]
     expected = literal.on_image_grid([maps[0]], size_hw, 16)
     np.testing.assert_allclose(found / (found.max() + 1e-5), expected, atol=1e-6)
 
