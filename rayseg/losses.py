@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
@@ -23,6 +25,43 @@ def multilabel_soft_margin(
     Source: the classifier loss of Ahn et al., CVPR 2019 (IRN), METHODS 1.2.
     """
     return functional.multilabel_soft_margin_loss(logits, targets)
+
+
+def rib_loss(
+    logits: Float[Tensor, "n c"], targets: Float[Tensor, "n c"], margin: float = float("inf")
+) -> Float[Tensor, ""]:
+    """-sum t_c min(m, y_c), added over the rows: no activation that saturates.
+
+    Args:
+        logits: any range.
+        targets: 1 where the row has the class, else 0.
+        margin: m; a logit above it has no gradient. Infinity leaves the minimum out, as the public
+            code does.
+
+    Source: Lee et al., NeurIPS 2021 (RIB), dissertation 3.4.3.
+    """
+    return -(logits.clamp(max=margin) * targets).sum()
+
+
+def activated_bce(
+    logits: Float[Tensor, "n c"],
+    targets: Float[Tensor, "n c"],
+    activation: Literal["sigmoid", "tanh", "softsign"],
+) -> Float[Tensor, ""]:
+    """Binary cross entropy of activations that saturate on both sides, added over rows and classes.
+
+    Tanh and softsign are brought to (0, 1) by a -> (a + 1) / 2. Half of one plus tanh(y) is the
+    sigmoid of 2 y; one plus softsign(y) is (1 + 2 relu(y)) / (1 + |y|). So put, no logarithm is
+    taken of a rounded 0.
+
+    Source: dissertation Table 3.9a.
+    """
+    if activation == "softsign":
+        whole = (2 * (1 + logits.abs())).log()
+        losses = whole - torch.where(targets > 0, logits.relu(), (-logits).relu()).mul(2).log1p()
+        return losses.sum()
+    slope = 2 if activation == "tanh" else 1
+    return functional.binary_cross_entropy_with_logits(slope * logits, targets, reduction="sum")
 
 
 def segmentation_loss(
