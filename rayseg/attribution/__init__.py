@@ -3,10 +3,32 @@
 from rayseg.attribution.advcam import AdvCAM
 from rayseg.attribution.base import Attribution, Localization
 from rayseg.attribution.cam import CAM
+from rayseg.attribution.companions import Companions
 from rayseg.attribution.gradcam import GradCAM
 from rayseg.attribution.lean import LeanNetwork
+from rayseg.attribution.on_rib import OnRIB
+from rayseg.attribution.rib import RIB
 
-METHODS: dict[str, type[Attribution]] = {"cam": CAM, "gradcam": GradCAM, "advcam": AdvCAM}
+METHODS: dict[str, type[Attribution]] = {
+    "cam": CAM,
+    "gradcam": GradCAM,
+    "advcam": AdvCAM,
+    "rib": RIB,
+}
 """The only list of methods in the project."""
+COMBINATIONS: dict[str, tuple[str, str]] = {"advcam+rib": ("advcam", "rib")}
+"""Two methods after each other: which one looks, and which one changes the weights before."""
 
-__all__ = ["CAM", "METHODS", "AdvCAM", "Attribution", "GradCAM", "LeanNetwork", "Localization"]
+__all__ = [
+    "CAM",
+    "COMBINATIONS",
+    "METHODS",
+    "RIB",
+    "AdvCAM",
+    "Attribution",
+    "Companions",
+    "GradCAM",
+    "LeanNetwork",
+    "Localization",
+    "OnRIB",
+]

@@ -80,6 +80,8 @@ class Attribution(ABC):
 
     network_kind: ClassVar[str] = "classifier"
     """What it works on: the run's `classifier`, or its `ficklenet`."""
+    rounding_only: ClassVar[tuple[str, ...]] = ("max_pairs",)
+    """Fields that change results by no more than rounding."""
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
@@ -170,21 +172,22 @@ class Attribution(ABC):
             )
         found: list[Localization] = []
         for batch in _batches(classes, self.max_pairs or _default_pairs(lean.device)):
-            planes = images[batch].to(lean.device).permute(0, 3, 1, 2).contiguous()
-            part = Batch(planes, classes[batch], ids[batch])
-            found += self._assemble(lean, part, map_stride)
+            part = Batch.of(images[batch], classes[batch], ids[batch], lean.device)
+            results = self.localize(lean, part) if any(part.classes) else []
+            found += self.assemble(results, lean, part, map_stride)
         return found
 
     @abstractmethod
     def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
         """Maps of a batch with at least one pair of image and class, one result a scale."""
 
-    def _assemble(self, network: LeanNetwork, batch: Batch, map_stride: int) -> list[Localization]:
+    def assemble(
+        self, results: list[ScaleResult], network: LeanNetwork, batch: Batch, map_stride: int
+    ) -> list[Localization]:
         """The scales' maps on the image's grid, added, and divided by their maximum."""
         size_hw = (batch.planes.shape[2], batch.planes.shape[3])
-        if not any(batch.classes):
+        if not results:
             return [_nothing(size_hw, map_stride, network.device) for _ in batch.classes]
-        results = self.localize(network, batch)
         total = torch.stack(
             [resize_maps(result.maps, size_hw, network.stride, map_stride) for result in results]
         ).sum(0)

@@ -27,6 +27,17 @@ class Batch:
     classes: Sequence[Sequence[int]]
     ids: Sequence[str]
 
+    @classmethod
+    def of(
+        cls,
+        images: UInt8[Tensor, "n h w 3"],
+        classes: Sequence[Sequence[int]],
+        ids: Sequence[str],
+        device: torch.device,
+    ) -> Batch:
+        """Images as they are read, on a network's device."""
+        return cls(images.to(device).permute(0, 3, 1, 2).contiguous(), classes, ids)
+
     @property
     def pairs(self) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
         """Index of the image and of the class of each pair, image by image."""
