@@ -15,12 +15,18 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from rayseg.attribution.companions import Companions
-from rayseg.attribution.lean import LeanNetwork, _is_pointwise, _suit_cpu, check_head
+from rayseg.attribution.lean import (
+    LeanNetwork,
+    check_head,
+    is_pointwise,
+    is_strided_depthwise,
+    suit_cpu,
+)
 from rayseg.inputs import Precision, choose_dtype
 
 FROZEN_STAGES = 3
@@ -57,10 +63,10 @@ class AdaptableNetwork(LeanNetwork):
     ):
         nn.Module.__init__(self)
         check_head(network, 1)
-        self.classifier: Any = copy.deepcopy(network).eval()
-        self.classifier.requires_grad_(False).to(memory_format=torch.channels_last)
-        head = self.classifier.head.weight
-        stages = list(self.classifier.trunk.children())
+        classifier: Any = copy.deepcopy(network).eval()
+        classifier.requires_grad_(False).to(memory_format=torch.channels_last)
+        head: nn.Parameter = classifier.head.weight
+        stages = list(classifier.trunk.children())
         if len(stages) <= FROZEN_STAGES:
             raise ValueError(
                 f"the trunk must have more than {FROZEN_STAGES} stages, got {len(stages)}"
@@ -74,7 +80,8 @@ class AdaptableNetwork(LeanNetwork):
         self.dtype = choose_dtype(precision, head.device)
         if head.dtype == torch.float64:
             self.dtype = torch.float64
-        self.stride: int = self.classifier.stride
+        self.classifier = classifier
+        self.stride: int = classifier.stride
         last = nn.Sequential(*stages[FROZEN_STAGES:])
         weights = [*last.parameters(), head]
         self.moving, self.gradient = _flatten(weights)
@@ -82,12 +89,12 @@ class AdaptableNetwork(LeanNetwork):
         self._head_size = head.numel()
         self._velocity: Tensor | None = None
         # shares its weights with the classifier, whose modules stay plain
-        self._last = copy.deepcopy(last, {id(weight): weight for weight in weights})
+        shared = {id(weight): weight for weight in weights}
+        self._last = _fold_for_training(copy.deepcopy(last, shared))
         self._first = fuse(copy.deepcopy(nn.Sequential(*stages[:FROZEN_STAGES])))
         self._first.to(self.dtype).to(memory_format=torch.channels_last)
         if head.device.type == "cpu":
-            _suit_cpu(self._first, self.dtype)
-            _suit_training(self._last, self.dtype)
+            suit_cpu(self._first, self.dtype)
         self._cache: OrderedDict[int, Tensor] = OrderedDict()
         self._cell_bytes = 0
 
@@ -153,19 +160,21 @@ class AdaptableNetwork(LeanNetwork):
         return features.split(max(int(memory_gb * 2**30 / row), 1))
 
     def _measure(self, features: Tensor) -> int:
-        """Bytes that the graph keeps for each cell of `first_features`."""
+        """Bytes that the graph keeps for each further cell of `first_features`."""
+        blank = features.new_zeros(1, features.shape[1], 8, 16)
+        few, more = (self._graph_bytes(blank[..., :width]) for width in (8, 16))
+        return (more - few) // 64 + 1
+
+    def _graph_bytes(self, features: Tensor) -> int:
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
             kept[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
-        few = features[:1, :, :8, :8]
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            self.last_features(few)
-        for weight in self._last.parameters():
-            kept.pop(weight.data_ptr(), None)
-        return sum(kept.values()) // (few.shape[2] * few.shape[3]) + 1
+            self.last_features(features)
+        return sum(kept.values())
 
     @contextmanager
     def adapting(self) -> Iterator[None]:
@@ -211,38 +220,64 @@ def _flatten(weights: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
     return flat, gradient
 
 
-def _suit_training(network: nn.Module, dtype: torch.dtype) -> None:
-    """As `suit_cpu`, for convolutions whose weights train; in place."""
-    for name, child in network.named_children():
-        if not isinstance(child, nn.Conv2d):
-            if isinstance(child, nn.ReLU | nn.ReLU6):
-                child.inplace = False  # in place on a product's view, autograd copies the view
-            _suit_training(child, dtype)
-        elif _is_pointwise(child):
-            setattr(network, name, _TrainedPointwise(child))
-        elif dtype == torch.bfloat16 and child.groups == child.in_channels > 1:
-            setattr(network, name, _FloatDepthwise(child))
+def _fold_for_training(stages: nn.Sequential) -> nn.Module:
+    """The stages with each convolution and the batch normalisation behind it as one, to train.
+
+    What is normalised by stored statistics is an affine map, which can be multiplied into the
+    convolution's weights; done anew at each pass, gradients reach the weights of both as they were.
+    """
+    traced = fx.symbolic_trace(stages)
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, nn.ReLU | nn.ReLU6):
+            layer.inplace = False  # in place on a product's view, autograd copies the view
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        follower = next(iter(node.users)) if len(node.users) == 1 else None
+        norm = modules.get(str(follower.target)) if follower is not None else None
+        folds = isinstance(norm, nn.BatchNorm2d)
+        traced.set_submodule(node.target, _FoldedConvolution(layer, norm if folds else None))
+        if follower is not None and folds:
+            follower.replace_all_uses_with(node)
+            traced.graph.erase_node(follower)
+    traced.recompile()
+    return traced
 
 
-class _TrainedPointwise(nn.Module):
-    """A 1x1 convolution as a matrix product over the channels of each cell."""
+class _FoldedConvolution(nn.Module):
+    """A convolution and the normalisation behind it as one convolution, both with gradients."""
 
-    def __init__(self, layer: nn.Conv2d):
+    def __init__(self, layer: nn.Conv2d, norm: nn.BatchNorm2d | None):
         super().__init__()
-        self.layer = layer
+        self.layer, self.norm = layer, norm
+        self.is_pointwise = is_pointwise(layer)
+        self.is_strided_depthwise = is_strided_depthwise(layer)
 
-    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n e h w"]:
-        weight, bias = self.layer.weight.flatten(1), self.layer.bias
-        return functional.linear(inputs.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n e h' w'"]:
+        weight, bias = self._folded()
+        if self.is_pointwise and inputs.device.type == "cpu":
+            # as a product over channels, see lean.py
+            cells = functional.linear(inputs.permute(0, 2, 3, 1), weight.flatten(1), bias)
+            return cells.permute(0, 3, 1, 2)
+        if self.is_strided_depthwise and inputs.device.type == "cpu":
+            # whose gradient has no bf16 kernel worth the name
+            with torch.autocast("cpu", enabled=False):
+                return self._convolve(inputs.to(weight.dtype), weight, bias)
+        return self._convolve(inputs, weight, bias)
 
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        weight, bias, norm = self.layer.weight, self.layer.bias, self.norm
+        if norm is None:
+            return weight, bias
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        slope = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        mean = norm.running_mean if bias is None else norm.running_mean - bias
+        return weight * slope[:, None, None, None], norm.bias - mean * slope
 
-class _FloatDepthwise(nn.Module):
-    """A depthwise convolution in float32, whose bf16 gradients have no kernel worth the name."""
-
-    def __init__(self, layer: nn.Conv2d):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h' w'"]:
-        with torch.autocast(inputs.device.type, enabled=False):
-            return self.layer(inputs.float())
+    def _convolve(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        layer = self.layer
+        return functional.conv2d(
+            inputs, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
+        )

@@ -21,28 +21,21 @@ into memory together are taken one group after the other, which is exact, since 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from rayseg.attribution.adaptable import AdaptableNetwork
-from rayseg.attribution.base import (
-    EPSILON,
-    Attribution,
-    Localization,
-    ScaleResult,
-    equation_cam,
-    seeded,
-)
-from rayseg.attribution.companions import Companions, Draw
+from rayseg.attribution.adaptation import Adaptation, Start, together
+from rayseg.attribution.base import Attribution, Localization, ScaleResult
+from rayseg.attribution.companions import Companions
 from rayseg.attribution.lean import LeanNetwork
-from rayseg.attribution.views import Batch, merge_views
+from rayseg.attribution.views import Batch
 from rayseg.losses import activated_bce, rib_loss
 
 LOSSES = ("rib", "sigmoid", "tanh", "softsign")
@@ -189,8 +182,27 @@ class RIB(Attribution):
         found = []
         for start in self._starts(network, batch):
             with network.adapting():
-                found.append(_Adaptation(self, network, start).run())
-        return _together(found)
+                found.append(Adaptation(self, network, start).run())
+        return together(found)
+
+    def course(
+        self,
+        network: nn.Module,
+        image: UInt8[Tensor, "h w 3"],
+        classes: Sequence[int],
+        image_id: str = "",
+        map_stride: int = 1,
+    ) -> Iterator[Localization]:
+        """The localization of one image after each of its maps, k = 0, 1, ... (Figure 3.15).
+
+        The last is what `run` gives; an image that ends early has fewer.
+        """
+        adaptable = self.prepare(network)
+        batch = Batch.of(image[None], [classes], [image_id], adaptable.device)
+        (start,) = self._starts(adaptable, batch)
+        with adaptable.adapting():
+            for found in Adaptation(self, adaptable, start).walk():
+                yield from self.assemble(together([found]), adaptable, batch, map_stride)
 
     @contextmanager
     def reaching(
@@ -202,11 +214,11 @@ class RIB(Attribution):
         """
         (start,) = self._starts(network, batch)
         with network.adapting():
-            results = _together([_Adaptation(self, network, start, reach_end=True).run()])
+            results = together([Adaptation(self, network, start, reach_end=True).run()])
             (found,) = self.assemble(results, network, batch, map_stride)
             yield found
 
-    def _starts(self, network: AdaptableNetwork, batch: Batch) -> list[_Start]:
+    def _starts(self, network: AdaptableNetwork, batch: Batch) -> list[Start]:
         """What theta_0 makes of all images at once, as far as no gradient is asked of it."""
         features: list[Tensor] = []
         maps: list[Tensor | None] = []
@@ -221,7 +233,7 @@ class RIB(Attribution):
             else:
                 maps.append(None)
         return [
-            _Start(
+            Start(
                 [part[i] for part in features],
                 [None if part is None else part[i] for part in maps],
                 list(own),
@@ -251,191 +263,3 @@ class RIB(Attribution):
         if self.loss != "rib":
             return activated_bce(logits, targets, self.loss)
         return rib_loss(logits, targets, self.margin if self.margin_role == "loss" else torch.inf)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """One image under theta_0.
-
-    Attributes:
-        features: of each scale (v, e, h, w), from the stages that never train.
-        maps: raw maps (v, c, h', w') of the scales that are not learned from, else None.
-        classes: to localize.
-        image_id: companions follow from it.
-    """
-
-    features: list[Tensor]
-    maps: list[Tensor | None]
-    classes: list[int]
-    image_id: str
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What came of one image: maps (k, h', w') of each scale, logits (k,), steps and remarks."""
-
-    maps: list[Tensor]
-    scores: Tensor
-    gains: Tensor
-    steps: int
-    note: str
-
-
-class _Adaptation:
-    """The fine-tuning to one image; the network's weights move with it."""
-
-    def __init__(
-        self, method: RIB, network: AdaptableNetwork, start: _Start, reach_end: bool = False
-    ):
-        self.method, self.network, self.start = method, network, start
-        self.began = time.perf_counter()
-        self.num_maps = method.num_steps + 1 if method.add_last else max(method.num_steps, 1)
-        # a step after the last map would be seen by nobody
-        self.num_steps = method.num_steps if reach_end else self.num_maps - 1
-        self.tags = torch.zeros(1, network.num_classes, dtype=torch.bool, device=network.device)
-        self.tags[:, start.classes] = True
-        # of the other classes' logits L_RIB sees nothing
-        self.columns = start.classes if method.loss == "rib" else slice(None)
-        self.draws = self._draws()
-        self.sums: list[Any] = [0] * len(method.scales)
-        self.logits: list[Tensor] = []
-        self.loss = self.reached = torch.zeros((), device=network.device)
-        self.steps, self.overlapping, self.stopped = 0, 0, ""
-
-    def run(self) -> _Found:
-        """As many steps as the limits allow."""
-        if not self.start.classes:
-            return _Found([], *torch.zeros(2, 0, device=self.network.device), 0, "")
-        for k in range(self.num_maps):
-            self.loss = self.reached = torch.zeros((), device=self.network.device)
-            self._look(k)
-            if self.stopped or k == self.num_steps:
-                break
-            self._join_companions()
-            self._step(k)
-            if self.stopped:
-                break
-        return _Found(
-            self.sums, self.logits[0], self.logits[-1] - self.logits[0], self.steps, self._note()
-        )
-
-    def _draws(self) -> Iterator[Draw]:
-        method, start = self.method, self.start
-        if self.network.companions is None or not method.num_companions:
-            return iter(())
-        return self.network.companions.draws(
-            start.classes,
-            method.num_companions,
-            seeded(method.seed, start.image_id),
-            method.disjoint,
-            start.image_id,
-        )
-
-    def _look(self, k: int) -> None:
-        """Adds the maps of all scales, and the gradient of those that are learned from."""
-        method = self.method
-        for s, scale in enumerate(method.scales):
-            learns = k < self.num_steps and scale not in method.unpooled_scales
-            raw = self._raw_maps(k, s, learns)  # (v, k, h', w')
-            rectified = merge_views(raw.relu().transpose(0, 1))  # (k, h', w')
-            if method.maps == "cam":
-                self.sums[s] = self.sums[s] + equation_cam(merge_views(raw.transpose(0, 1)))
-            else:
-                self.sums[s] = self.sums[s] + rectified
-            if s == 0:
-                self.logits.append(raw[0].mean((1, 2)))
-            if s == 0 and k and method.explosion_share < 1:
-                share = rectified / (rectified.amax((1, 2), keepdim=True) + EPSILON)
-                covered = (share > method.explosion_threshold).any(0).float().mean().item()
-                if covered > method.explosion_share:
-                    self.stopped = f"its maps cover {covered:.0%} of the image"
-                    return
-
-    def _raw_maps(self, k: int, s: int, learns: bool) -> Float[Tensor, "v k h' w'"]:
-        """Of the classes asked for; the gradient of the loss is added where the scale learns."""
-        ready = self.start.maps[s]
-        if k == 0 and ready is not None:
-            return ready[:, self.start.classes]
-        features = self.start.features[s]
-        if not learns:
-            with torch.no_grad():
-                return self.network.raw_maps(features, self.start.classes)
-        tags = self.tags.expand(len(features), -1)
-        maps = torch.cat(self._descend(features, tags, self.columns))
-        return maps if self.method.loss == "rib" else maps[:, self.start.classes]
-
-    def _join_companions(self) -> None:
-        """Adds the gradient of the step's companions."""
-        reached = self.reached  # m is held against the image's own rows
-        for draw in self.draws:
-            self.overlapping += draw.overlapping
-            features = self.network.companion_features(draw.indices)
-            bank = self.network.companions
-            assert bank is not None
-            self._descend(features, bank.tags[draw.indices].to(self.network.device), slice(None))
-            break
-        self.reached = reached
-
-    def _descend(
-        self,
-        features: Float[Tensor, "r e h w"],
-        tags: Bool[Tensor, "r c"],
-        columns: Sequence[int] | slice,
-    ) -> list[Float[Tensor, "g k h' w'"]]:
-        """Adds the gradient of rows, a group at a time, and returns their raw maps."""
-        maps = []
-        groups = self.network.groups(features, self._memory_gb())
-        for rows, own in zip(groups, tags.split(len(groups[0])), strict=True):
-            with torch.enable_grad():
-                raw = self.network.raw_maps(rows, columns)
-                chosen = own[:, columns]
-                logits = self.method.pool(raw, chosen)
-                loss = self.method.loss_of(logits, chosen)
-                loss.backward()
-            self.loss = self.loss + loss.detach()
-            self.reached = self.reached + (logits.detach() * chosen).sum()
-            maps.append(raw.detach())
-        return maps
-
-    def _memory_gb(self) -> float:
-        # a CPU's caches hold the graph of few rows
-        return self.method.graph_gb or (0.1 if self.network.device.type == "cpu" else 8.0)
-
-    def _step(self, k: int) -> None:
-        """Moves the weights.
-
-        Raises:
-            FloatingPointError: the loss is no number.
-        """
-        method = self.method
-        if not torch.isfinite(self.loss):
-            raise FloatingPointError(f"loss must be finite, got {self.loss.item()} at step {k}")
-        rate = method.learning_rate * (1 - k / method.num_steps) ** method.power
-        self.network.step(rate, method.head_factor, method.weight_decay, method.momentum)
-        self.steps += 1
-        reached = abs(self.reached.item())
-        if method.margin_role == "stop" and reached > method.margin:
-            self.stopped = f"its logits add up to {reached:.4g}"
-        elif method.max_seconds and time.perf_counter() - self.began > method.max_seconds:
-            self.stopped = f"{method.max_seconds:g} seconds were up"
-
-    def _note(self) -> str:
-        remarks = []
-        if self.stopped:
-            remarks.append(f"ended after step {self.steps}: {self.stopped}")
-        if self.overlapping and self.method.disjoint:
-            remarks.append(f"{self.overlapping} companions share a class with it")
-        return "; ".join(remarks)
-
-
-def _together(found: list[_Found]) -> list[ScaleResult]:
-    """The results of all images, scale by scale."""
-    with_maps = [one for one in found if one.maps]
-    scores, gains = (
-        torch.cat([getattr(one, name) for one in found]) for name in ("scores", "gains")
-    )
-    steps, notes = tuple(one.steps for one in found), tuple(one.note for one in found)
-    return [
-        ScaleResult(torch.cat(maps), scores, gains, steps, notes)
-        for maps in zip(*(one.maps for one in with_maps), strict=True)
-    ]
