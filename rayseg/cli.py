@@ -25,25 +25,31 @@ from rayseg.config import (
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
+    ToyBottleneckConfig,
     TrainClassifierConfig,
+    TrainFickleNetConfig,
     TrainSegmenterConfig,
     as_written,
     read_toml,
 )
 from rayseg.on_ray import jobs
 from rayseg.on_ray.bookkeeping import Outcome
+from rayseg.on_ray.seeds import make_seeds
+from rayseg.on_ray.toy_bottleneck import toy_bottleneck
 from rayseg.toml import hint
 
 JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
     "prepare": (PrepareConfig, jobs.prepare),
     "train-classifier": (TrainClassifierConfig, jobs.train_classifier),
-    "make-seeds": (MakeSeedsConfig, jobs.make_seeds),
+    "train-ficklenet": (TrainFickleNetConfig, jobs.train_ficklenet),
+    "make-seeds": (MakeSeedsConfig, make_seeds),
     "refine-seeds": (RefineSeedsConfig, jobs.refine_seeds),
     "train-segmenter": (TrainSegmenterConfig, jobs.train_segmenter),
     "predict": (PredictConfig, jobs.predict),
     "score": (ScoreConfig, jobs.score),
     "run": (RunConfig, jobs.run),
     "export": (ExportConfig, jobs.export),
+    "toy-bottleneck": (ToyBottleneckConfig, toy_bottleneck),
 }
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]

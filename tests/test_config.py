@@ -9,11 +9,12 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from rayseg.attribution import METHODS, AdvCAM
+from rayseg.attribution import COMBINATIONS, METHODS, RIB, AdvCAM, OnRIB
 from rayseg.config import (
     ClassifierConfig,
     Compute,
     ExportConfig,
+    FickleNetConfig,
     MakeSeedsConfig,
     PredictConfig,
     PrepareConfig,
@@ -22,6 +23,7 @@ from rayseg.config import (
     ScoreConfig,
     SegmenterConfig,
     TrainClassifierConfig,
+    TrainFickleNetConfig,
     TrainSegmenterConfig,
     as_plain,
     as_toml,
@@ -37,6 +39,7 @@ from rayseg.toml import hint, update
 JOBS = [
     PrepareConfig,
     TrainClassifierConfig,
+    TrainFickleNetConfig,
     MakeSeedsConfig,
     RefineSeedsConfig,
     TrainSegmenterConfig,
@@ -92,6 +95,73 @@ def test_a_configuration_goes_through_json_and_back():
 def test_as_written_reaches_every_method():
     config = as_written(MakeSeedsConfig())
     assert all(getattr(config, name) == part.as_written() for name, part in METHODS.items())
+
+
+def test_a_combination_is_made_of_its_methods_settings():
+    config = MakeSeedsConfig(advcam=AdvCAM(num_steps=3), rib=RIB(num_steps=2))
+    assert config.method("advcam+rib") == OnRIB(AdvCAM(num_steps=3), RIB(num_steps=2))
+    assert config.parts("advcam+rib") == {"advcam": config.advcam, "rib": config.rib}
+    assert config.parts("cam") == {"cam": config.cam}
+
+
+def test_an_unknown_method_is_told_all_methods_and_combinations():
+    with pytest.raises(ValueError, match="methods must be of ") as caught:
+        MakeSeedsConfig(methods=("advcam+rip",))
+    said = ", ".join([*METHODS, *COMBINATIONS])
+    assert f"of {said}, got 'advcam+rip'; did you mean 'advcam+rib'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["rib+advcam", "cam+label_crf", "+", ""])
+def test_what_is_no_combination_is_refused(name):
+    for kind in (MakeSeedsConfig, RefineSeedsConfig):
+        with pytest.raises(ValueError, match=re.escape(f", got {name!r}")):
+            kind(methods=(name,))
+
+
+def test_methods_say_which_networks_they_need():
+    assert MakeSeedsConfig(methods=("advcam+rib", "cam")).network_kinds == {"classifier"}
+    both = MakeSeedsConfig(methods=("ficklenet", "cam"))
+    assert both.network_kinds == {"classifier", "ficklenet"}
+    assert not RunConfig(methods=("ficklenet",)).needs_classifier
+    segmenter = SegmenterConfig(weights="classifier")
+    assert RunConfig(methods=("ficklenet",), segmenter=segmenter).needs_classifier
+    assert not RunConfig(
+        methods=("ficklenet",), segmenter=segmenter, until="masks"
+    ).needs_classifier
+
+
+def test_every_method_and_combination_has_thresholds():
+    config = RefineSeedsConfig(methods=(*METHODS, *COMBINATIONS))
+    names = {name.replace("+", "_") for name in config.methods}
+    assert {part.name for part in fields(config.thresholds)} == names
+    for name in config.methods:
+        assert config.refiner("label_crf", name).fg_threshold > 0
+
+
+def test_a_combination_has_thresholds_of_its_own_that_begin_as_its_first_methods():
+    """METHODS 2 for AdvCAM; of the pair the text names none."""
+    config = update(RefineSeedsConfig(), {"thresholds": {"advcam": [0.4, 0.1]}}, "here")
+    for name, foreground in (("advcam", 0.4), ("advcam+rib", 0.35)):
+        assert config.refiner("label_crf", name).fg_threshold == foreground
+    config = update(RefineSeedsConfig(), {"thresholds": {"advcam_rib": [0.6, 0.2]}}, "here")
+    assert config.refiner("label_crf", "advcam+rib").bg_threshold == 0.2
+    assert config.refiner("threshold", "advcam+rib").threshold == 0.6
+
+
+def test_masks_of_a_combination_are_named_after_it():
+    config = RunConfig(methods=("advcam+rib",), refiners=("label_crf",))
+    assert config.mask_names() == ["advcam+rib+label_crf"]
+    assert config.trained_on() == ("advcam+rib+label_crf",)
+
+
+def test_settings_of_companions_and_of_ficklenet_are_read(tmp_path):
+    path = toml(
+        tmp_path,
+        "[companions]\nimages = 20\ncrops.crop = 64\n[ficklenet_classifier]\nkernel = 5\n",
+    )
+    config = read_toml(path, RunConfig())
+    assert (config.companions.images, config.companions.crops.crop) == (20, 64)
+    assert config.ficklenet_classifier == FickleNetConfig(kernel=5)
 
 
 def test_thresholds_reach_the_refiner_of_their_method():
@@ -167,6 +237,8 @@ def test_keys_of_other_jobs_are_passed_over(tmp_path):
         ("split = ['a']", "split must be str such as 'train', got ['a']"),
         ("[advcam]\nnum_steps = -1", "num_steps must be 0 or more, got -1"),
         ("methods = ['advcan']", "got 'advcan'; did you mean 'advcam'?"),
+        ("[companions]\nimages = 0", "run.toml [companions]: images must be 1 or more, got 0"),
+        ("[rib]\nmargin_role = 'lost'", "got 'lost'; did you mean 'loss'?"),
         ("[compute]\nblock_rows = 0", "compute.block_rows must be 1 or more, got 0"),
         ("split = ", "is no TOML"),
     ],

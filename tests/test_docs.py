@@ -1,6 +1,6 @@
 """The README is run: its blocks, its tables, its trees.
 
-``python tests/test_docs.py`` prints the table of methods for the README.
+``python -m tests.test_docs`` prints the table of methods for the README.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.attribution import METHODS
+from rayseg.attribution import COMBINATIONS, METHODS
 from rayseg.cli import JOBS, parse
 from rayseg.config import RunConfig, read_toml
 from rayseg.datasets import DATASETS
@@ -171,11 +171,15 @@ def test_the_tree_of_the_code_is_what_is_there():
 
 
 def methods_table():
-    """Markdown of METHODS, from the methods' own docstrings and presets."""
+    """Markdown of METHODS and COMBINATIONS, from their docstrings and presets."""
     lines = ["| method | what it is | paper | `as_written` differs in |", "|---|---|---|---|"]
     for name, method in METHODS.items():
         what = inspect.getdoc(method).splitlines()[0].rstrip(".")
         lines.append(f"| `{name}` | {what} | {paper(method)} | {differing(method)} |")
+    for name, (looking, changing) in COMBINATIONS.items():
+        what = f"`{looking}` on the weights that `{changing}` reaches, and both maps added"
+        papers = "; ".join(paper(METHODS[part]) for part in (looking, changing))
+        lines.append(f"| `{name}` | {what} | {papers} | what its parts differ in |")
     return "\n".join(lines) + "\n"
 
 
@@ -200,7 +204,7 @@ def plain(value):
 
 def test_the_table_of_methods_is_that_of_the_code():
     there = README.partition("<!-- methods -->\n")[2].partition("<!-- /methods -->")[0]
-    assert there == methods_table()  # python tests/test_docs.py prints it
+    assert there == methods_table()  # python -m tests.test_docs prints it
 
 
 # The whole chain on own images

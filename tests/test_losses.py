@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rayseg.losses import multilabel_soft_margin, segmentation_loss
+from rayseg.losses import activated_bce, multilabel_soft_margin, rib_loss, segmentation_loss
 from tests.reference import deeplab_literal
 
 
@@ -32,6 +32,70 @@ def test_extreme_logits_stay_finite():
     logits = torch.tensor([[1e4, -1e4]])
     assert multilabel_soft_margin(logits, torch.tensor([[1.0, 0.0]])).item() == 0
     assert multilabel_soft_margin(logits, torch.tensor([[0.0, 1.0]])).item() == 1e4
+
+
+@pytest.mark.parametrize("margin", [float("inf"), 1.5, 0.0, -1.0])
+def test_rib_loss_is_the_negated_sum_of_the_wanted_logits_up_to_the_margin(margin):
+    rng = np.random.default_rng(5)
+    logits, targets = rng.normal(0, 3, (4, 5)), rng.integers(0, 2, (4, 5)).astype(float)
+    found = rib_loss(torch.tensor(logits), torch.tensor(targets), margin)
+    pairs = zip(logits.flat, targets.flat, strict=True)
+    assert found.item() == pytest.approx(-sum(t * min(margin, y) for y, t in pairs), rel=1e-12)
+
+
+def test_rib_loss_pulls_each_wanted_logit_alike_and_those_above_the_margin_no_more():
+    logits = torch.tensor([[-1e6, 0.0, 2.0, 3.0, 9.0]], requires_grad=True)
+    rib_loss(logits, torch.tensor([[1.0, 0.0, 1.0, 0.0, 1.0]]), 5.0).backward()
+    assert logits.grad.tolist() == [[-1.0, 0.0, -1.0, 0.0, 0.0]]
+
+
+ACTIVATIONS = {
+    "sigmoid": lambda y: 1 / (1 + np.exp(-y)),
+    "tanh": lambda y: (np.tanh(y) + 1) / 2,
+    "softsign": lambda y: (y / (1 + abs(y)) + 1) / 2,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activated_bce_is_the_sum_of_the_cross_entropies_of_the_activations(activation):
+    rng = np.random.default_rng(6)
+    logits, targets = rng.normal(0, 3, (4, 5)), rng.integers(0, 2, (4, 5)).astype(float)
+    shares = ACTIVATIONS[activation](logits)
+    expected = -sum(
+        np.log(share) if want else np.log(1 - share)
+        for share, want in zip(shares.flat, targets.flat, strict=True)
+    )
+    found = activated_bce(torch.tensor(logits), torch.tensor(targets), activation)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("activation", "wrong"), [("sigmoid", 1e4), ("tanh", 2e4), ("softsign", np.log(2 + 2e4))]
+)
+def test_activated_bce_of_extreme_logits_is_finite_with_finite_gradients(activation, wrong):
+    logits = torch.tensor([[1e4, -1e4]], requires_grad=True)
+    loss = activated_bce(logits, torch.tensor([[0.0, 1.0]]), activation)
+    assert loss.item() == pytest.approx(2 * wrong, rel=1e-4)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    right = activated_bce(logits, torch.tensor([[1.0, 0.0]]), activation)
+    assert 0 <= right.item() < 2e-4
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_of_activated_bce_are_those_of_the_formulas(activation):
+    logits = torch.tensor([[-2.0, -1e-3, 1e-3, 2.0]], dtype=torch.float64)
+    for want in (0.0, 1.0):
+        leaf = logits.clone().requires_grad_()
+        activated_bce(leaf, torch.full_like(logits, want), activation).backward()
+        for y, found in zip(logits[0].tolist(), leaf.grad[0].tolist(), strict=True):
+            share = ACTIVATIONS[activation](y)
+            slope = {
+                "sigmoid": share * (1 - share),
+                "tanh": (1 - np.tanh(y) ** 2) / 2,
+                "softsign": 1 / (1 + abs(y)) ** 2 / 2,
+            }[activation]
+            assert found == pytest.approx((share - want) * slope / (share * (1 - share)), rel=1e-9)
 
 
 def drawn(seed, logits_shape, size_hw, choices):

@@ -4,6 +4,7 @@ from rayseg.attribution.advcam import AdvCAM
 from rayseg.attribution.base import Attribution, Localization
 from rayseg.attribution.cam import CAM
 from rayseg.attribution.companions import Companions
+from rayseg.attribution.ficklenet import FickleNet
 from rayseg.attribution.gradcam import GradCAM
 from rayseg.attribution.lean import LeanNetwork
 from rayseg.attribution.on_rib import OnRIB
@@ -14,6 +15,7 @@ METHODS: dict[str, type[Attribution]] = {
     "gradcam": GradCAM,
     "advcam": AdvCAM,
     "rib": RIB,
+    "ficklenet": FickleNet,
 }
 """The only list of methods in the project."""
 COMBINATIONS: dict[str, tuple[str, str]] = {"advcam+rib": ("advcam", "rib")}
@@ -27,6 +29,7 @@ __all__ = [
     "AdvCAM",
     "Attribution",
     "Companions",
+    "FickleNet",
     "GradCAM",
     "LeanNetwork",
     "Localization",

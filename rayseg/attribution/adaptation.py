@@ -91,7 +91,8 @@ class Adaptation:
 
     def _found(self) -> Found:
         gains = self.logits[-1] - self.logits[0]
-        return Found(list(self.sums), self.logits[0], gains, self.steps, self._note())
+        maps = [total.relu() for total in self.sums]  # negative only where maps are Eq. 2.1's
+        return Found(maps, self.logits[0], gains, self.steps, self._note())
 
     def _draws(self) -> Iterator[Draw]:
         method, start = self.method, self.start

@@ -13,7 +13,7 @@ in the chosen precision. On a CPU two kinds of convolution are put another way:
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -29,32 +29,37 @@ class LeanNetwork(nn.Module):
     """A copy of a classifier that only runs forward and differentiates to its input.
 
     Attributes:
-        classifier: has ``features`` (n, 3, h, w) -> (n, d, h', w'), ``head`` (a 1x1 convolution
-            without bias), ``classify`` (features -> logits) and ``stride``; a ``trunk`` is folded.
+        classifier: has ``features`` (n, 3, h, w) -> (n, d, h', w'), ``head`` (a convolution
+            without bias, 1x1 here), ``classify`` (features -> logits) and ``stride``; a ``trunk``
+            is folded.
         dtype: of weights and activations; features come out as float32 whatever it is.
-        weight: float32 (c, d), the head's.
+        weight: float32 (c, d), the head's; of a larger head its centre.
         stride: image pixels a feature cell.
 
     Raises:
-        ValueError: the head is no 1x1 convolution.
+        ValueError: the head's windows are not of the side that is wanted.
     """
+
+    head_side: ClassVar[int] = 1
+    """Side of the windows that the head must have; 0 for any above 1."""
 
     def __init__(self, network: nn.Module, precision: Precision = "auto"):
         super().__init__()
-        check_head(network, 1)
+        check_head(network, self.head_side)
         device = next(network.parameters()).device
         self.dtype = choose_dtype(precision, device)
         lean: Any = copy.deepcopy(network).eval()
         for parameter in lean.parameters():
             parameter.grad = None  # a gradient that was there is not ours to carry
         lean.requires_grad_(False)
-        self.weight: Float[Tensor, "c d"] = lean.head.weight.float().flatten(1).clone()
+        windows = lean.head.weight.float().flatten(2)
+        self.weight: Float[Tensor, "c d"] = windows[..., windows.shape[2] // 2].clone()
         self.stride: int = lean.stride
         if hasattr(lean, "trunk"):
             lean.trunk = fuse(lean.trunk)
         self.classifier = lean.to(device, self.dtype).to(memory_format=torch.channels_last)
         if device.type == "cpu":
-            _suit_cpu(self.classifier, self.dtype)
+            suit_cpu(self.classifier, self.dtype)
 
     @property
     def device(self) -> torch.device:
@@ -92,27 +97,29 @@ def check_head(network: Any, side: int) -> None:
         raise ValueError(f"the network's head must be {wanted}, got {found}x{found}")
 
 
-def _suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:
+def suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:
     """Puts convolutions another way, in place; see the top of the file."""
     for name, child in network.named_children():
         if name == "head":
             continue  # asked for its weight by name
         if isinstance(child, nn.Conv2d):
-            if _is_pointwise(child):
+            if is_pointwise(child):
                 setattr(network, name, _Pointwise(child))
-            elif dtype == torch.bfloat16 and _is_strided_depthwise(child):
+            elif dtype == torch.bfloat16 and is_strided_depthwise(child):
                 setattr(network, name, _StridedDepthwise(child))
         else:
             if isinstance(child, nn.ReLU | nn.ReLU6):
                 child.inplace = False  # in place on a product's view, autograd copies the view
-            _suit_cpu(child, dtype)
+            suit_cpu(child, dtype)
 
 
-def _is_pointwise(layer: nn.Conv2d) -> bool:
+def is_pointwise(layer: nn.Conv2d) -> bool:
+    """Whether it is a plain 1x1 convolution."""
     return layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
 
 
-def _is_strided_depthwise(layer: nn.Conv2d) -> bool:
+def is_strided_depthwise(layer: nn.Conv2d) -> bool:
+    """Whether it looks at each channel alone, at some of the cells."""
     return layer.groups == layer.in_channels > 1 and layer.stride != (1, 1)
 
 

@@ -8,22 +8,24 @@ from rayseg.config.base import Compute, JobConfig
 from rayseg.config.files import as_plain, as_toml, as_written, read_toml
 from rayseg.config.jobs import (
     ExportConfig,
-    MakeSeedsConfig,
     PredictConfig,
     PrepareConfig,
-    RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
     SegmentersConfig,
+    ToyBottleneckConfig,
     TrainClassifierConfig,
+    TrainFickleNetConfig,
     TrainSegmenterConfig,
 )
-from rayseg.config.networks import ClassifierConfig, SegmenterConfig
+from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
+from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 
 __all__ = [
     "ClassifierConfig",
     "Compute",
     "ExportConfig",
+    "FickleNetConfig",
     "JobConfig",
     "MakeSeedsConfig",
     "PredictConfig",
@@ -33,7 +35,9 @@ __all__ = [
     "ScoreConfig",
     "SegmenterConfig",
     "SegmentersConfig",
+    "ToyBottleneckConfig",
     "TrainClassifierConfig",
+    "TrainFickleNetConfig",
     "TrainSegmenterConfig",
     "as_plain",
     "as_toml",

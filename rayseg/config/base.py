@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any
+
+from rayseg.toml import hint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,3 +63,30 @@ class JobConfig:
     def __post_init__(self) -> None:
         if not self.run:
             raise ValueError("run must name a folder, got nothing")
+
+
+def one_field_each(name: str, module: str, parts: Mapping[str, type]) -> type:
+    """A dataclass with one field for each entry of a list such as METHODS."""
+    return make_part(
+        name, module, [(key, part, field(default_factory=part)) for key, part in parts.items()]
+    )
+
+
+def make_part(name: str, module: str, parts: list[Any]) -> type:
+    """A frozen dataclass of these fields; the module is where pickle finds it again."""
+    made = make_dataclass(name, parts, frozen=True, kw_only=True)
+    made.__module__ = module
+    return made
+
+
+def check_names(what: str, names: tuple[str, ...], known: Collection[str]) -> None:
+    """Refuses a name that is not known.
+
+    Raises:
+        ValueError: the text lists the known names and the nearest one.
+    """
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"{what} must be of {', '.join(known)}, got {name!r}{hint(name, known)}"
+            )

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 
-from rayseg.attribution import METHODS
-from rayseg.config.jobs import AnyJobConfig, Thresholds
+from rayseg.config.jobs import AnyJobConfig
 from rayseg.refine.crf import LabelCRF
 from rayseg.toml import read, update
 
@@ -27,7 +26,8 @@ def as_written(config: C) -> C:
     if hasattr(config, "thresholds"):
         text = LabelCRF.as_written()
         stated = (text.fg_threshold, text.bg_threshold)
-        changed["thresholds"] = Thresholds(**dict.fromkeys(METHODS, stated))
+        makers = (part.name for part in fields(config.thresholds))
+        changed["thresholds"] = replace(config.thresholds, **dict.fromkeys(makers, stated))
     return replace(config, **changed)  # type: ignore[type-var]
 
 

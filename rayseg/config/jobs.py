@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass, replace
-from itertools import product
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from rayseg.attribution import METHODS, Attribution
-from rayseg.config.base import JobConfig
-from rayseg.config.networks import ClassifierConfig, SegmenterConfig
+from rayseg.bottleneck import ToyBottleneck
+from rayseg.config.base import JobConfig, check_names, one_field_each
+from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
+from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
 from rayseg.prediction import Prediction
-from rayseg.refine import REFINERS
-from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
-from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.refine.segmenter_crf import SegmenterCRF
-from rayseg.stages import Refiner
-from rayseg.toml import check_literals, hint
+from rayseg.toml import check_literals
 
-
-def _one_field_each(name: str, parts: Mapping[str, type]) -> type:
-    """A dataclass with one field for each entry of a list such as METHODS."""
-    made = [(key, part, field(default_factory=part)) for key, part in parts.items()]
-    return _dataclass(name, made)
-
-
-def _dataclass(name: str, parts: list[Any]) -> type:
-    made = make_dataclass(name, parts, frozen=True, kw_only=True)
-    made.__module__ = __name__  # where pickle finds it again
-    return made
-
-
-DatasetFields = _one_field_each("DatasetFields", DATASETS)
-MethodFields = _one_field_each("MethodFields", METHODS)
-RefinerFields = _one_field_each("RefinerFields", REFINERS)
-Thresholds = _dataclass(
-    "Thresholds",
-    [
-        (name, tuple[float, float], field(default=OFFICIAL_THRESHOLDS.get(name, (0.30, 0.05))))
-        for name in METHODS
-    ],
-)
-"""Background thresholds of each method's maps: foreground is sure above the first, background below
-the second."""
+DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +30,7 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_names("data", (self.data,), DATASETS)
+        check_names("data", (self.data,), DATASETS)
 
     def dataset(self) -> Dataset:
         """The reader that is asked for."""
@@ -80,87 +51,16 @@ class TrainClassifierConfig(JobConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
-    """Makes localization maps of one split's images.
+class TrainFickleNetConfig(JobConfig):
+    """Trains FickleNet's network on the tags of one split.
 
     Attributes:
-        split: the images.
-        ids: a text file of image ids, one a line; only these. Empty means all.
-        methods: which attribution methods; their own flags follow under their names.
-        weights: the classifier; empty is the run's own.
+        train_split: the images to train on.
+        ficklenet_classifier: network and training.
     """
 
-    split: str = "train"
-    ids: str = ""
-    methods: tuple[str, ...] = ("cam", "advcam")
-    weights: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_names("methods", self.methods, METHODS)
-
-    def method(self, name: str) -> Attribution:
-        """The method of that name with its hyper-parameters."""
-        return getattr(self, name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
-    """Turns localization maps into masks.
-
-    Attributes:
-        methods: whose maps.
-        refiners: which refiners; their own flags follow under their names.
-        thresholds: background thresholds of each method's maps, sure foreground and sure
-            background; label_crf takes both, threshold the first.
-        saliency_maps: folder of grey saliency maps named after the images; where map and mask
-            disagree on foreground the mask becomes 255. Empty for none.
-        saliency: what counts as salient.
-    """
-
-    methods: tuple[str, ...] = ("cam", "advcam")
-    refiners: tuple[str, ...] = ("label_crf",)
-    thresholds: Thresholds = Thresholds()  # type: ignore[valid-type]
-    saliency_maps: str = ""
-    saliency: SaliencyAgreement = SaliencyAgreement()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_names("methods", self.methods, METHODS)
-        _check_names("refiners", self.refiners, REFINERS)
-        for part in fields(RefinerFields):
-            if _own_thresholds(getattr(self, part.name)):
-                raise ValueError(f"set thresholds.<method> in place of {part.name}'s own")
-
-    def refiner(self, name: str, method: str) -> Refiner:
-        """The refiner of that name for the maps of that method."""
-        refiner = getattr(self, name)
-        foreground, background = getattr(self.thresholds, method)
-        if isinstance(refiner, LabelCRF):
-            return replace(refiner, fg_threshold=foreground, bg_threshold=background)
-        if isinstance(refiner, Threshold):
-            return replace(refiner, threshold=foreground)
-        return refiner
-
-    def mask_names(self) -> list[str]:
-        """The folders of masks that the job fills, such as advcam+label_crf."""
-        suffix = "+saliency" if self.saliency_maps else ""
-        return [f"{m}+{r}{suffix}" for m, r in product(self.methods, self.refiners)]
-
-
-def _own_thresholds(refiner: object) -> bool:
-    """Whether a refiner has thresholds of its own that `thresholds` would override unseen."""
-    match refiner:
-        case LabelCRF():
-            own = LabelCRF()
-            return (refiner.fg_threshold, refiner.bg_threshold) != (
-                own.fg_threshold,
-                own.bg_threshold,
-            )
-        case Threshold():
-            return refiner != Threshold()
-        case _:
-            return False
+    train_split: str = "train"
+    ficklenet_classifier: FickleNetConfig = FickleNetConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +155,7 @@ class RunConfig(
     TrainSegmenterConfig,
     RefineSeedsConfig,
     MakeSeedsConfig,
+    TrainFickleNetConfig,
     TrainClassifierConfig,
     PrepareConfig,
 ):
@@ -269,6 +170,12 @@ class RunConfig(
     def __post_init__(self) -> None:
         super().__post_init__()
         check_literals(self)
+
+    @property
+    def needs_classifier(self) -> bool:
+        """Whether a method works on the run's classifier, or a segmenter starts from it."""
+        starts_from_it = self.until == "segmenters" and self.segmenter.weights == "classifier"
+        return "classifier" in self.network_kinds or starts_from_it
 
     def trained_on(self) -> tuple[str, ...]:
         """What the segmenters are trained on: as given, else the last masks."""
@@ -294,17 +201,20 @@ class ExportConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_names("format", (self.format,), EXPORTERS)
+        check_names("format", (self.format,), EXPORTERS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyJobConfig(RunConfig, ExportConfig):
+class ToyBottleneckConfig(JobConfig):
+    """Shows the information bottleneck and how RIB reduces it, on digits of which some are marked.
+
+    Attributes:
+        toy: the experiment.
+    """
+
+    toy: ToyBottleneck = ToyBottleneck()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyJobConfig(RunConfig, ExportConfig, ToyBottleneckConfig):
     """Every key of every job: what a file that serves all of them may hold."""
-
-
-def _check_names(what: str, names: tuple[str, ...], known: Mapping[str, object]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"{what} must be of {', '.join(known)}, got {name!r}{hint(name, known)}"
-            )

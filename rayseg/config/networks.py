@@ -8,7 +8,7 @@ from typing import Literal
 from rayseg.inputs import Precision
 from rayseg.loading import Crops, SegmentationCrops
 from rayseg.toml import check_literals
-from rayseg.training import PolySGD, SegmenterSGD
+from rayseg.training import HalvedAdam, PolySGD, SegmenterSGD
 
 Trunk = Literal[
     "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "wide_resnet38"
@@ -60,6 +60,55 @@ class ClassifierConfig:
     def frozen_statistics(self) -> bool:
         """Whether batch normalisation keeps its statistics."""
         return self.weights != "none" if self.batch_norm == "auto" else self.batch_norm == "frozen"
+
+
+@dataclass(frozen=True)
+class FickleNetConfig(ClassifierConfig):
+    """FickleNet's classifier and its training.
+
+    Recalled from the paper (METHODS 7; there is no public code): VGG-16 without its last pooling
+    and with a dilated last block, crops of 321 to maps of 41x41, a kernel of 9, the drop rate,
+    batches of 10 and the optimiser. Ours, for want of a source: the number of epochs, that the
+    stem trains too, and the range of sizes that crops are cut from.
+
+    Attributes:
+        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
+        stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
+        dilated: the trunk's last stages are dilated where they lost their stride.
+        kernel: side of the head's windows in cells; odd.
+        drop_rate: chance of each hidden unit of a window to be left out, in [0, 1).
+        selection: closed or expanded (Figure 3.2b); the same numbers, the second far slower.
+        freeze: the last stage that does not train: none, stem, stage1 to stage4.
+        epochs: passes over the images.
+        batch_size: images of a step, over all workers.
+        crops: how images are cut.
+        schedule: the optimiser.
+        seed: of the head, the order, the crops and the selections.
+    """
+
+    trunk: Trunk = "vgg16"
+    stride: Literal[8, 16, 32] = 8
+    freeze: Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"] = "none"
+    epochs: int = 20
+    batch_size: int = 10
+    crops: Crops = Crops(crop=321)
+    schedule: HalvedAdam = HalvedAdam()  # type: ignore[assignment]
+    dilated: bool = True
+    kernel: int = 9
+    drop_rate: float = 0.9
+    selection: Literal["closed", "expanded"] = "closed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd and 3 or more, got {self.kernel}")
+        if not 0 <= self.drop_rate < 1:
+            raise ValueError(f"drop_rate must be in [0, 1), got {self.drop_rate}")
+
+    @classmethod
+    def as_written(cls) -> FickleNetConfig:
+        """The same: the dissertation gives no constants."""
+        return cls()
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,21 @@ class Crops:
         self, pixels: UInt8[ndarray, "h w 3"], generator: np.random.Generator
     ) -> Float[ndarray, "3 s s"]:
         """One normalised crop, drawn by the generator."""
+        levels, (top, left, bottom, right) = self.cut_levels(pixels, generator)
+        canvas = np.zeros((3, self.crop, self.crop), np.float32)
+        window = (slice(top, bottom), slice(left, right))
+        _normalise(levels[window], canvas[:, *window])
+        return canvas
+
+    def cut_levels(
+        self, pixels: UInt8[ndarray, "h w 3"], generator: np.random.Generator
+    ) -> tuple[UInt8[ndarray, "s s 3"], tuple[int, int, int, int]]:
+        """The crop that `cut` normalises, as levels, and where it holds image.
+
+        Returns:
+            Levels, 0 outside of the image, and the first row and column of the image with those
+            after its last.
+        """
         long_side = int(generator.integers(self.long_side[0], self.long_side[1] + 1))
         image = _resize_long(pixels, long_side)
         if self.flip and generator.random() < 0.5:
@@ -48,9 +63,9 @@ class Crops:
         (to_y, from_y), (to_x, from_x) = (
             _overlap(side, self.crop, generator) for side in image.shape[:2]
         )
-        canvas = np.zeros((3, self.crop, self.crop), np.float32)
-        _normalise(image[from_y, from_x], canvas[:, to_y, to_x])
-        return canvas
+        canvas = np.zeros((self.crop, self.crop, 3), np.uint8)
+        canvas[to_y, to_x] = image[from_y, from_x]
+        return canvas, (to_y.start, to_x.start, to_y.stop, to_x.stop)
 
     def whole(self, pixels: UInt8[ndarray, "h w 3"]) -> Float[ndarray, "3 s s"]:
         """The whole image, its longer side resized to the crop's, for evaluation."""

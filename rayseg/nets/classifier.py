@@ -7,6 +7,7 @@ al., *Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relat
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,19 +72,40 @@ def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClass
         FileNotFoundError: there is no such file.
         ValueError: not a classifier of ours, or of other classes.
     """
-    facts = read_facts(path)
-    if "network" in facts:
-        raise ValueError(f"{path} holds a {facts['network']} segmenter, not a classifier")
-    if not {"trunk", "stride", "classes"} <= facts.keys():
-        raise ValueError(
-            f"weights file {path} must say its trunk, stride and classes, got {sorted(facts)}"
-        )
-    trained: list[str] = list(facts["classes"])  # type: ignore[call-overload]
+    facts = read_network_facts(path, "classifier", classes)
+    network = CamClassifier(str(facts["trunk"]), len(facts["classes"]), int(facts["stride"]))
+    load_into(network, read_tensors(path), path)
+    return network.eval()
+
+
+def read_network_facts(
+    path: str, kind: str, classes: Sequence[str] | None = None, needed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The facts of a weights file that must hold a network of that kind.
+
+    Args:
+        path: the file.
+        kind: classifier or ficklenet.
+        classes: names that it must have been trained on, in this order; None accepts any.
+        needed: what the facts must say beside trunk, stride and classes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a network of another kind, or of other classes.
+    """
+    facts: dict[str, Any] = read_facts(path)
+    found = str(facts.get("network", "classifier"))
+    if found != kind:
+        named = found if found in ("classifier", "ficklenet") else f"{found} segmenter"
+        raise ValueError(f"{path} holds a {named}, not a {kind}")
+    needed = ("trunk", "stride", "classes", *needed)
+    if not set(needed) <= facts.keys():
+        listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
+        raise ValueError(f"weights file {path} must say its {listed}, got {sorted(facts)}")
+    trained = list(facts["classes"])
     if classes is not None and trained != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
             f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...)"
         )
-    network = CamClassifier(str(facts["trunk"]), len(trained), int(str(facts["stride"])))
-    load_into(network, read_tensors(path), path)
-    return network.eval()
+    return facts

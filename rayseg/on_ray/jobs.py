@@ -7,6 +7,7 @@ folder that was filled under another configuration is refused.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -14,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from rayseg.config import (
+    ClassifierConfig,
     ExportConfig,
-    MakeSeedsConfig,
     PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
     TrainClassifierConfig,
+    TrainFickleNetConfig,
     TrainSegmenterConfig,
     as_plain,
     as_toml,
 )
 from rayseg.export import EXPORTERS
 from rayseg.labels import LabelSource, StoredMasks, Truths
-from rayseg.nets.classifier import load_classifier
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.on_ray.bookkeeping import (
     Outcome,
@@ -40,7 +41,7 @@ from rayseg.on_ray.bookkeeping import (
     without,
 )
 from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
-from rayseg.on_ray.classifier import fit_classifier
+from rayseg.on_ray.classifier import fit_classifier, fit_ficklenet
 from rayseg.on_ray.data import (
     actor_pool,
     decoded,
@@ -51,6 +52,7 @@ from rayseg.on_ray.data import (
     write_rows,
 )
 from rayseg.on_ray.scoring import score_run
+from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
 from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
 from rayseg.on_ray.session import count_cores, gpus_each, session, threads_each
@@ -59,7 +61,6 @@ from rayseg.on_ray.train import write_figures
 from rayseg.report import write_report
 from rayseg.stages import (
     DecodeImages,
-    MakeSeeds,
     PredictLabels,
     RefineSeeds,
     SaliencyMaps,
@@ -67,7 +68,6 @@ from rayseg.stages import (
 )
 from rayseg.store import (
     MASKS_SCHEMA,
-    SEEDS_SCHEMA,
     Folder,
     claim,
     find_pending,
@@ -105,57 +105,38 @@ def prepare(config: PrepareConfig) -> Outcome:
 
 def train_classifier(config: TrainClassifierConfig) -> Outcome:
     """Trains the classifier of the run."""
-    folder = Folder(config.run) / "classifier"
-    identity = {"split": config.train_split, "classifier": as_plain(config.classifier)}
-    if Path(config.classifier.weights).is_file():
-        identity["weights"] = digest(config.classifier.weights)
+    fit = partial(fit_classifier, config)
+    return _train_on_tags("classifier", config, config.classifier, fit)
+
+
+def train_ficklenet(config: TrainFickleNetConfig) -> Outcome:
+    """Trains the network of method ficklenet."""
+    fit = partial(fit_ficklenet, config)
+    return _train_on_tags("ficklenet", config, config.ficklenet_classifier, fit)
+
+
+def _train_on_tags(
+    kind: str,
+    config: TrainClassifierConfig | TrainFickleNetConfig,
+    network: ClassifierConfig,
+    fit: Callable[[float], list[dict[str, Any]]],
+) -> Outcome:
+    folder = Folder(config.run) / kind
+    identity = {"split": config.train_split, kind: as_plain(network)}
+    if Path(network.weights).is_file():
+        identity["weights"] = digest(network.weights)
     claim(folder, identity)
     if not read_run(folder).get("done"):
         with session(config.address):
-            epochs = fit_classifier(config, gpus_each(config.compute))
+            epochs = fit(gpus_each(config.compute))
         write_figures(folder, {"epochs": epochs, "seconds": sum(e["seconds"] for e in epochs)})
     last = read_run(folder)["epochs"][-1]
     return Outcome(
         [
-            f"classifier: loss {last['loss']:.3f}, mAP {last['map']:.3f}, F1 {last['f1']:.3f} "
+            f"{kind}: loss {last['loss']:.3f}, mAP {last['map']:.3f}, F1 {last['f1']:.3f} "
             f"on {last['judged_on']} after {last['epoch']} epochs"
         ]
     )
-
-
-def make_seeds(config: MakeSeedsConfig) -> Outcome:
-    """Makes the localization maps of each method."""
-    compute, run_folder = config.compute, Folder(config.run)
-    manifest = read_manifest(run_folder / "manifest")
-    chosen = manifest.select(config.split, read_ids(config.ids))
-    weights = config.weights or (run_folder / "classifier").path(CLASSIFIER_WEIGHTS)
-    weights = weights if "://" in weights else str(Path(weights).absolute())
-    load_classifier(local_copy(weights), manifest.classes)  # a wrong file is said here
-    fingerprint = digest(weights)
-    outcome = Outcome()
-    with session(config.address):
-        gpus, threads = gpus_each(compute), threads_each(compute)
-        for name in config.methods:
-            method = config.method(name)
-            folder = run_folder / "seeds" / name
-            identity = as_plain(method)
-            del identity["max_pairs"]  # changes rounding only
-            open_folder(folder, {name: identity, "weights": fingerprint}, compute)
-            waiting = without(chosen.table, stored_ids(folder))
-            if waiting.num_rows:
-                make = partial(
-                    MakeSeeds, method, weights, manifest.classes, compute.device, threads
-                )
-                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages(), folder)
-                pool = actor_pool(compute, make, gpus)
-                seconds = write_rows(
-                    source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, f"seeds {name}"
-                )
-                (folder / "pending").remove()
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, f"seeds {name}")
-    return outcome
 
 
 def refine_seeds(config: RefineSeedsConfig) -> Outcome:
@@ -345,8 +326,10 @@ def run(config: RunConfig) -> Outcome:
     splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
     judged = config.val_split in splits
     with session(config.address):
-        if not config.weights:
+        if not config.weights and config.needs_classifier:
             outcome += train_classifier(config)
+        if not config.ficklenet_weights and "ficklenet" in config.network_kinds:
+            outcome += train_ficklenet(config)
         outcome += make_seeds(config)
         if config.until != "seeds":
             outcome += refine_seeds(config)

@@ -90,34 +90,43 @@ class TrainingState:
 
     Attributes:
         facts: what was measured so far.
-        tensors: weights and momenta, their kind before a point in their names.
+        tensors: ``network.<name>`` for weights, ``optimizer.<entry>.<name>`` for what the optimiser
+            keeps of them, such as momenta.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Puts weights and momenta back; nothing where nothing was saved."""
+        """Puts weights and what the optimiser keeps back; nothing where nothing was saved."""
         if not self.tensors:
             return
         weights = {k[8:]: v for k, v in self.tensors.items() if k.startswith("network.")}
         network.load_state_dict(weights)
-        momenta = {k[9:]: v for k, v in self.tensors.items() if k.startswith("momentum.")}
-        for name, parameter in network.named_parameters():
-            if name in momenta:
-                buffer = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
-                optimizer.state[parameter]["momentum_buffer"] = buffer
+        parameters = dict(network.named_parameters())
+        for key, kept in self.tensors.items():
+            kind, _, rest = key.partition(".")
+            if kind == "optimizer":
+                entry, _, name = rest.partition(".")
+                optimizer.state[parameters[name]][entry] = _like(parameters[name], kept)
         self.tensors = {}
 
     def save(self, folder: Folder, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Writes the facts with the present weights and momenta."""
+        """Writes the facts with the present weights and what the optimiser keeps of each."""
         tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
         for name, parameter in network.named_parameters():
-            momentum = optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
+            for entry, value in optimizer.state[parameter].items():
+                if value is not None:
+                    tensors[f"optimizer.{entry}.{name}"] = value
         plain = {key: value.contiguous().cpu() for key, value in tensors.items()}
         folder.write(STATE, save(plain, metadata={"facts": json.dumps(self.facts)}))
+
+
+def _like(parameter: Tensor, kept: Tensor) -> Tensor:
+    # what is not of the parameter's shape is Adam's count of steps, which stays on the CPU
+    if kept.shape != parameter.shape:
+        return kept
+    return torch.empty_like(parameter, requires_grad=False).copy_(kept)
 
 
 def load_state(folder: Folder) -> TrainingState:

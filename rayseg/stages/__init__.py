@@ -5,15 +5,19 @@ comes out for each row that goes in: what is wrong with one image is said in its
 """
 
 from rayseg.stages.checking import CheckLabels
+from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
 from rayseg.stages.counting import CountLabels, SweepSeeds
 from rayseg.stages.decoding import DecodeImages
 from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, choose_device
-from rayseg.stages.seeds import MakeSeeds, enlarge
+from rayseg.stages.seeds import LOADERS, MakeSeeds, enlarge
 
 __all__ = [
+    "LOADERS",
     "CheckLabels",
+    "CompanionArrays",
+    "CompanionBank",
     "CountLabels",
     "DecodeImages",
     "MakeSeeds",
@@ -28,4 +32,5 @@ __all__ = [
     "by_size",
     "choose_device",
     "enlarge",
+    "fill_bank",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,24 +13,32 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch.nn import functional
 
-from rayseg.attribution import Attribution, Localization
+from rayseg.attribution import Attribution, Companions, Localization, OnRIB
 from rayseg.nets.classifier import load_classifier
+from rayseg.nets.ficklenet import load_ficklenet
 from rayseg.records import Seeds
 from rayseg.stages.rows import Row, Rows, by_size, choose_device, outcome, stack_pixels
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
+
+LOADERS: dict[str, Callable[[str, Sequence[str] | None], Any]] = {
+    "classifier": load_classifier,
+    "ficklenet": load_ficklenet,
+}
+"""What opens the weights of each kind of network that a method may work on."""
 
 logger = logging.getLogger(__name__)
 
 
 class MakeSeeds:
-    """Decoded rows to rows of SEEDS_SCHEMA, by one attribution method on one classifier.
+    """Decoded rows to rows of SEEDS_SCHEMA, by one attribution method on one network.
 
     Args:
-        method: the attribution method.
-        weights: the classifier's safetensors file, a path or a URI.
-        classes: names that the classifier must have been trained on.
+        method: the attribution method, or a combination of two.
+        weights: safetensors file of a network of the method's kind, a path or a URI.
+        classes: names that the network must have been trained on.
         device: torch device of the network; ``auto`` takes CUDA where there is one.
         threads: threads of torch on the CPU; 0 leaves torch's choice.
+        companions: gives the bank; asked once, and only by a method that uses companions.
 
     Raises:
         ValueError: the weights are of another network or other classes.
@@ -37,17 +46,19 @@ class MakeSeeds:
 
     def __init__(
         self,
-        method: Attribution,
+        method: Attribution | OnRIB,
         weights: str,
         classes: Sequence[str],
         device: str = "auto",
         threads: int = 0,
+        companions: Callable[[], Companions] | None = None,
     ):
         if threads:
             torch.set_num_threads(threads)
         self.method = method
-        network = load_classifier(local_copy(weights), classes).to(choose_device(device))
-        self.network = method.prepare(network)
+        network = LOADERS[method.network_kind](local_copy(weights), classes)
+        bank = companions() if companions and method.uses_companions else None
+        self.network = method.prepare(network.to(choose_device(device)), bank)
 
     def __call__(self, rows: Rows) -> Rows:
         """Runs the method on images of one size at a time; rows come back in their order."""
@@ -66,7 +77,11 @@ class MakeSeeds:
         start = time.perf_counter()
         try:
             found = self.method.run(
-                self.network, stack_pixels(rows), [row["classes"] for row in rows], MAP_STRIDE
+                self.network,
+                stack_pixels(rows),
+                [row["classes"] for row in rows],
+                MAP_STRIDE,
+                [row["id"] for row in rows],
             )
             seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
         except torch.AcceleratorError:
@@ -92,6 +107,7 @@ def _seeds_row(row: Row, found: Localization) -> Row:
         raise FloatingPointError("maps must be finite, got nan or infinity")
     return outcome(row) | {
         "status": "ok",
+        "note": "; ".join(filter(None, [row["note"], found.note])),
         "classes": row["classes"],
         "maps": pack_maps(maps),
         "scores": found.scores.tolist(),

@@ -1,11 +1,12 @@
 """Training: optimisers with their schedules, and the steps of each kind of network."""
 
 from rayseg.training.classifier import ClassifierScores, predict_logits, train_epoch
-from rayseg.training.schedules import PolySGD, SegmenterSGD
+from rayseg.training.schedules import HalvedAdam, PolySGD, SegmenterSGD
 from rayseg.training.segmenter import NotFinite, SegmenterSteps, Workers
 
 __all__ = [
     "ClassifierScores",
+    "HalvedAdam",
     "NotFinite",
     "PolySGD",
     "SegmenterSGD",

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from rayseg.losses import multilabel_soft_margin
-from rayseg.training.schedules import PolySGD
+from rayseg.training.schedules import HalvedAdam, PolySGD
 
 Batch = tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c"]]
 
@@ -21,10 +21,11 @@ Batch = tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c"]]
 def train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    schedule: PolySGD,
+    schedule: PolySGD | HalvedAdam,
     batches: Iterable[Batch],
-    first_step: int,
-    num_steps: int,
+    epoch: int,
+    num_epochs: int,
+    steps_per_epoch: int,
 ) -> Iterator[float]:
     """Trains over the batches and yields the loss of each.
 
@@ -33,15 +34,16 @@ def train_epoch(
         optimizer: of the network.
         schedule: sets the learning rates before each step.
         batches: normalised images and 0/1 targets, on the network's device.
-        first_step: steps taken in earlier epochs.
-        num_steps: steps of the whole training.
+        epoch: of the training, counted from 0.
+        num_epochs: of the whole training.
+        steps_per_epoch: batches of each epoch.
 
     Raises:
         FloatingPointError: the loss is not finite; the weights are those before that step.
     """
     network.train()
-    for step, (images, targets) in enumerate(batches, first_step):
-        schedule.set_step(optimizer, step, num_steps)
+    for step, (images, targets) in enumerate(batches, epoch * steps_per_epoch):
+        schedule.set_step(optimizer, step, num_epochs, steps_per_epoch)
         loss = multilabel_soft_margin(network(images), targets)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss must be finite, got {loss.item()} at step {step}")

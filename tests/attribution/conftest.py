@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rayseg.attribution import LeanNetwork
-from rayseg.attribution.lean import _suit_cpu
+from rayseg.attribution.lean import suit_cpu
 from rayseg.attribution.views import _resize_bicubic
 from rayseg.nets.classifier import CamClassifier
 
@@ -45,7 +45,7 @@ class DoubleNetwork(LeanNetwork):
         super().__init__(network, "fp32")
         self.dtype = torch.float64
         self.classifier = copy.deepcopy(network).eval().requires_grad_(False).double()
-        _suit_cpu(self.classifier, self.dtype)
+        suit_cpu(self.classifier, self.dtype)
         self.weight = self.classifier.head.weight.flatten(1)
 
     def features(self, images):

@@ -1,14 +1,16 @@
 """What every method promises, whatever it computes (DESIGN.md, the contract of a method)."""
 
 import pickle
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from rayseg.attribution import CAM, METHODS, GradCAM, LeanNetwork
+from rayseg.attribution import CAM, METHODS, RIB, GradCAM, LeanNetwork
 from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.ficklenet import FickleClassifier
 
 CASES = [(name, preset) for name in METHODS for preset in ("official", "as_written")]
 
@@ -18,7 +20,32 @@ def method(request):
     """Each method and preset in float32, with few steps where it has any."""
     name, preset = request.param
     made = replace(getattr(METHODS[name], preset)(), precision="fp32")
-    return replace(made, num_steps=4) if hasattr(made, "num_steps") else made
+    given = {field.name for field in fields(made)}
+    few = {"num_steps": 3, "num_companions": 0, "num_passes": 5, "drop_rate": 0.5}
+    return replace(made, **{key: few[key] for key in few.keys() & given})
+
+
+@pytest.fixture
+def tiny(method, tiny_classifier):
+    """The class of tiny networks that the method works on."""
+
+    class TinyFickle(FickleClassifier):
+        def __init__(self, num_classes=3, stride=16):
+            plain = tiny_classifier(num_classes, stride)
+            depth = plain.head.in_channels
+            nn.Module.__init__(self)
+            self.trunk, self.stride, self.frozen_statistics = plain.trunk, stride, True
+            self.head = nn.Conv2d(depth, num_classes, 3, padding=1, bias=False)
+            nn.init.normal_(self.head.weight, 0, 0.3)
+            self.drop_rate, self.dilated, self.selection = 0.5, False, "closed"
+            self._seed = None
+
+    return {"classifier": tiny_classifier, "ficklenet": TinyFickle}[method.network_kind]
+
+
+@pytest.fixture
+def network(tiny):
+    return tiny().eval()
 
 
 @pytest.fixture
@@ -107,8 +134,11 @@ def test_network_is_left_untouched(method, network, image):
 
 
 @pytest.mark.parametrize("call", [1, 2])
-def test_network_is_left_untouched_after_an_exception(method, tiny_classifier, image, call):
-    class Failing(tiny_classifier):
+def test_network_is_left_untouched_after_an_exception(method, tiny, image, call):
+    if isinstance(method, RIB):
+        pytest.skip("asks stages, not the network, for features: test_rib.py fails amid a step")
+
+    class Failing(tiny):
         calls = 0
 
         def features(self, images):
@@ -176,6 +206,8 @@ def test_method_and_prepared_network_are_picklable(method, network, image):
 
 
 def test_zero_strength_equals_cam(method, network, image):
+    if method.network_kind == "ficklenet":
+        pytest.skip("test_ficklenet.py holds it against the gradient and against CAM")
     still = replace(method, num_steps=0) if hasattr(method, "num_steps") else method
     plain = CAM(scales=method.scales, flip=method.flip, precision="fp32")
     expected = plain(network, image, [0, 1, 2])
@@ -222,8 +254,8 @@ def test_bad_input_is_refused_with_both_sides(method, network, images, classes, 
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
-def test_any_stride_gives_maps_of_the_image(method, tiny_classifier, image, stride):
-    maps = method(tiny_classifier(stride=stride).eval(), image, [0, 1])
+def test_any_stride_gives_maps_of_the_image(method, tiny, image, stride):
+    maps = method(tiny(stride=stride).eval(), image, [0, 1])
     assert maps.shape == (2, 48, 64)
     assert torch.isfinite(maps).all()
 
@@ -236,9 +268,21 @@ def real_trunk(request):
     return classifier
 
 
-def test_real_trunks_work(method, real_trunk, draw_image):
+@pytest.fixture(scope="module")
+def real_fickle(real_trunk):
+    """A FickleNet on the same trunk."""
+    network = FickleClassifier("resnet18", 3, 16, kernel=3)
+    depth = real_trunk.head.in_channels
+    network.trunk = real_trunk.trunk
+    network.head = nn.Conv2d(depth, 3, 3, padding=1, bias=False)
+    nn.init.normal_(network.head.weight)
+    return network
+
+
+def test_real_trunks_work(method, real_trunk, real_fickle, draw_image):
     few = replace(method, scales=(1.0,))
-    maps = few(real_trunk, draw_image((33, 40)), [0, 2])
+    networks = {"classifier": real_trunk, "ficklenet": real_fickle}
+    maps = few(networks[method.network_kind], draw_image((33, 40)), [0, 2])
     assert maps.shape == (2, 33, 40)
     assert torch.isfinite(maps).all()
     assert 0 <= maps.min() <= maps.max() <= 1

@@ -64,6 +64,49 @@ def test_long_side_is_drawn_from_the_whole_range():
     assert widths == {20, 21, 22, 23, 24}
 
 
+def literal_crop(crops, pixels, generator):
+    """The same draws; levels and where they are image, pixel by pixel."""
+    long_side = int(generator.integers(crops.long_side[0], crops.long_side[1] + 1))
+    height, width, _ = pixels.shape
+    size = [max(round(side * (long_side / max(height, width))), 1) for side in (width, height)]
+    image = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    if crops.flip and generator.random() < 0.5:
+        image = image[:, ::-1]
+    moved = [int(generator.integers(0, abs(side - crops.crop) + 1)) for side in image.shape[:2]]
+    # of a small image the place in the crop, of a large one the place of the crop
+    y, x = (-o if n < crops.crop else o for o, n in zip(moved, image.shape, strict=False))
+    levels = np.zeros((crops.crop, crops.crop, 3), np.uint8)
+    inside = np.zeros((crops.crop, crops.crop), bool)
+    for row, column in np.ndindex(inside.shape):
+        if 0 <= row + y < image.shape[0] and 0 <= column + x < image.shape[1]:
+            levels[row, column] = image[row + y, column + x]
+            inside[row, column] = True
+    return levels, inside
+
+
+@pytest.mark.parametrize("size_hw", [(23, 37), (40, 12), (12, 50), (24, 24)])
+def test_levels_and_box_are_those_of_a_loop_over_pixels(size_hw):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3)).astype(np.uint8)
+    crops = Crops(crop=24, long_side=(18, 40))
+    for seed in range(20):
+        levels, (top, left, bottom, right) = crops.cut_levels(pixels, np.random.default_rng(seed))
+        expected, inside = literal_crop(crops, pixels, np.random.default_rng(seed))
+        np.testing.assert_array_equal(levels, expected)
+        box = np.zeros_like(inside)
+        box[top:bottom, left:right] = True
+        np.testing.assert_array_equal(box, inside)
+
+
+def test_a_crop_is_its_levels_normalised_to_the_bit():
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 37, 3)).astype(np.uint8)
+    crops = Crops(crop=24, long_side=(18, 40))
+    for seed in range(20):
+        levels, inside = literal_crop(crops, pixels, np.random.default_rng(seed))
+        expected = np.where(inside, normalised(levels), np.float32(0))
+        found = crops.cut(pixels, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("fields", [{"crop": 0}, {"long_side": (0, 5)}, {"long_side": (6, 5)}])
 def test_senseless_crops_are_refused(fields):
     with pytest.raises(ValueError, match="long_side must ascend and crop be positive"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rayseg.attribution import CAM
+from rayseg.attribution import CAM, RIB
 from rayseg.loading import Crops, SegmentationCrops
 from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
 
@@ -112,10 +112,46 @@ class Raising:
 class PickyCAM(CAM):
     """CAM that fails on a batch in which an image starts with a black pixel."""
 
-    def run(self, network, images, classes, map_stride=1):
+    def run(self, network, images, classes, map_stride=1, ids=None):
         if (images[:, 0, 0] == 0).all(-1).any():
             raise RuntimeError("black corner")
-        return super().run(network, images, classes, map_stride)
+        return super().run(network, images, classes, map_stride, ids)
+
+
+@dataclass(frozen=True)
+class DeadlyRIB(RIB):
+    """RIB that kills its process at one image, once, and writes down what each image makes it do.
+
+    Attributes:
+        marks: folder of a file for each image that was looked at.
+        id_: the image.
+    """
+
+    marks: str = ""
+    id_: str = ""
+
+    def localize(self, network, batch):
+        for id_ in batch.ids:
+            seen = list(Path(self.marks).glob(f"{id_}.*"))
+            (Path(self.marks) / f"{id_}.{uuid.uuid4().hex}").touch()
+            if id_ == self.id_ and not seen:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().localize(network, batch)
+
+
+@dataclass(frozen=True)
+class CountedCrops(Crops):
+    """Crops that leave a file for each one that is cut to levels.
+
+    Attributes:
+        marks: folder of these files.
+    """
+
+    marks: str = ""
+
+    def cut_levels(self, pixels, generator):
+        (Path(self.marks) / uuid.uuid4().hex).touch()
+        return super().cut_levels(pixels, generator)
 
 
 @dataclass(frozen=True)

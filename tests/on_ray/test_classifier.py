@@ -7,14 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.config import ClassifierConfig, Compute, TrainClassifierConfig
+from rayseg.config import (
+    ClassifierConfig,
+    Compute,
+    FickleNetConfig,
+    TrainClassifierConfig,
+    TrainFickleNetConfig,
+)
 from rayseg.loading import Crops
 from rayseg.nets.classifier import load_classifier
+from rayseg.nets.ficklenet import load_ficklenet
 from rayseg.on_ray import jobs
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.store import Folder, read_run, write_manifest
-from rayseg.training import PolySGD
+from rayseg.training import HalvedAdam, PolySGD
 from tests.on_ray.fakes import DeadlyCrops
 
 pytestmark = [
@@ -32,6 +39,18 @@ CONFIG = ClassifierConfig(
     batch_size=8,
     crops=Crops(crop=48, long_side=(40, 64)),
     schedule=PolySGD(lr=0.01),
+)
+
+FICKLE = FickleNetConfig(
+    trunk="resnet18",
+    weights="none",
+    batch_norm="frozen",
+    stride=16,
+    kernel=5,
+    epochs=2,
+    batch_size=8,
+    crops=CONFIG.crops,
+    schedule=HalvedAdam(lr=1e-4, every=1),
 )
 
 
@@ -52,8 +71,8 @@ def new_run(folder, workers=1, number=24):
     return TrainClassifierConfig(run=str(folder), classifier=CONFIG, compute=compute)
 
 
-def losses(config):
-    return [epoch["loss"] for epoch in read_run(Folder(config.run) / "classifier")["epochs"]]
+def losses(config, name="classifier"):
+    return [epoch["loss"] for epoch in read_run(Folder(config.run) / name)["epochs"]]
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +136,56 @@ def test_a_stopped_training_goes_on_after_its_last_whole_epoch(trained, tmp_path
 def deadly_run(folder, max_failures):
     """A run whose worker is killed once, in its second epoch."""
     config = new_run(folder)
-    crops = DeadlyCrops(
-        **vars(CONFIG.crops),
-        state=str(folder / "classifier" / STATE),
-        armed=str(folder / "armed"),
-    )
-    (folder / "armed").touch()
     return replace(
         config,
-        classifier=replace(CONFIG, crops=crops),
+        classifier=replace(CONFIG, crops=deadly_crops(folder, "classifier")),
         compute=replace(config.compute, max_failures=max_failures),
     )
+
+
+def deadly_crops(folder, name):
+    (folder / "armed").touch()
+    state, armed = str(folder / name / STATE), str(folder / "armed")
+    return DeadlyCrops(**vars(CONFIG.crops), state=state, armed=armed)
+
+
+def new_fickle(folder, workers=1):
+    """As `new_run`, for the network of method ficklenet."""
+    plain = new_run(folder, workers)
+    return TrainFickleNetConfig(run=plain.run, compute=plain.compute, ficklenet_classifier=FICKLE)
+
+
+@pytest.fixture(scope="module")
+def trained_fickle(cluster, tmp_path_factory):
+    config = new_fickle(tmp_path_factory.mktemp("fickle"))
+    jobs.train_ficklenet(config)
+    return config
+
+
+def test_ficklenet_leaves_weights_that_load(trained_fickle):
+    path = Path(trained_fickle.run) / "ficklenet" / "ficklenet.safetensors"
+    network = load_ficklenet(str(path), ["green", "red"])
+    assert network.head.weight.shape == (2, 512, 5, 5)
+    assert (network.drop_rate, network.stride, network.dilated) == (0.9, 16, True)
+    assert not (Path(trained_fickle.run) / "classifier").exists()
+
+
+def test_two_workers_train_the_ficklenet_that_one_trains(trained_fickle, tmp_path):
+    config = new_fickle(tmp_path / "two", workers=2)
+    jobs.train_ficklenet(config)
+    expected = losses(trained_fickle, "ficklenet")
+    assert losses(config, "ficklenet") == pytest.approx(expected, rel=2e-3)
+
+
+def test_a_stopped_ficklenet_goes_on_with_the_same_losses(trained_fickle, tmp_path):
+    folder = tmp_path / "stop"
+    plain = new_fickle(folder)
+    deadly = replace(FICKLE, crops=deadly_crops(folder, "ficklenet"))
+    compute = replace(plain.compute, max_failures=0)
+    config = replace(plain, ficklenet_classifier=deadly, compute=compute)
+    with pytest.raises(ChildProcessError, match=r"^training failed: "):
+        jobs.train_ficklenet(config)
+    assert len(load_state(Folder(config.run) / "ficklenet").facts["epochs"]) == 1
+    jobs.train_ficklenet(config)
+    expected = losses(trained_fickle, "ficklenet")
+    assert losses(config, "ficklenet") == pytest.approx(expected, rel=1e-4)

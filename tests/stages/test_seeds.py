@@ -1,15 +1,17 @@
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from rayseg.attribution import CAM
+from rayseg.attribution import CAM, COMBINATIONS, METHODS, RIB, Companions
+from rayseg.attribution.ficklenet import FickleNet
 from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.records import Seeds
-from rayseg.stages import MakeSeeds, by_size, enlarge
+from rayseg.stages import LOADERS, MakeSeeds, by_size, enlarge
 from rayseg.store import SEEDS_SCHEMA, pack_maps, rows_to_table, unpack_seeds
 
 CLASSES = ("cat", "dog", "emu")
@@ -87,14 +89,14 @@ class Failing(CAM):
     bears: int = 100
     error: type[Exception] = RuntimeError
 
-    def run(self, network, images, classes, map_stride=1):
+    def run(self, network, images, classes, map_stride=1, ids=None):
         sizes.append(len(images))
         heavy = images.float()  # held by the traceback of what is raised here
         assert not any(ref() is not None for ref in alive)
         alive.append(weakref.ref(heavy))
         if len(images) > self.bears or (images == 0).flatten(1).all(1).any():
             raise self.error(f"{len(images)} images")
-        return super().run(network, images, classes, map_stride)
+        return super().run(network, images, classes, map_stride, ids)
 
 
 sizes: list[int] = []
@@ -158,6 +160,134 @@ def test_maps_that_are_not_finite_are_an_error_of_their_image(weights, tmp_path)
 def test_weights_of_other_classes_are_refused(weights):
     with pytest.raises(ValueError, match=r"trained on 3 classes \(cat, dog.*the manifest has 1"):
         MakeSeeds(CAM(), weights, ("cat",))
+
+
+# Other images, other networks
+
+TINY_RIB = RIB(
+    scales=(1.0,), unpooled_scales=(), num_steps=3, num_companions=3, precision="fp32",
+    learning_rate=1e-3, explosion_share=1.0, margin=float("inf"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bank():
+    rng = np.random.default_rng(9)
+    pixels = torch.from_numpy(rng.integers(0, 256, (6, 32, 32, 3)).astype(np.uint8))
+    boxes_yxyx = torch.tensor([[0, 0, 32, 32]] * 6)
+    tags = torch.eye(3, dtype=torch.bool).repeat(2, 1)
+    return Companions(tuple(f"c{n}" for n in range(6)), pixels, boxes_yxyx, tags)
+
+
+@pytest.fixture(scope="module")
+def fickle_weights(tmp_path_factory):
+    torch.manual_seed(0)
+    network = FickleClassifier("resnet18", 3, 16, kernel=3)
+    path = tmp_path_factory.mktemp("weights") / "ficklenet.safetensors"
+    path.write_bytes(to_safetensors(network, fickle_facts(network, "resnet18", CLASSES)))
+    return str(path)
+
+
+def pixels_of(row):
+    pixels = np.frombuffer(row["pixels"], np.uint8)
+    return torch.from_numpy(pixels.reshape(1, row["height"], row["width"], 3).copy())
+
+
+@pytest.fixture(scope="module")
+def rib_stage(weights, bank):
+    return MakeSeeds(TINY_RIB, weights, CLASSES, companions=lambda: bank)
+
+
+def test_a_stage_gives_its_method_the_companions_and_the_ids(rib_stage, bank):
+    row = decoded_row("a", (0, 1))
+    (made,) = rib_stage([row])
+    assert rib_stage.network.companions is bank
+    alone, other = (
+        TINY_RIB.run(rib_stage.network, pixels_of(row), [[0, 1]], 4, [id_])[0]
+        for id_ in ("a", "another")
+    )
+    assert made["maps"] == pack_maps(alone.maps.numpy())
+    assert made["steps"] == 2
+    assert not torch.equal(other.maps, alone.maps)
+
+
+@dataclass
+class Recording:
+    """Stands in for a method; keeps what it is prepared with."""
+
+    uses_companions: bool
+    network_kind: str = "classifier"
+    given: object = "nothing"
+
+    def prepare(self, network, companions=None):
+        self.given = companions
+
+
+@pytest.mark.parametrize(("uses", "asked"), [(True, ["bank"]), (False, [])])
+def test_only_a_method_that_uses_companions_asks_for_them(monkeypatch, uses, asked):
+    monkeypatch.setitem(LOADERS, "classifier", lambda path, classes: torch.nn.Identity())
+    calls = []
+
+    def give():
+        calls.append("bank")
+        return "the bank"
+
+    method = Recording(uses)
+    MakeSeeds(method, "nowhere", CLASSES, companions=give)
+    assert calls == asked
+    assert method.given == ("the bank" if uses else None)
+
+
+def test_what_a_method_remarks_follows_what_was_done_to_the_image(rib_stage):
+    rows = [decoded_row("a", (0, 1, 2)) | {"note": "grey converted to RGB"}, decoded_row("b", (0,))]
+    made = rib_stage(rows)
+    assert made[0]["note"] == "grey converted to RGB; 6 companions share a class with it"
+    assert made[1]["note"] == ""
+
+
+@dataclass(frozen=True)
+class Exploding(RIB):
+    """RIB that learns far too fast from the image of one id, and fails outright at another's."""
+
+    def localize(self, network, batch):
+        if "broken" in batch.ids:
+            with network.adapting():
+                network.moving.fill_(torch.nan)
+                raise RuntimeError("amid a step")
+        wild = replace(self, learning_rate=1e30) if "wild" in batch.ids else self
+        return RIB.localize(wild, network, batch)
+
+
+def test_an_image_whose_loss_is_no_number_costs_its_own_row_only(weights, bank, rib_stage):
+    names = ["first", "wild", "broken", "last"]
+    rows = [decoded_row(name, (n % 3,), seed=n) for n, name in enumerate(names)]
+    made = MakeSeeds(Exploding(**vars(TINY_RIB)), weights, CLASSES, companions=lambda: bank)(rows)
+    expected = rib_stage([rows[0], rows[3]])
+    assert [row["status"] for row in made] == ["ok", "error", "error", "ok"]
+    assert made[1]["error"].startswith("FloatingPointError: loss must be finite, got ")
+    assert made[2]["error"] == "RuntimeError: amid a step"
+    assert [row["maps"] for row in (made[0], made[3])] == [row["maps"] for row in expected]
+
+
+def test_every_kind_of_network_that_a_method_works_on_can_be_loaded():
+    assert {method.network_kind for method in METHODS.values()} <= set(LOADERS)
+    for pair in COMBINATIONS.values():
+        assert {METHODS[name].network_kind for name in pair} == {"classifier"}
+
+
+def test_a_method_works_on_the_network_of_its_kind(fickle_weights):
+    method = FickleNet(num_passes=3)
+    (made,) = MakeSeeds(method, fickle_weights, CLASSES)([decoded_row("a", (1, 2))])
+    network = LOADERS["ficklenet"](fickle_weights, CLASSES)
+    (alone,) = method.run(network, pixels_of(decoded_row("a")), [[1, 2]], 4, ["a"])
+    assert made["maps"] == pack_maps(alone.maps.numpy())
+
+
+def test_weights_of_another_kind_of_network_are_refused(weights, fickle_weights):
+    with pytest.raises(ValueError, match="holds a ficklenet, not a classifier"):
+        MakeSeeds(CAM(), fickle_weights, CLASSES)
+    with pytest.raises(ValueError, match="holds a classifier, not a ficklenet"):
+        MakeSeeds(FickleNet(), weights, CLASSES)
 
 
 # Enlarging

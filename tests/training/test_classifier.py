@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from rayseg.training import ClassifierScores, PolySGD, predict_logits, train_epoch
+from rayseg.losses import multilabel_soft_margin
+from rayseg.training import ClassifierScores, HalvedAdam, PolySGD, predict_logits, train_epoch
 
 
 class TwoLayers(nn.Module):
@@ -36,7 +37,7 @@ def test_schedule_is_the_polynomial(network):
     schedule = PolySGD(lr=0.1, head_factor=10.0, power=0.9)
     optimizer = schedule.optimizer(network)
     for step, factor in ((0, 1.0), (5, 0.5**0.9), (9, 0.1**0.9), (10, 0.0), (11, 0.0)):
-        schedule.set_step(optimizer, step, 10)
+        schedule.set_step(optimizer, step, 5, 2)
         trunk, head = (group["lr"] for group in optimizer.param_groups)
         assert trunk == pytest.approx(0.1 * factor)
         assert head == pytest.approx(1.0 * factor)
@@ -73,8 +74,8 @@ def test_two_steps_are_sgd_by_hand(network, separable):
     schedule = PolySGD(lr=0.1, momentum=0.5, weight_decay=0.01)
     mine = TwoLayers()
     velocity = [torch.zeros_like(parameter) for parameter in mine.parameters()]
-    list(train_epoch(network, schedule.optimizer(network), schedule, separable[:2], 3, 10))
-    for step, (images, targets) in enumerate(separable[:2], 3):
+    list(train_epoch(network, schedule.optimizer(network), schedule, separable[:2], 2, 5, 2))
+    for step, (images, targets) in enumerate(separable[:2], 4):
         logits = mine(images)
         chance = logits.sigmoid()
         loss = -(targets * chance.log() + (1 - targets) * (1 - chance).log()).mean()
@@ -89,7 +90,7 @@ def test_two_steps_are_sgd_by_hand(network, separable):
 
 def test_network_learns_a_separable_task(network, separable):
     schedule = PolySGD()
-    losses = list(train_epoch(network, schedule.optimizer(network), schedule, separable, 0, 10))
+    losses = list(train_epoch(network, schedule.optimizer(network), schedule, separable, 0, 1, 10))
     assert len(losses) == 10
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
     scores = ClassifierScores.of(*predict_logits(network, separable))
@@ -97,11 +98,33 @@ def test_network_learns_a_separable_task(network, separable):
     assert scores.f1 > 0.9
 
 
+def test_halved_adam_by_hand(network, separable):
+    schedule = HalvedAdam(lr=0.01, head_factor=3.0, every=2)
+    mine = TwoLayers()
+    means = [[torch.zeros_like(parameter) for parameter in mine.parameters()] for _ in range(2)]
+    optimizer = schedule.optimizer(network)
+    for epoch in range(3):
+        list(train_epoch(network, optimizer, schedule, separable[:2], epoch, 3, 2))
+    for step, (images, targets) in enumerate(3 * separable[:2]):
+        loss = multilabel_soft_margin(mine(images), targets)
+        gradients = torch.autograd.grad(loss, list(mine.parameters()))
+        for i, (name, parameter) in enumerate(mine.named_parameters()):
+            means[0][i] = 0.9 * means[0][i] + 0.1 * gradients[i]
+            means[1][i] = 0.999 * means[1][i] + 0.001 * gradients[i] ** 2
+            first, second = (
+                m[i] / (1 - b ** (step + 1)) for m, b in zip(means, (0.9, 0.999), strict=True)
+            )
+            rate = 0.01 * (3 if name.startswith("head") else 1) * (0.5 if step >= 4 else 1)
+            parameter.data -= rate * first / (second.sqrt() + 1e-8)
+    for one, other in zip(network.parameters(), mine.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_loss_that_is_no_number_stops_before_the_step(network, separable):
     images, targets = separable[0]
     broken = [(images, targets), (images * float("nan"), targets)]
     schedule = PolySGD()
-    losses = train_epoch(network, schedule.optimizer(network), schedule, broken, 6, 10)
+    losses = train_epoch(network, schedule.optimizer(network), schedule, broken, 3, 5, 2)
     next(losses)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     with pytest.raises(FloatingPointError, match="must be finite, got nan at step 7"):

@@ -1,4 +1,4 @@
-"""The segmenter's parameter groups against METHODS 10, its schedule against the formula."""
+"""Parameter groups against METHODS 7 and 10, schedules against their formulas."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from rayseg.nets.backbones import freeze_normalisation
 from rayseg.nets.deeplab import Segmenter
-from rayseg.training import SegmenterSGD
+from rayseg.training import HalvedAdam, SegmenterSGD
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,29 @@ def test_the_last_step_still_learns(network):
 def test_steps_between_changes_must_be_positive():
     with pytest.raises(ValueError, match=r"^every must be 1 or more steps, got 0$"):
         SegmenterSGD(every=0)
+
+
+def test_adam_is_halved_every_ten_epochs_and_not_within_one(network):
+    schedule = HalvedAdam(lr=0.1, head_factor=2.0)
+    optimizer = schedule.optimizer(network)
+    for step, halvings in ((0, 0), (9, 0), (29, 0), (30, 1), (59, 1), (60, 2), (89, 2)):
+        schedule.set_step(optimizer, step, 30, 3)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([0.1 * 0.5**halvings, 0.2 * 0.5**halvings])
+
+
+def test_adam_is_as_recalled_and_holds_every_trained_parameter_once(network):
+    groups = HalvedAdam().optimizer(network).param_groups
+    assert [group["base_lr"] for group in groups] == [1e-3, 1e-3]
+    assert {(group["betas"], group["weight_decay"]) for group in groups} == {((0.9, 0.999), 0)}
+    listed = sorted(id(p) for group in groups for p in group["params"])
+    assert listed == sorted(id(p) for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [("every", 0, "every must be 1 or more epochs, got 0"), ("lr", 0.0, "lr must be positive")],
+)
+def test_adam_refuses_what_would_never_learn(field, value, reason):
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        HalvedAdam(**{field: value})

@@ -1,0 +1,16 @@
+r"""Shows on digits with marks what a classifier's last layer loses and what RIB brings back.
+
+Reads nothing.
+Writes RUN/bottleneck.png, RUN/bottleneck.md and RUN/bottleneck.json.
+Submit:
+    ray job submit --working-dir . -- \
+        python jobs/toy_bottleneck.py --run /mnt/shared/toy
+The flags are those of ``rayseg toy-bottleneck``; ``--help`` lists them.
+"""
+
+import sys
+
+from rayseg.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("toy-bottleneck", sys.argv[1:]))

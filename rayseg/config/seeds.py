@@ -1,0 +1,145 @@
+"""The jobs about localization maps: a field for each method, each refiner, each threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
+
+from rayseg.attribution import COMBINATIONS, METHODS, Attribution, OnRIB
+from rayseg.config.base import JobConfig, check_names, make_part, one_field_each
+from rayseg.refine import REFINERS
+from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
+from rayseg.refine.saliency import SaliencyAgreement
+from rayseg.stages import CompanionBank, Refiner
+
+MAKERS: dict[str, tuple[str, ...]] = {**{name: (name,) for name in METHODS}, **COMBINATIONS}
+"""All that makes maps, and the methods that each is made of."""
+
+MethodFields = one_field_each("MethodFields", __name__, METHODS)
+RefinerFields = one_field_each("RefinerFields", __name__, REFINERS)
+
+
+def threshold_field(maker: str) -> str:
+    """The field of `Thresholds` for the maps of a method or combination."""
+    return maker.replace("+", "_")
+
+
+def _default_thresholds(maker: str) -> tuple[float, float]:
+    first = MAKERS[maker][0]
+    if first == "ficklenet":  # its aggregate is made so that 0.5 is the published rule
+        return (0.50, 0.05)
+    return OFFICIAL_THRESHOLDS.get(first, OFFICIAL_THRESHOLDS["cam"])
+
+
+Thresholds = make_part(
+    "Thresholds",
+    __name__,
+    [
+        (threshold_field(maker), tuple[float, float], field(default=_default_thresholds(maker)))
+        for maker in MAKERS
+    ],
+)
+"""Background thresholds of each method's maps: foreground is sure above the first, background below
+the second. Those of a combination such as advcam+rib are called advcam_rib and default to those of
+its first method; a method without official ones has CAM's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
+    """Makes localization maps of one split's images.
+
+    Attributes:
+        split: the images.
+        ids: a text file of image ids, one a line; only these. Empty means all.
+        methods: which attribution methods, or combinations such as advcam+rib; the methods' own
+            flags follow under their names, and a combination takes those of its parts.
+        weights: the classifier; empty is the run's own.
+        ficklenet_weights: the network of method ficklenet; empty is the run's own.
+        companions: the other images that methods such as rib look at too.
+    """
+
+    split: str = "train"
+    ids: str = ""
+    methods: tuple[str, ...] = ("cam", "advcam")
+    weights: str = ""
+    ficklenet_weights: str = ""
+    companions: CompanionBank = CompanionBank()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names("methods", self.methods, MAKERS)
+
+    def method(self, name: str) -> Attribution | OnRIB:
+        """The method or combination of that name with its hyper-parameters."""
+        if name in COMBINATIONS:
+            looking, changing = COMBINATIONS[name]
+            return OnRIB(getattr(self, looking), getattr(self, changing))
+        return getattr(self, name)
+
+    def parts(self, name: str) -> dict[str, Attribution]:
+        """The methods behind a name: the one that is called so, or those of the combination."""
+        return {part: getattr(self, part) for part in MAKERS[name]}
+
+    @property
+    def network_kinds(self) -> set[str]:
+        """The kinds of networks that the methods work on."""
+        return {self.method(name).network_kind for name in self.methods}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
+    """Turns localization maps into masks.
+
+    Attributes:
+        methods: whose maps.
+        refiners: which refiners; their own flags follow under their names.
+        thresholds: background thresholds of each method's maps, sure foreground and sure
+            background; label_crf takes both, threshold the first.
+        saliency_maps: folder of grey saliency maps named after the images; where map and mask
+            disagree on foreground the mask becomes 255. Empty for none.
+        saliency: what counts as salient.
+    """
+
+    methods: tuple[str, ...] = ("cam", "advcam")
+    refiners: tuple[str, ...] = ("label_crf",)
+    thresholds: Thresholds = Thresholds()  # type: ignore[valid-type]
+    saliency_maps: str = ""
+    saliency: SaliencyAgreement = SaliencyAgreement()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names("methods", self.methods, MAKERS)
+        check_names("refiners", self.refiners, REFINERS)
+        for part in fields(RefinerFields):
+            if _own_thresholds(getattr(self, part.name)):
+                raise ValueError(f"set thresholds.<method> in place of {part.name}'s own")
+
+    def refiner(self, name: str, method: str) -> Refiner:
+        """The refiner of that name for the maps of that method."""
+        refiner = getattr(self, name)
+        foreground, background = getattr(self.thresholds, threshold_field(method))
+        if isinstance(refiner, LabelCRF):
+            return replace(refiner, fg_threshold=foreground, bg_threshold=background)
+        if isinstance(refiner, Threshold):
+            return replace(refiner, threshold=foreground)
+        return refiner
+
+    def mask_names(self) -> list[str]:
+        """The folders of masks that the job fills, such as advcam+label_crf."""
+        suffix = "+saliency" if self.saliency_maps else ""
+        return [f"{m}+{r}{suffix}" for m, r in product(self.methods, self.refiners)]
+
+
+def _own_thresholds(refiner: object) -> bool:
+    """Whether a refiner has thresholds of its own that `thresholds` would override unseen."""
+    match refiner:
+        case LabelCRF():
+            own = LabelCRF()
+            return (refiner.fg_threshold, refiner.bg_threshold) != (
+                own.fg_threshold,
+                own.bg_threshold,
+            )
+        case Threshold():
+            return refiner != Threshold()
+        case _:
+            return False

@@ -1,0 +1,159 @@
+"""The job that makes localization maps, and the bank of companions that its actors share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rayseg.config import MakeSeedsConfig, as_plain
+from rayseg.on_ray.bookkeeping import (
+    Outcome,
+    add_seconds,
+    close_folder,
+    digest,
+    open_folder,
+    read_ids,
+    without,
+)
+from rayseg.on_ray.classifier import FICKLENET_WEIGHTS
+from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
+from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.session import gpus_each, one_line_errors, session, threads_each
+from rayseg.stages import (
+    LOADERS,
+    CompanionArrays,
+    CompanionBank,
+    DecodeImages,
+    MakeSeeds,
+    fill_bank,
+)
+from rayseg.store import (
+    SEEDS_SCHEMA,
+    Folder,
+    local_copy,
+    read_manifest,
+    read_rows,
+    stored_ids,
+)
+
+WEIGHTS = {"classifier": CLASSIFIER_WEIGHTS, "ficklenet": FICKLENET_WEIGHTS}
+"""Kind of network to the file of the run's own, in the folder of that name."""
+
+
+def make_seeds(config: MakeSeedsConfig) -> Outcome:
+    """Makes the localization maps of each method."""
+    compute, run_folder = config.compute, Folder(config.run)
+    manifest = read_manifest(run_folder / "manifest")
+    chosen = manifest.select(config.split, read_ids(config.ids))
+    weights = {kind: find_weights(config, kind) for kind in config.network_kinds}
+    for kind, address in weights.items():
+        LOADERS[kind](local_copy(address), manifest.classes)  # a wrong file is said here
+    fingerprints = {kind: digest(address) for kind, address in weights.items()}
+    outcome = Outcome()
+    with session(config.address):
+        gpus, threads = gpus_each(compute), threads_each(compute)
+        bank = SharedBank(run_folder, config.companions)
+        for name in config.methods:
+            method = config.method(name)
+            kind, label = method.network_kind, f"seeds {name}"
+            folder = run_folder / "seeds" / name
+            open_folder(folder, identity(config, name, fingerprints[kind]), compute)
+            waiting = without(chosen.table, stored_ids(folder))
+            if waiting.num_rows:
+                make = partial(
+                    MakeSeeds, method, weights[kind], manifest.classes, compute.device, threads,
+                    bank.reader if method.uses_companions else None,
+                )  # fmt: skip
+                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
+                source = decoded(rows, DecodeImages(), folder)
+                pool = actor_pool(compute, make, gpus)
+                seconds = write_rows(source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, label)
+                (folder / "pending").remove()
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, label)
+            if method.uses_companions:
+                outcome += _overlaps(folder, label)
+    return outcome
+
+
+def find_weights(config: MakeSeedsConfig, kind: str) -> str:
+    """The weights of that kind of network: those given, else the run's own.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+    """
+    given = {"classifier": config.weights, "ficklenet": config.ficklenet_weights}[kind]
+    own = Folder(config.run) / kind
+    if not given and not own.exists(WEIGHTS[kind]):
+        raise FileNotFoundError(
+            f"{own} holds no {WEIGHTS[kind]}; make it with `rayseg train-{kind}`"
+        )
+    address = given or own.path(WEIGHTS[kind])
+    return address if "://" in address else str(Path(address).absolute())
+
+
+def identity(config: MakeSeedsConfig, name: str, fingerprint: str) -> dict[str, Any]:
+    """What the maps of a method or combination follow from, image by image."""
+    found: dict[str, Any] = {}
+    for part, method in config.parts(name).items():
+        plain = as_plain(method)
+        found[part] = {key: plain[key] for key in plain if key not in method.rounding_only}
+    found["weights"] = fingerprint
+    if config.method(name).uses_companions:
+        found["companions"] = as_plain(config.companions)
+    return found
+
+
+@dataclass(frozen=True)
+class SharedBank:
+    """The companions of a job, cut by one task when the first actors ask for them.
+
+    They lie in the object store; actors of a node look at the same memory. While the job holds the
+    reference, a copy that is lost with its node is cut again, the same to the bit.
+
+    Attributes:
+        run: folder of the run.
+        bank: which crops.
+    """
+
+    run: Folder
+    bank: CompanionBank
+
+    @cached_property
+    def reader(self) -> partial[Any]:
+        """Gives an actor the bank.
+
+        Raises:
+            ChildProcessError: there is none to be cut.
+        """
+        references: Any = _cut_bank.remote(self.run, self.bank)
+        size, arrays = references
+        with one_line_errors("cutting companions"):
+            ray.get(size)  # a bank that cannot be is said here, and travels not
+        return partial(_read_bank, arrays)
+
+
+# an image that kills its decoder kills every try; any other death is the machine's
+@ray.remote(num_cpus=1, num_returns=2, max_retries=3)
+def _cut_bank(run: Folder, bank: CompanionBank) -> tuple[int, CompanionArrays]:
+    manifest = read_manifest(run / "manifest")
+    samples = manifest.select(bank.split).samples()
+    companions = fill_bank(samples, len(manifest.classes), bank)
+    return len(companions), CompanionArrays.of(companions)
+
+
+def _read_bank(arrays: ray.ObjectRef[CompanionArrays]) -> Any:
+    return ray.get(arrays).companions()
+
+
+def _overlaps(folder: Folder, label: str) -> Outcome:
+    """Says how many images had to do with companions that are not wholly unlike them."""
+    rows = read_rows(folder, ["note"])
+    number = sum("companions share a class" in row["note"] for row in rows)
+    if not number:
+        return Outcome()
+    return Outcome([f"{label}: {number} images had companions that share a class with them"])
