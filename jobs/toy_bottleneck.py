@@ -1,7 +1,7 @@
 r"""Shows on digits with marks what a classifier's last layer loses and what RIB brings back.
 
 Reads nothing.
-Writes RUN/bottleneck.png, RUN/bottleneck.md and RUN/bottleneck.json.
+Writes RUN/bottleneck/: bottleneck.png, bottleneck.json, and run.json with the table.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/toy_bottleneck.py --run /mnt/shared/toy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -51,14 +52,16 @@ def activated_bce(
     """Binary cross entropy of activations that saturate on both sides, added over rows and classes.
 
     Tanh and softsign are brought to (0, 1) by a -> (a + 1) / 2. Half of one plus tanh(y) is the
-    sigmoid of 2 y; one plus softsign(y) is (1 + 2 relu(y)) / (1 + |y|). So put, no logarithm is
-    taken of a rounded 0.
+    sigmoid of 2 y. Half of one plus softsign(y) is (1 + 2 relu(y)) / (2 + 2 |y|), of which the
+    logarithm is put so that no rounded 0 comes into it.
 
     Source: dissertation Table 3.9a.
     """
     if activation == "softsign":
-        whole = (2 * (1 + logits.abs())).log()
-        losses = whole - torch.where(targets > 0, logits.relu(), (-logits).relu()).mul(2).log1p()
+        wrong = torch.where(targets > 0, -logits, logits)
+        right = (-wrong).clamp(min=0)
+        rise = torch.where(wrong >= 0, wrong, 0.0).log1p()
+        losses = torch.where(wrong >= 0, rise, right.log1p() - (2 * right).log1p()) + math.log(2)
         return losses.sum()
     slope = 2 if activation == "tanh" else 1
     return functional.binary_cross_entropy_with_logits(slope * logits, targets, reduction="sum")

@@ -425,3 +425,8 @@ def test_the_shipped_presets_are_the_two_presets(name, preset):
     read = read_toml(str(path), other)
     assert read.crf
     assert read.segmenter == preset
+
+
+def test_the_shipped_preset_of_rib_for_coco_is_the_public_codes():
+    path = Path(__file__).parents[1] / "jobs" / "presets" / "rib_coco.toml"
+    assert read_toml(str(path), RunConfig()).rib == RIB.coco()

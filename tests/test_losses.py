@@ -84,7 +84,7 @@ def test_activated_bce_of_extreme_logits_is_finite_with_finite_gradients(activat
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_gradients_of_activated_bce_are_those_of_the_formulas(activation):
-    logits = torch.tensor([[-2.0, -1e-3, 1e-3, 2.0]], dtype=torch.float64)
+    logits = torch.tensor([[-2.0, -1e-3, 0.0, 1e-3, 2.0]], dtype=torch.float64)
     for want in (0.0, 1.0):
         leaf = logits.clone().requires_grad_()
         activated_bce(leaf, torch.full_like(logits, want), activation).backward()

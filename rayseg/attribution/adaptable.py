@@ -31,8 +31,6 @@ from rayseg.inputs import Precision, choose_dtype
 
 FROZEN_STAGES = 3
 """Stem, stage1 and stage2, which the authors' classifier cuts off by a detach."""
-GROUP = 8
-"""Companions whose features are computed together; fixed, so that rounding is too."""
 
 
 class AdaptableNetwork(LeanNetwork):
@@ -132,24 +130,25 @@ class AdaptableNetwork(LeanNetwork):
         self, features: Float[Tensor, "n e h' w'"], classes: Sequence[int] | slice
     ) -> Float[Tensor, "n k h' w'"]:
         """w_c . f of these classes, of images whose `first_features` are given."""
-        weight = self.classifier.head.weight[classes]
-        return functional.conv2d(self.last_features(features), weight)
+        # a product over channels, as all 1x1 convolutions
+        cells = self.last_features(features).permute(0, 2, 3, 1)
+        return functional.linear(cells, self.weight[classes]).permute(0, 3, 1, 2)
 
     def companion_features(self, indices: Int[Tensor, " b"]) -> Float[Tensor, "b e h' w'"]:
         """`first_features` of the bank's crops; computed once while they fit into the cache."""
-        return torch.stack([self._group(i // GROUP)[i % GROUP] for i in indices.tolist()])
+        return torch.cat([self._companion(i) for i in indices.tolist()])
 
-    def _group(self, number: int) -> Float[Tensor, "g e h' w'"]:
-        if number not in self._cache:
+    def _companion(self, index: int) -> Float[Tensor, "1 e h' w'"]:
+        # one at a time, so that rounding does not depend on which are in the cache
+        if index not in self._cache:
             assert self.companions is not None
-            stop = min((number + 1) * GROUP, len(self.companions))
-            crops = self.companions.images(torch.arange(number * GROUP, stop), self.device)
-            self._cache[number] = self.first_features(crops)
-            held = sum(part.nbytes for part in self._cache.values())
-            while held > self.cache_gb * 2**30 and len(self._cache) > 1:
-                held -= self._cache.popitem(last=False)[1].nbytes
-        self._cache.move_to_end(number)
-        return self._cache[number]
+            crop = self.companions.images(torch.tensor([index]), self.device)
+            self._cache[index] = self.first_features(crop)
+            most = max(int(self.cache_gb * 2**30 / self._cache[index].nbytes), 1)
+            if len(self._cache) > most:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(index)
+        return self._cache[index]
 
     def groups(
         self, features: Float[Tensor, "n e h' w'"], memory_gb: float

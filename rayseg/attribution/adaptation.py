@@ -63,6 +63,7 @@ class Adaptation:
         self.tags[:, start.classes] = True
         # of the other classes' logits L_RIB sees nothing
         self.columns = start.classes if method.loss == "rib" else slice(None)
+        self.native = method.scales.index(1.0) if 1.0 in method.scales else 0
         self.draws = self._draws()
         self.sums: list[Any] = [0] * len(method.scales)
         self.logits: list[Tensor] = []
@@ -82,11 +83,18 @@ class Adaptation:
                 return
 
     def run(self) -> Found:
-        """What is found in the end."""
+        """What is found in the end.
+
+        Raises:
+            FloatingPointError: the loss or a map is no number.
+        """
         if not self.start.classes:
             none = torch.zeros(0, device=self.network.device)
             return Found([], none, none, 0, "")
         *_, last = self.walk()
+        for maps in last.maps:
+            if not torch.isfinite(maps).all():
+                raise FloatingPointError(f"maps must be finite, got nan at step {last.steps}")
         return last
 
     def _found(self) -> Found:
@@ -117,7 +125,7 @@ class Adaptation:
                 self.sums[s] = self.sums[s] + equation_cam(merge_views(raw.transpose(0, 1)))
             else:
                 self.sums[s] = self.sums[s] + rectified
-            if s == 0:
+            if s == self.native:
                 self.logits.append(raw[0].mean((1, 2)))
             if s == 0 and k and method.explosion_share < 1:
                 share = rectified / (rectified.amax((1, 2), keepdim=True) + EPSILON)

@@ -1,7 +1,8 @@
 """FickleNet: many random selections of hidden units, each finding another part of an object.
 
-Lee et al., *FickleNet*, CVPR 2019; dissertation 3.2.1. A pass leaves random hidden units out of
-each window of the classifier's head, and its map is the gradient's,
+Lee et al., *FickleNet: Weakly and Semi-Supervised Semantic Image Segmentation Using Stochastic
+Inference*, CVPR 2019; dissertation 3.2.1. A pass leaves random hidden units out of each window of
+the classifier's head, and its map is the gradient's,
 
     map_c = ReLU( sum_k x_k * dS_c/dx_k )
 

@@ -39,6 +39,10 @@ from rayseg.attribution.views import Batch
 from rayseg.losses import activated_bce, rib_loss
 
 LOSSES = ("rib", "sigmoid", "tanh", "softsign")
+AT_LEAST_0 = (
+    "num_steps", "learning_rate", "head_factor", "weight_decay", "momentum", "power", "margin",
+    "num_companions", "max_seconds", "graph_gb", "cache_gb",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class RIB(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_steps", "learning_rate", "num_companions", "max_seconds", "graph_gb"):
+        for name in AT_LEAST_0:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         choices = {
@@ -249,11 +253,12 @@ class RIB(Attribution):
         means = maps.mean((2, 3))
         if self.pooling == "gap":
             return means
-        share = maps.detach() / maps.detach().amax((2, 3), keepdim=True)
+        largest = maps.detach().amax((2, 3), keepdim=True)
+        share = maps.detach() / largest
         if self.divide_by == "all":
             pooled = (maps * (share < self.tau)).mean((2, 3))
         else:
-            kept = share <= self.tau
+            kept = (share <= self.tau) | (largest <= 0)  # a map that is nowhere has no CAM
             pooled = (maps * kept).sum((2, 3)) / kept.sum((2, 3)).clamp_min(1)
         return torch.where(tags, pooled, means)
 

@@ -88,7 +88,8 @@ def _draw_maps(
 def _edge(size_hw: tuple[int, ...]) -> Rectangle:
     """Where white paper ends."""
     height, width = size_hw
-    return Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor="#888888", linewidth=0.6)
+    look: dict[str, Any] = {"fill": False, "edgecolor": "#888888", "linewidth": 0.6}
+    return Rectangle((-0.5, -0.5), width, height, clip_on=False, **look)
 
 
 def _frame(mark: ndarray) -> Rectangle:

@@ -1,7 +1,8 @@
 """FickleNet's classifier: a head of large windows, in each of which hidden units are left out.
 
-Lee et al., *FickleNet*, CVPR 2019; dissertation 3.2.1. With x the features, s the side of a window,
-u its position, o one of its s*s places and m a random selection of 0 and 1:
+Lee et al., *FickleNet: Weakly and Semi-Supervised Semantic Image Segmentation Using Stochastic
+Inference*, CVPR 2019; dissertation 3.2.1. With x the features, s the side of a window, u its
+position, o one of its s*s places and m a random selection of 0 and 1:
 
     logit_c = mean_u sum_o m[u, o] W[c, :, o] . x[:, u + o]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rayseg.attribution import RIB, Companions
-from rayseg.attribution.adaptable import GROUP, AdaptableNetwork
+from rayseg.attribution.adaptable import AdaptableNetwork
 from rayseg.nets.classifier import CamClassifier
 
 CPU = torch.device("cpu")
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def make_bank():
-    def make(count=2 * GROUP + 3, num_classes=3, side=32):
+    def make(count=19, num_classes=3, side=32):
         generator = torch.Generator().manual_seed(1)
         pixels = torch.randint(0, 256, (count, side, side, 3), generator=generator).byte()
         boxes = torch.tensor([[0, 2, side, side - 4]] * count)
@@ -204,9 +204,9 @@ def test_companions_features_are_computed_once_while_they_fit(network, make_bank
 
 
 def test_cache_holds_no_more_than_its_memory(network, make_bank):
-    bank = make_bank(5 * GROUP)
+    bank = make_bank(40)
     crop = adaptable(network, companions=bank).companion_features(torch.tensor([0])).nbytes
-    room = 2.5 * GROUP * crop / 2**30
+    room = 2.40 * crop / 2**30
     prepared = adaptable(network, companions=bank, cache_gb=room)
     for i in range(len(bank)):
         prepared.companion_features(torch.tensor([i]))

@@ -11,6 +11,7 @@ from torch import nn
 from rayseg.attribution import CAM, METHODS, RIB, GradCAM, LeanNetwork
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier
+from tests.attribution.conftest import TinyClassifier
 
 CASES = [(name, preset) for name in METHODS for preset in ("official", "as_written")]
 
@@ -25,22 +26,23 @@ def method(request):
     return replace(made, **{key: few[key] for key in few.keys() & given})
 
 
+class TinyFickle(FickleClassifier):
+    """The tiny classifier's trunk with a head of windows."""
+
+    def __init__(self, num_classes=3, stride=16):
+        nn.Module.__init__(self)
+        plain = TinyClassifier(num_classes, stride)
+        self.trunk, self.stride, self.frozen_statistics = plain.trunk, stride, True
+        self.head = nn.Conv2d(plain.head.in_channels, num_classes, 3, padding=1, bias=False)
+        nn.init.normal_(self.head.weight, 0, 0.3)
+        self.drop_rate, self.dilated, self.selection = 0.5, False, "closed"
+        self._seed = None
+
+
 @pytest.fixture
-def tiny(method, tiny_classifier):
+def tiny(method):
     """The class of tiny networks that the method works on."""
-
-    class TinyFickle(FickleClassifier):
-        def __init__(self, num_classes=3, stride=16):
-            plain = tiny_classifier(num_classes, stride)
-            depth = plain.head.in_channels
-            nn.Module.__init__(self)
-            self.trunk, self.stride, self.frozen_statistics = plain.trunk, stride, True
-            self.head = nn.Conv2d(depth, num_classes, 3, padding=1, bias=False)
-            nn.init.normal_(self.head.weight, 0, 0.3)
-            self.drop_rate, self.dilated, self.selection = 0.5, False, "closed"
-            self._seed = None
-
-    return {"classifier": tiny_classifier, "ficklenet": TinyFickle}[method.network_kind]
+    return {"classifier": TinyClassifier, "ficklenet": TinyFickle}[method.network_kind]
 
 
 @pytest.fixture

@@ -102,4 +102,4 @@ def test_the_last_layer_loses_the_mark_and_rib_brings_it_back():
     assert last[MARK] / before[MARK] < 0.5 * last[DIGIT] / before[DIGIT]
     assert result.iterations[-1, MARK] > result.iterations[0, MARK] + 0.2
     assert abs(result.iterations[-1, BACKGROUND] - result.iterations[0, BACKGROUND]) < 0.05
-    assert result.accuracies["digit"] > 0.9 > result.accuracies["mark"]
+    assert result.accuracies["digit"] > result.accuracies["mark"] + 0.2
