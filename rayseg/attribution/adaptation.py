@@ -182,7 +182,7 @@ class Adaptation:
 
     def _memory_gb(self) -> float:
         # a CPU's caches hold the graph of few rows
-        return self.method.graph_gb or (0.1 if self.network.device.type == "cpu" else 8.0)
+        return self.method.graph_gb or (0.5 if self.network.device.type == "cpu" else 8.0)
 
     def _step(self, k: int) -> None:
         """Moves the weights.

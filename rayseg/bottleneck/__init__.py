@@ -6,9 +6,11 @@ is relevant and not needed, the rest is neither. The gradient of every layer say
 of the three reaches it.
 
 Source: dissertation, chapter 3.4.2, Figures 3.11 and 3.12; Lee et al., NeurIPS 2021 (RIB).
+
+Pictures are drawn by `figures`, which is not imported here: configurations hold a `ToyBottleneck`,
+and every worker reads configurations.
 """
 
 from rayseg.bottleneck.experiment import BottleneckResult, ToyBottleneck
-from rayseg.bottleneck.figures import draw, table
 
-__all__ = ["BottleneckResult", "ToyBottleneck", "draw", "table"]
+__all__ = ["BottleneckResult", "ToyBottleneck"]

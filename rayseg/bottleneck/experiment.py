@@ -123,8 +123,9 @@ class ToyBottleneck:
         seed: of everything.
 
     Source: dissertation, chapter 3.4.2 and Figures 3.11 and 3.12. What is not marked (text) or
-    (code) it does not say; rate and margin were chosen so that RIB neither stands still nor runs
-    away (METHODS 5).
+    (code) it does not say. The rate was chosen of three by seeds 0 and 1: at a third of it the
+    mark's ratio stays below 0.12 with seed 0. The margin keeps RIB from running away; with
+    neither margin nor smaller steps logits reach 1e30 in ten iterations.
     """
 
     size: int = 32
@@ -168,7 +169,7 @@ class ToyBottleneck:
             )
 
     def __call__(self) -> BottleneckResult:
-        """Trains and measures; the same settings give the same result on the same machine.
+        """Trains and measures; a machine and its number of threads give the same result each time.
 
         Raises:
             FloatingPointError: RIB ran away.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from rayseg.bottleneck import draw, table
+import torch
+
+from rayseg.bottleneck.figures import draw, table
 from rayseg.config import ToyBottleneckConfig, as_plain
 from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.store import Folder, claim, read_run, write_run
@@ -17,9 +21,21 @@ def toy_bottleneck(config: ToyBottleneckConfig) -> Outcome:
     claim(folder, {"toy": as_plain(config.toy)})
     if not read_run(folder).get("done"):
         start = time.perf_counter()
-        result = config.toy()
+        with _one_thread():
+            result = config.toy()
         seconds = time.perf_counter() - start
         folder.write("bottleneck.png", draw(result))
         folder.write("bottleneck.json", json.dumps(result.figures(), indent=2).encode())
         write_run(folder, {"table": table(result), "seconds": seconds, "done": True})
     return Outcome([*read_run(folder)["table"], f"picture: {folder.path('bottleneck.png')}"])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Layers so small are slower on several, and round differently on each number of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

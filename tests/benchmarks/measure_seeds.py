@@ -35,7 +35,8 @@ from rayseg.scores import ThresholdSweep
 from rayseg.stages import LOADERS, enlarge, fill_bank
 from rayseg.store import MAP_STRIDE, Folder, read_manifest
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests/benchmarks/results"
 THRESHOLDS = [n / 100 for n in range(100)]
 ANIMALS = ["cat", "cow", "dog", "horse", "person", "sheep"]
 
@@ -144,7 +145,7 @@ def options():
     parser.add_argument("--over", nargs="+", default=ANIMALS)
     parser.add_argument("--rates", nargs="+", type=float, default=[])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--name", default="seeds", help="of the files in results/")
+    parser.add_argument("--name", default="seeds", help="of the files in results/ and docs/")
     parser.add_argument("flags", nargs="*", help="behind --: flags of rayseg make-seeds")
     return parser.parse_args()
 
@@ -176,7 +177,7 @@ def main():
         json.dumps(facts | {"results": results}, indent=1) + "\n"
     )
     if any("course" in one for one in results.values()):
-        draw(results, RESULTS / f"{given.name}.png")
+        draw(results, ROOT / "docs" / f"{given.name}.png")
 
 
 if __name__ == "__main__":

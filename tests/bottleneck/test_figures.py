@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.bottleneck import draw, table
-from rayseg.bottleneck.figures import shown_iterations
+from rayseg.bottleneck.figures import draw, shown_iterations, table
 
 
 @pytest.fixture
