@@ -1,5 +1,6 @@
 """Attribution methods: (network, image, classes) to localization maps, one paper a file."""
 
+from rayseg.attribution.adaptation import SHARED
 from rayseg.attribution.advcam import AdvCAM
 from rayseg.attribution.base import Attribution, Localization
 from rayseg.attribution.cam import CAM
@@ -26,6 +27,7 @@ __all__ = [
     "COMBINATIONS",
     "METHODS",
     "RIB",
+    "SHARED",
     "AdvCAM",
     "Attribution",
     "Companions",

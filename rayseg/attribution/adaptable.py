@@ -11,7 +11,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -52,6 +52,8 @@ class AdaptableNetwork(LeanNetwork):
         ValueError: a trunk of too few stages, or companions of other classes.
     """
 
+    serves_all: ClassVar[bool] = False
+
     def __init__(
         self,
         network: nn.Module,
@@ -86,6 +88,7 @@ class AdaptableNetwork(LeanNetwork):
         self.start = self.moving.clone()
         self._head_size = head.numel()
         self._velocity: Tensor | None = None
+        self._adapts = False
         # shares its weights with the classifier, whose modules stay plain
         shared = {id(weight): weight for weight in weights}
         self._last = _fold_for_training(copy.deepcopy(last, shared))
@@ -177,13 +180,21 @@ class AdaptableNetwork(LeanNetwork):
 
     @contextmanager
     def adapting(self) -> Iterator[None]:
-        """The weights may move inside; after it they are those of the start, whatever happened."""
+        """The weights may move inside; after it they are those of the start, whatever happened.
+
+        Raises:
+            RuntimeError: they are moving for another image, whose course was not ended.
+        """
+        if self._adapts:
+            raise RuntimeError("the network must be at its start, got one amid another image")
+        self._adapts = True
         self._velocity = None
         self.gradient.zero_()
         try:
             yield
         finally:
             self.restore()
+            self._adapts = False
 
     def restore(self) -> None:
         """Puts the weights of the start back."""

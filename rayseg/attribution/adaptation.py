@@ -19,6 +19,9 @@ from rayseg.attribution.views import merge_views
 if TYPE_CHECKING:
     from rayseg.attribution.rib import RIB
 
+SHARED = "companions share a class with it"
+"""What an image's note says, behind their number, where no others were left."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -67,39 +70,41 @@ class Adaptation:
         self.draws = self._draws()
         self.sums: list[Any] = [0] * len(method.scales)
         self.logits: list[Tensor] = []
-        self.loss = self.reached = torch.zeros((), device=network.device)
+        self.loss = torch.zeros((), device=network.device)
+        self.reaches_end = reach_end
+        self.before: Tensor | None = None
         self.steps, self.overlapping, self.stopped = 0, 0, ""
 
     def walk(self) -> Iterator[Found]:
-        """What is found after each map, k = 0, 1, ..., for as many steps as the limits allow."""
+        """What is found after each map, k = 0, 1, ..., for as many steps as the limits allow.
+
+        Raises:
+            FloatingPointError: the loss or a map is no number.
+        """
         for k in range(self.num_maps):
-            self.loss = self.reached = torch.zeros((), device=self.network.device)
-            self._look(k)
+            self.loss = torch.zeros((), device=self.network.device)
+            reached = self._look(k)
             if k < self.num_steps and not self.stopped:
-                self._join_companions()
-                self._step(k)
+                self._join_companions(k)
+            if k < self.num_steps and not self.stopped:
+                self._step(k, reached)
             yield self._found()
             if self.stopped:
                 return
 
     def run(self) -> Found:
-        """What is found in the end.
-
-        Raises:
-            FloatingPointError: the loss or a map is no number.
-        """
+        """What is found in the end; see `walk`."""
         if not self.start.classes:
             none = torch.zeros(0, device=self.network.device)
             return Found([], none, none, 0, "")
         *_, last = self.walk()
-        for maps in last.maps:
-            if not torch.isfinite(maps).all():
-                raise FloatingPointError(f"maps must be finite, got nan at step {last.steps}")
         return last
 
     def _found(self) -> Found:
-        gains = self.logits[-1] - self.logits[0]
         maps = [total.relu() for total in self.sums]  # negative only where maps are Eq. 2.1's
+        if not all(torch.isfinite(one).all() for one in maps):
+            raise FloatingPointError(f"maps must be finite, got others at step {self.steps}")
+        gains = self.logits[-1] - self.logits[0]
         return Found(maps, self.logits[0], gains, self.steps, self._note())
 
     def _draws(self) -> Iterator[Draw]:
@@ -114,12 +119,20 @@ class Adaptation:
             start.image_id,
         )
 
-    def _look(self, k: int) -> None:
-        """Adds the maps of all scales, and the gradient of those that are learned from."""
+    def _look(self, k: int) -> Tensor:
+        """Adds the maps of all scales, and the gradient of those that are learned from.
+
+        Returns:
+            The target logits of the image's rows, added.
+        """
         method = self.method
+        reached = torch.zeros((), device=self.network.device)
         for s, scale in enumerate(method.scales):
+            if self._is_late(k):
+                break
             learns = k < self.num_steps and scale not in method.unpooled_scales
-            raw = self._raw_maps(k, s, learns)  # (v, k, h', w')
+            raw, logits = self._raw_maps(k, s, learns)  # (v, k, h', w')
+            reached = reached + logits
             rectified = merge_views(raw.relu().transpose(0, 1))  # (k, h', w')
             if method.maps == "cam":
                 self.sums[s] = self.sums[s] + equation_cam(merge_views(raw.transpose(0, 1)))
@@ -127,46 +140,67 @@ class Adaptation:
                 self.sums[s] = self.sums[s] + rectified
             if s == self.native:
                 self.logits.append(raw[0].mean((1, 2)))
-            if s == 0 and k and method.explosion_share < 1:
-                share = rectified / (rectified.amax((1, 2), keepdim=True) + EPSILON)
-                covered = (share > method.explosion_threshold).any(0).float().mean().item()
-                if covered > method.explosion_share:
-                    self.stopped = f"its maps cover {covered:.0%} of the image"
-                    return
+            if s == 0 and k and self._explodes(rectified):
+                break
+        return reached
 
-    def _raw_maps(self, k: int, s: int, learns: bool) -> Float[Tensor, "v k h' w'"]:
+    def _explodes(self, rectified: Float[Tensor, "k h' w'"]) -> bool:
+        """Whether the maps cover too much; the weights are then those before the last step."""
+        method = self.method
+        if method.explosion_share >= 1:
+            return False
+        share = rectified / (rectified.amax((1, 2), keepdim=True) + EPSILON)
+        covered = (share > method.explosion_threshold).any(0).float().mean().item()
+        if covered <= method.explosion_share:
+            return False
+        self.stopped = f"its maps cover {covered:.0%} of the image"
+        if self.before is not None:
+            self.network.moving.copy_(self.before)
+        return True
+
+    def _is_late(self, k: int) -> bool:
+        """Whether the time is up; an image has its first maps however long they take."""
+        limit = self.method.max_seconds
+        if k and limit and time.perf_counter() - self.began > limit:
+            self.stopped = f"{limit:g} seconds were up"
+        return bool(self.stopped)
+
+    def _raw_maps(
+        self, k: int, s: int, learns: bool
+    ) -> tuple[Float[Tensor, "v k h' w'"], Tensor | float]:
         """Of the classes asked for; the gradient of the loss is added where the scale learns."""
-        ready = self.start.maps[s]
+        classes, ready = self.start.classes, self.start.maps[s]
         if k == 0 and ready is not None:
-            return ready[:, self.start.classes]
+            return ready[:, classes], 0.0
         features = self.start.features[s]
         if not learns:
             with torch.no_grad():
-                return self.network.raw_maps(features, self.start.classes)
+                return self.network.raw_maps(features, classes), 0.0
         tags = self.tags.expand(len(features), -1)
-        maps = torch.cat(self._descend(features, tags, self.columns))
-        return maps if self.method.loss == "rib" else maps[:, self.start.classes]
+        parts = list(self._descend(features, tags, self.columns))
+        maps = torch.cat([part for part, _ in parts])
+        reached = sum(logits for _, logits in parts)
+        return maps if self.method.loss == "rib" else maps[:, classes], reached
 
-    def _join_companions(self) -> None:
+    def _join_companions(self, k: int) -> None:
         """Adds the gradient of the step's companions."""
-        reached = self.reached  # m is held against the image's own rows
-        for draw in self.draws:
-            self.overlapping += draw.overlapping
-            features = self.network.companion_features(draw.indices)
-            bank = self.network.companions
-            assert bank is not None
-            self._descend(features, bank.tags[draw.indices].to(self.network.device), slice(None))
-            break
-        self.reached = reached
+        draw, bank = next(self.draws, None), self.network.companions
+        if draw is None or bank is None:
+            return
+        self.overlapping = max(self.overlapping, draw.overlapping)
+        features = self.network.companion_features(draw.indices)
+        tags = bank.tags[draw.indices].to(self.network.device)
+        for _ in self._descend(features, tags, slice(None)):
+            if self._is_late(k):
+                return
 
     def _descend(
         self,
         features: Float[Tensor, "r e h w"],
         tags: Bool[Tensor, "r c"],
         columns: Sequence[int] | slice,
-    ) -> list[Float[Tensor, "g k h' w'"]]:
-        """Adds the gradient of rows, a group at a time, and returns their raw maps."""
-        maps = []
+    ) -> Iterator[tuple[Float[Tensor, "g k h' w'"], Tensor]]:
+        """Adds the gradient of rows, a group at a time; yields raw maps and target logits."""
         groups = self.network.groups(features, self._memory_gb())
         for rows, own in zip(groups, tags.split(len(groups[0])), strict=True):
             with torch.enable_grad():
@@ -176,15 +210,17 @@ class Adaptation:
                 loss = self.method.loss_of(logits, chosen)
                 loss.backward()
             self.loss = self.loss + loss.detach()
-            self.reached = self.reached + (logits.detach() * chosen).sum()
-            maps.append(raw.detach())
-        return maps
+            yield raw.detach(), (logits.detach() * chosen).sum()
 
     def _memory_gb(self) -> float:
-        # a CPU's caches hold the graph of few rows
-        return self.method.graph_gb or (0.5 if self.network.device.type == "cpu" else 8.0)
+        if self.method.graph_gb:
+            return self.method.graph_gb
+        if self.network.device.type == "cpu":
+            return 0.5
+        free, _ = torch.cuda.mem_get_info(self.network.device)
+        return free / 2**30 / 3
 
-    def _step(self, k: int) -> None:
+    def _step(self, k: int, reached: Tensor) -> None:
         """Moves the weights.
 
         Raises:
@@ -193,21 +229,21 @@ class Adaptation:
         method = self.method
         if not torch.isfinite(self.loss):
             raise FloatingPointError(f"loss must be finite, got {self.loss.item()} at step {k}")
+        if self.reaches_end:
+            self.before = self.network.moving.clone()
         rate = method.learning_rate * (1 - k / method.num_steps) ** method.power
         self.network.step(rate, method.head_factor, method.weight_decay, method.momentum)
         self.steps += 1
-        reached = abs(self.reached.item())
-        if method.margin_role == "stop" and reached > method.margin:
-            self.stopped = f"its logits add up to {reached:.4g}"
-        elif method.max_seconds and time.perf_counter() - self.began > method.max_seconds:
-            self.stopped = f"{method.max_seconds:g} seconds were up"
+        total = abs(reached.item())
+        if method.margin_role == "stop" and total > method.margin:
+            self.stopped = f"its logits add up to {total:.4g}"
 
     def _note(self) -> str:
         remarks = []
         if self.stopped:
             remarks.append(f"ended after step {self.steps}: {self.stopped}")
         if self.overlapping and self.method.disjoint:
-            remarks.append(f"{self.overlapping} companions share a class with it")
+            remarks.append(f"{self.overlapping} {SHARED}")
         return "; ".join(remarks)
 
 

@@ -113,6 +113,11 @@ class Attribution(ABC):
         """
         del companions  # most methods look at nothing but the image
         if isinstance(network, LeanNetwork):
+            if not network.serves_all:
+                raise ValueError(
+                    f"network must be a classifier, got the {type(network).__name__} of another "
+                    "method"
+                )
             return network
         return LeanNetwork(network, self.precision)
 
@@ -165,11 +170,7 @@ class Attribution(ABC):
         """
         lean = self.prepare(network)
         ids = [""] * len(images) if ids is None else ids
-        _check_input(images, classes, ids, lean.num_classes)
-        if map_stride < 1 or lean.stride % map_stride:
-            raise ValueError(
-                f"map_stride must divide the network's stride {lean.stride}, got {map_stride}"
-            )
+        check_input(lean, images, classes, ids, map_stride)
         found: list[Localization] = []
         for batch in _batches(classes, self.max_pairs or _default_pairs(lean.device)):
             part = Batch.of(images[batch], classes[batch], ids[batch], lean.device)
@@ -262,9 +263,18 @@ def seeded(seed: int, image_id: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def _check_input(
-    images: Tensor, classes: Sequence[Sequence[int]], ids: Sequence[str], num_classes: int
+def check_input(
+    network: LeanNetwork,
+    images: Tensor,
+    classes: Sequence[Sequence[int]],
+    ids: Sequence[str],
+    map_stride: int,
 ) -> None:
+    """Refuses what `Attribution.run` says it refuses.
+
+    Raises:
+        ValueError: both sides are said.
+    """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"
@@ -273,9 +283,14 @@ def _check_input(
         raise ValueError(f"classes must name those of {len(images)} images, got {len(classes)}")
     if len(ids) != len(images):
         raise ValueError(f"ids must name {len(images)} images, got {len(ids)}")
-    wrong = [c for own in classes for c in own if not 0 <= c < num_classes]
+    last = network.num_classes - 1
+    wrong = [c for own in classes for c in own if not 0 <= c <= last]
     if wrong:
-        raise ValueError(f"classes must lie in 0..{num_classes - 1}, got {wrong[0]}")
+        raise ValueError(f"classes must lie in 0..{last}, got {wrong[0]}")
+    if map_stride < 1 or network.stride % map_stride:
+        raise ValueError(
+            f"map_stride must divide the network's stride {network.stride}, got {map_stride}"
+        )
 
 
 def _default_pairs(device: torch.device) -> int:

@@ -85,11 +85,11 @@ class Companions:
         order = torch.randperm(len(self), generator=generator)
         shared = self.tags[:, list(classes)].sum(1)[order]
         others = torch.tensor([self.ids[i] != image_id for i in order.tolist()])
-        wanted = others & (shared == 0) if disjoint else others
-        pool = order[wanted]
-        if len(pool) < number:  # the image itself comes last of all, then the most like it
-            ranks = shared + (~others) * self.tags.shape[1] if disjoint else (~others).long()
-            pool = order[ranks.argsort(stable=True)][:number]
+        if others.any():  # an image is its own companion only where there is no other
+            order, shared = order[others], shared[others]
+        pool = order[shared == 0] if disjoint else order
+        if len(pool) < number:
+            pool = order[shared.argsort(stable=True)][:number] if disjoint else order
         overlapping = self.tags[:, list(classes)].any(1)
         while True:
             for start in range(0, len(pool) - min(number, len(pool)) + 1, max(number, 1)):

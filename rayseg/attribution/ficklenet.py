@@ -52,6 +52,7 @@ class LeanFickle(LeanNetwork):
     """
 
     head_side: ClassVar[int] = 0
+    serves_all: ClassVar[bool] = False
 
     def __init__(self, network: nn.Module, precision: Precision = "auto"):
         super().__init__(network, precision)

@@ -2,7 +2,8 @@
 
 It computes what the classifier computes, up to rounding, and only what attribution needs: batch
 normalisation is folded into the convolutions, no weight has a gradient, tensors lie channels last,
-in the chosen precision. On a CPU two kinds of convolution are put another way:
+in the chosen precision. (RIB's copy, adaptable.py, trains its last stages.) On a CPU two kinds of
+convolution are put another way:
 
 - A 1x1 convolution is a matrix product over channels. torch takes a slow path for few images on one
   thread, and copies between memory formats in the backward pass; as a product it does neither.
@@ -42,6 +43,8 @@ class LeanNetwork(nn.Module):
 
     head_side: ClassVar[int] = 1
     """Side of the windows that the head must have; 0 for any above 1."""
+    serves_all: ClassVar[bool] = True
+    """Whether methods that made no copy of their own take it."""
 
     def __init__(self, network: nn.Module, precision: Precision = "auto"):
         super().__init__()

@@ -1,9 +1,10 @@
 """Two methods after each other: RIB changes the weights, another method looks with them.
 
-    M = A / max A + R / max R,
+    M = A / max A + R / max R, over its maximum,
 
-where R are RIB's maps of the image (theta_0 to theta_K) and A those that the other method makes of
-it on the classifier that RIB reaches, theta_K. The dissertation's Table 4.7 puts AdvCAM and RIB
+where R are RIB's maps of the image and A those that the other method makes of it on the classifier
+that RIB reaches: theta_K, or, of an image that ends early, the last weights whose maps did not
+explode. The dissertation's Table 4.7 puts AdvCAM and RIB
 together and does not say how; this is our reading: both add up what they find on their way, the one
 over images, the other over weights, and here the two ways are walked one after the other.
 """
@@ -17,7 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from rayseg.attribution.adaptable import AdaptableNetwork
-from rayseg.attribution.base import Attribution, Localization, divide_by_maximum
+from rayseg.attribution.base import Attribution, Localization, check_input, divide_by_maximum
 from rayseg.attribution.companions import Companions
 from rayseg.attribution.rib import RIB
 from rayseg.attribution.views import Batch
@@ -34,6 +35,13 @@ class OnRIB:
 
     method: Attribution
     rib: RIB
+
+    def __post_init__(self) -> None:
+        if self.method.network_kind != self.rib.network_kind:
+            raise ValueError(
+                f"method must work on the {self.rib.network_kind}, got one of the "
+                f"{self.method.network_kind}"
+            )
 
     @property
     def network_kind(self) -> str:
@@ -60,6 +68,7 @@ class OnRIB:
         """Localization maps of images of one size; see `Attribution.run`."""
         adaptable = self.prepare(network)
         names = [""] * len(images) if ids is None else ids
+        check_input(adaptable, images, classes, names, map_stride)
         return [
             self._run_one(adaptable, images[i : i + 1], own, map_stride, names[i])
             for i, own in enumerate(classes)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from rayseg.attribution.adaptable import AdaptableNetwork
 from rayseg.attribution.adaptation import Adaptation, Start, together
-from rayseg.attribution.base import Attribution, Localization, ScaleResult
+from rayseg.attribution.base import Attribution, Localization, ScaleResult, check_input
 from rayseg.attribution.companions import Companions
 from rayseg.attribution.lean import LeanNetwork
 from rayseg.attribution.views import Batch
@@ -71,10 +71,10 @@ class RIB(Attribution):
             share of it; 1 never.
         maps: rectified adds them as they are (code); cam is Eq. 2.1, each divided by its maximum.
         add_last: also the map after the last step is added (text: 0..K; code: 0..K-1).
-        max_seconds: an image ends after the step in which it took longer; 0 never. The one setting
-            by which results depend on the machine.
-        graph_gb: memory for the graph of one group of rows; 0 chooses by device. Changes rounding
-            only, as does `cache_gb`.
+        max_seconds: an image that has its first maps ends before the next group of rows; 0 never.
+            The one setting by which results depend on the machine.
+        graph_gb: memory for the graph of one group of rows; 0 is a third of what a GPU has free,
+            or what a CPU is fast with. Changes rounding only, as does `cache_gb`.
         cache_gb: memory for the companions' features.
         seed: of the companions, with the image's id.
     """
@@ -169,15 +169,16 @@ class RIB(Attribution):
         Raises:
             ValueError: no bank where there are to be companions, or another method's copy.
         """
-        if isinstance(network, AdaptableNetwork):
-            return network
-        if isinstance(network, LeanNetwork):
+        if isinstance(network, LeanNetwork) and not isinstance(network, AdaptableNetwork):
             raise ValueError("network must be a classifier, got the lean copy of another method")
-        if self.uses_companions and companions is None:
+        bank = network.companions if isinstance(network, AdaptableNetwork) else companions
+        if self.uses_companions and bank is None:
             raise ValueError(
                 f"companions must be given to prepare() for num_companions {self.num_companions}; "
                 f"0 does without"
             )
+        if isinstance(network, AdaptableNetwork):
+            return network
         return AdaptableNetwork(network, self.precision, companions, self.cache_gb)
 
     def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
@@ -199,9 +200,17 @@ class RIB(Attribution):
     ) -> Iterator[Localization]:
         """The localization of one image after each of its maps, k = 0, 1, ... (Figure 3.15).
 
-        The last is what `run` gives; an image that ends early has fewer.
+        The last is what `run` gives; an image that ends early has fewer, one without classes none.
+        Until the last is taken, or the iterator closed, the prepared network is not at theta_0.
+
+        Raises:
+            ValueError: as `run`.
+            FloatingPointError: the loss or a map is no number.
         """
         adaptable = self.prepare(network)
+        check_input(adaptable, image[None], [classes], [image_id], map_stride)
+        if not classes:
+            return
         batch = Batch.of(image[None], [classes], [image_id], adaptable.device)
         (start,) = self._starts(adaptable, batch)
         with adaptable.adapting():
@@ -214,7 +223,8 @@ class RIB(Attribution):
     ) -> Iterator[Localization]:
         """Fine-tunes to the one image of a batch, its last step included.
 
-        Yields what `run` gives; inside, the network's weights are theta_K.
+        Yields what `run` gives; inside, the network's weights are theta_K, or those before the
+        step that made an image's maps explode.
         """
         (start,) = self._starts(network, batch)
         with network.adapting():

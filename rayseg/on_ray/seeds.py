@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
 from rayseg.on_ray.session import gpus_each, one_line_errors, session, threads_each
 from rayseg.stages import (
     LOADERS,
+    SHARED,
     CompanionArrays,
     CompanionBank,
     DecodeImages,
@@ -37,7 +39,9 @@ from rayseg.store import (
     local_copy,
     read_manifest,
     read_rows,
+    read_run,
     stored_ids,
+    write_run,
 )
 
 WEIGHTS = {"classifier": CLASSIFIER_WEIGHTS, "ficklenet": FICKLENET_WEIGHTS}
@@ -63,6 +67,8 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
             folder = run_folder / "seeds" / name
             open_folder(folder, identity(config, name, fingerprints[kind]), compute)
             waiting = without(chosen.table, stored_ids(folder))
+            if waiting.num_rows and method.uses_companions:
+                bank.bind(folder)
             if waiting.num_rows:
                 make = partial(
                     MakeSeeds, method, weights[kind], manifest.classes, compute.device, threads,
@@ -130,20 +136,39 @@ class SharedBank:
         Raises:
             ChildProcessError: there is none to be cut.
         """
+        return partial(_read_bank, self._cut[1])
+
+    @cached_property
+    def _cut(self) -> tuple[str, Any]:
+        """Digest of the bank's ids, and the reference to it."""
         references: Any = _cut_bank.remote(self.run, self.bank)
-        size, arrays = references
+        ids, arrays = references
         with one_line_errors("cutting companions"):
-            ray.get(size)  # a bank that cannot be is said here, and travels not
-        return partial(_read_bank, arrays)
+            return ray.get(ids), arrays  # a bank that cannot be is said here, and travels not
+
+    def bind(self, folder: Folder) -> None:
+        """Holds a folder to one bank: an image that cannot be read today would change it.
+
+        Raises:
+            ValueError: the folder's rows were made with companions of other images.
+        """
+        known = read_run(folder).get("bank")
+        if known not in (None, self._cut[0]):
+            raise ValueError(
+                f"{folder} must be filled with one bank of companions, got another one than that "
+                f"of its rows; an image of split {self.bank.split!r} may have become unreadable"
+            )
+        write_run(folder, {"bank": self._cut[0]})
 
 
 # an image that kills its decoder kills every try; any other death is the machine's
 @ray.remote(num_cpus=1, num_returns=2, max_retries=3)
-def _cut_bank(run: Folder, bank: CompanionBank) -> tuple[int, CompanionArrays]:
+def _cut_bank(run: Folder, bank: CompanionBank) -> tuple[str, CompanionArrays]:
     manifest = read_manifest(run / "manifest")
     samples = manifest.select(bank.split).samples()
     companions = fill_bank(samples, len(manifest.classes), bank)
-    return len(companions), CompanionArrays.of(companions)
+    ids = hashlib.sha256("\n".join(companions.ids).encode()).hexdigest()
+    return ids, CompanionArrays.of(companions)
 
 
 def _read_bank(arrays: ray.ObjectRef[CompanionArrays]) -> Any:
@@ -153,7 +178,7 @@ def _read_bank(arrays: ray.ObjectRef[CompanionArrays]) -> Any:
 def _overlaps(folder: Folder, label: str) -> Outcome:
     """Says how many images had to do with companions that are not wholly unlike them."""
     rows = read_rows(folder, ["note"])
-    number = sum("companions share a class" in row["note"] for row in rows)
+    number = sum(SHARED in row["note"] for row in rows)
     if not number:
         return Outcome()
     return Outcome([f"{label}: {number} images had companions that share a class with them"])

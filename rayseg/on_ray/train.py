@@ -109,6 +109,8 @@ class TrainingState:
             if kind == "optimizer":
                 entry, _, name = rest.partition(".")
                 optimizer.state[parameters[name]][entry] = _like(parameters[name], kept)
+            elif kind != "network":
+                raise ValueError(f"state must hold network and optimizer, got {key}; train anew")
         self.tensors = {}
 
     def save(self, folder: Folder, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -4,6 +4,7 @@ A stage loads what it needs once, when it is made, and is then called with batch
 comes out for each row that goes in: what is wrong with one image is said in its own row.
 """
 
+from rayseg.attribution import SHARED
 from rayseg.stages.checking import CheckLabels
 from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
 from rayseg.stages.counting import CountLabels, SweepSeeds
@@ -15,6 +16,7 @@ from rayseg.stages.seeds import LOADERS, MakeSeeds, enlarge
 
 __all__ = [
     "LOADERS",
+    "SHARED",
     "CheckLabels",
     "CompanionArrays",
     "CompanionBank",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rayseg.attribution import CAM, RIB, AdvCAM, Companions, GradCAM, OnRIB
+from rayseg.attribution import CAM, RIB, AdvCAM, Companions, FickleNet, GradCAM, OnRIB
 from rayseg.nets.classifier import CamClassifier
 from tests.reference import attribution_literal
 from tests.reference import rib_literal as literal
@@ -175,3 +175,38 @@ def test_companions_are_asked_for_where_rib_uses_them(network):
     assert not OnRIB(CAM_ALONE, RIB_ALONE).uses_companions
     with pytest.raises(ValueError, match="companions must be given"):
         OnRIB(CAM_ALONE, RIB.official()).prepare(network)
+
+
+def test_of_an_exploding_image_the_method_sees_the_weights_before_the_last_step(network, image):
+    exploding = replace(RIB_ALONE, explosion_share=0.0)  # its second maps cover too much
+    both = OnRIB(CAM_ALONE, exploding)
+    found = run_one(both, both.prepare(network), image, [1])
+    assert found.steps == 1
+    alone = exploding.run(network, torch.from_numpy(image)[None], [[1]])[0]
+    plain = CAM_ALONE(network, image, [1])
+    expected = added(plain.numpy(), alone.maps.numpy())
+    np.testing.assert_allclose(found.maps.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids", "map_stride", "reason"),
+    [
+        ([[3]], ["x"], 1, r"classes must lie in 0\.\.2, got 3"),
+        ([[-1]], ["x"], 1, r"classes must lie in 0\.\.2, got -1"),
+        ([[0], [1]], ["x"], 1, "classes must name those of 1 images, got 2"),
+        ([[0]], [], 1, "ids must name 1 images, got 0"),
+        ([[0]], ["x"], 3, "map_stride must divide the network's stride 16, got 3"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_done(
+    network, image, classes, ids, map_stride, reason
+):
+    with pytest.raises(ValueError, match=reason):
+        OnRIB(CAM_ALONE, RIB_ALONE).run(
+            network, torch.from_numpy(image)[None], classes, map_stride, ids
+        )
+
+
+def test_methods_of_another_network_are_refused():
+    with pytest.raises(ValueError, match="must work on the classifier, got one of the ficklenet"):
+        OnRIB(FickleNet(), RIB())

@@ -213,7 +213,7 @@ def compare(options, network, method, parts):
             "seconds_an_image": medians[name] / len(images),
             "images_per_second": len(images) / medians[name],
             "ratio": medians["straightforward"] / medians[name],
-            "cold_ratio": cold["straightforward"] / cold[name],
+            "cold_ratio": medians["straightforward"] / cold[name],
             "largest_difference": largest_difference(maps["straightforward"], maps[name]),
         }
         for name in calls

@@ -169,9 +169,12 @@ def main():
                 f"{facts['noted']} noted {facts['notes'][:1]} {course}",
                 flush=True,
             )
-    settings = {name: as_plain(config.parts(name)[part]) for name in config.methods
-                for part in config.parts(name)}  # fmt: skip
+    settings = {
+        name: {part: as_plain(method) for part, method in config.parts(name).items()}
+        for name in config.methods
+    }
     facts = {"images": len(samples), "over": given.over, "settings": settings}
+    facts["rates"] = given.rates
     facts["companions"] = as_plain(config.companions)
     (RESULTS / f"{given.name}.json").write_text(
         json.dumps(facts | {"results": results}, indent=1) + "\n"

@@ -241,7 +241,7 @@ def test_only_a_method_that_uses_companions_asks_for_them(monkeypatch, uses, ask
 def test_what_a_method_remarks_follows_what_was_done_to_the_image(rib_stage):
     rows = [decoded_row("a", (0, 1, 2)) | {"note": "grey converted to RGB"}, decoded_row("b", (0,))]
     made = rib_stage(rows)
-    assert made[0]["note"] == "grey converted to RGB; 6 companions share a class with it"
+    assert made[0]["note"] == "grey converted to RGB; 3 companions share a class with it"
     assert made[1]["note"] == ""
 
 
