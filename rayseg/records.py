@@ -50,6 +50,11 @@ class Sample:
         box_classes: int64 (o,) class index of each box.
         split: the list that the image belongs to, such as ``train``.
         mask_path: true semantic mask (indexed PNG), empty where there is none; read by scores only.
+        difficult: positions of boxes whose objects are hard to see: trained on, but neither hit nor
+            miss when detections are scored, as in VOC.
+        crowds: positions of boxes that hold many objects as one: neither trained on nor scored.
+        true_masks: COCO's run-length counts of each box's object, empty where not known; () where
+            none is.
     """
 
     id: str
@@ -61,10 +66,20 @@ class Sample:
     box_classes: Int[ndarray, " o"]
     split: str = "train"
     mask_path: str = ""
+    difficult: tuple[int, ...] = ()
+    crowds: tuple[int, ...] = ()
+    true_masks: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
+        number = len(self.boxes_xyxy)
         _check("boxes_xyxy", self.boxes_xyxy, np.float32, (None, 4), "one row a box")
-        _check("box_classes", self.box_classes, np.int64, (len(self.boxes_xyxy),), "one a box")
+        _check("box_classes", self.box_classes, np.int64, (number,), "one a box")
+        for name in ("difficult", "crowds"):
+            wrong = [i for i in getattr(self, name) if not 0 <= i < number]
+            if wrong:
+                raise ValueError(f"{name} must be of boxes 0..{number - 1}, got {wrong[0]}")
+        if len(self.true_masks) not in (0, number):
+            raise ValueError(f"true_masks must be {number}, one a box, got {len(self.true_masks)}")
         if tuple(sorted(set(self.tags))) != self.tags:
             raise ValueError(f"tags must ascend without repeats, got {self.tags} for {self.id!r}")
 

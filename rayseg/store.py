@@ -15,7 +15,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,6 +43,9 @@ MANIFEST_SCHEMA = pa.schema(
         ("box_classes", pa.list_(pa.int32())),
         ("split", pa.string()),
         ("mask_path", pa.string()),
+        ("difficult", pa.list_(pa.int32())),
+        ("crowds", pa.list_(pa.int32())),
+        ("true_masks", pa.list_(pa.binary())),  # COCO's counts, one a box or none at all
     ]
 )
 """One image of a dataset a row; the class names stand in the file's metadata as JSON."""
@@ -71,6 +74,31 @@ MASKS_SCHEMA = pa.schema(
         *_OUTCOME,
         ("labels", pa.binary()),  # indexed PNG: 0, class index + 1, 255
         ("ignored", pa.float32()),  # share of pixels that are 255
+    ]
+)
+_OBJECTS = [
+    ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
+    ("classes", pa.list_(pa.int32())),
+    ("object_status", pa.list_(pa.string())),  # ok, missed, or why there is no map
+]
+BOX_MAPS_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        *_OBJECTS,  # one entry an object in each of these lists
+        ("maps", pa.list_(pa.binary())),  # grey PNG of a grid whose corners are the image's
+        ("positives", pa.list_(pa.int32())),  # candidates that predict the object
+        ("box_loss", pa.list_(pa.float32())),  # what the map changes in the box head's answer
+        ("class_loss", pa.list_(pa.float32())),  # ... in the class head's
+        ("steps", pa.int32()),
+    ]
+)
+INSTANCES_SCHEMA = pa.schema(
+    [
+        *MASKS_SCHEMA,
+        *_OBJECTS,
+        ("scores", pa.list_(pa.float32())),  # of a network's detections; 1 for given boxes
+        ("foreground", pa.list_(pa.binary())),  # COCO's counts: surely of the object
+        ("possible", pa.list_(pa.binary())),  # ... and what may be; empty where there is no doubt
     ]
 )
 FAILED = ("error", "poison")
@@ -325,15 +353,29 @@ def _keep_only(folder: Folder, wanted: Callable[[str, str], bool]) -> None:
 # The manifest
 
 
-def write_manifest(folder: Folder, samples: Iterable[Sample], classes: Sequence[str]) -> int:
+def write_manifest(
+    folder: Folder,
+    samples: Iterable[Sample],
+    classes: Sequence[str],
+    category_ids: Sequence[int] = (),
+) -> int:
     """Writes samples as the folder's one manifest and returns their number.
+
+    Args:
+        folder: of the manifest.
+        samples: the images.
+        classes: names of the foreground classes.
+        category_ids: their numbers in the data set's own counting; 1, 2, ... where none are given.
 
     Raises:
         ValueError: an id comes twice, or there is no sample at all.
     """
     seen: set[str] = set()
     sink = io.BytesIO()
-    schema = MANIFEST_SCHEMA.with_metadata({"classes": json.dumps(list(classes))})
+    numbers = list(category_ids) or list(range(1, len(classes) + 1))
+    schema = MANIFEST_SCHEMA.with_metadata(
+        {"classes": json.dumps(list(classes)), "category_ids": json.dumps(numbers)}
+    )
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for group in _groups(samples, 1000):
             for sample in group:
@@ -369,6 +411,9 @@ def _manifest_row(sample: Sample) -> dict[str, Any]:
         "box_classes": sample.box_classes.tolist(),
         "split": sample.split,
         "mask_path": sample.mask_path,
+        "difficult": list(sample.difficult),
+        "crowds": list(sample.crowds),
+        "true_masks": list(sample.true_masks),
     }
 
 
@@ -379,10 +424,12 @@ class Manifest:
     Attributes:
         classes: foreground class names; a tag is an index into them.
         table: rows of MANIFEST_SCHEMA.
+        category_ids: number of each class in the data set's own counting, such as COCO's 1 to 90.
     """
 
     classes: tuple[str, ...]
     table: pa.Table
+    category_ids: tuple[int, ...] = ()
 
     def select(self, split: str = "", ids: Iterable[str] | None = None) -> Manifest:
         """Only the rows of that split, and of those ids; empty and None mean all.
@@ -405,7 +452,7 @@ class Manifest:
         if not table.num_rows:
             have = sorted(set(self.table.column("split").to_pylist()))
             raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
-        return Manifest(self.classes, table)
+        return replace(self, table=table)
 
     def samples(self) -> Iterator[Sample]:
         """The rows as records, one at a time."""
@@ -424,11 +471,19 @@ def _sample(row: Mapping[str, Any]) -> Sample:
         box_classes=np.array(row["box_classes"], np.int64),
         split=row["split"],
         mask_path=row["mask_path"],
+        difficult=tuple(row["difficult"]),
+        crowds=tuple(row["crowds"]),
+        true_masks=tuple(row.get("true_masks", ())),
     )
 
 
-def read_manifest(folder: Folder) -> Manifest:
+def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     """Opens the manifest of a run.
+
+    Args:
+        folder: of the manifest.
+        true_masks: whether to load the objects' true masks, which only scores and a training on
+            them need.
 
     Raises:
         FileNotFoundError: ``prepare`` has not made one yet.
@@ -448,8 +503,11 @@ def read_manifest(folder: Folder) -> Manifest:
         )
     if not table.num_rows:
         raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
-    classes = json.loads((table.schema.metadata or {}).get(b"classes", b"[]"))
-    return Manifest(tuple(classes), table)
+    metadata = table.schema.metadata or {}
+    classes, numbers = (
+        tuple(json.loads(metadata.get(key, b"[]"))) for key in (b"classes", b"category_ids")
+    )
+    return Manifest(classes, table if true_masks else table.drop("true_masks"), numbers)
 
 
 # Maps as bytes
@@ -472,6 +530,11 @@ def unpack_seeds(row: Mapping[str, Any]) -> Seeds:
     planes = [np.asarray(Image.open(io.BytesIO(data))) for data in row["maps"]]
     stacked = np.stack(planes) if planes else np.zeros((0, *cells), np.uint8)
     return Seeds(row["id"], tuple(row["classes"]), stacked.astype(np.float32) / 255, size_hw)
+
+
+def unpack_grid(data: bytes) -> Float[ndarray, "y x"]:
+    """One map of `pack_maps` in [0, 1]."""
+    return np.asarray(Image.open(io.BytesIO(data))).astype(np.float32) / 255
 
 
 # What made a folder

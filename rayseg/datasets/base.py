@@ -32,6 +32,11 @@ class Dataset(ABC):
     def classes(self) -> tuple[str, ...]:
         """Names of the foreground classes; a class index is a position in it."""
 
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Number of each class in the data set's own counting; 1 or more."""
+        return tuple(range(1, len(self.classes) + 1))
+
     @abstractmethod
     def samples(self, workspace: Path) -> Iterator[Sample]:
         """Yields the samples in a fixed order; ids are unique, paths absolute.

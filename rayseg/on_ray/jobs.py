@@ -95,7 +95,7 @@ def prepare(config: PrepareConfig) -> Outcome:
     claim(folder, {"data": config.data, config.data: plain, "files": files})
     if not folder.exists("manifest.parquet"):
         workspace = Path((run_folder / "images").location)
-        write_manifest(folder, dataset.samples(workspace), dataset.classes)
+        write_manifest(folder, dataset.samples(workspace), dataset.classes, dataset.category_ids)
     manifest = read_manifest(folder)
     counts = Counter(manifest.table.column("split").to_pylist())
     write_run(folder, {"counts": counts})
