@@ -41,12 +41,16 @@ DECODED_SCHEMA = pa.schema(
         ("height", pa.int32()),
         ("width", pa.int32()),
         ("classes", pa.list_(pa.int32())),
+        ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
+        ("box_classes", pa.list_(pa.int32())),
+        ("crowds", pa.list_(pa.int32())),
         ("pixels", pa.large_binary()),  # a block may hold more than 2 GB of them
     ]
 )
 PLANES_SCHEMA = pa.schema(
     [
-        *[field for field in DECODED_SCHEMA if field.name != "classes"],
+        *[DECODED_SCHEMA.field(name) for name in ("id", "status", "error", "note")],
+        *[DECODED_SCHEMA.field(name) for name in ("height", "width", "pixels")],
         ("kept", pa.list_(pa.int32())),  # label of each plane
         ("planes", pa.large_binary()),  # float16 probabilities, label by label, row by row
         ("seconds", pa.float32()),

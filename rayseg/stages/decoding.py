@@ -8,6 +8,8 @@ from rayseg.images import ImageError, decode_image
 from rayseg.stages.rows import Row, Rows
 from rayseg.store import read_file
 
+_KEPT = ("id", "height", "width", "boxes_xyxy", "box_classes", "crowds")
+
 
 class DecodeImages:
     """Manifest rows to rows with pixels: `pixels` holds the RGB bytes, row by row.
@@ -31,7 +33,7 @@ class DecodeImages:
         return [self._decode(row, data) for row, data in zip(rows, files, strict=True)]
 
     def _decode(self, row: Row, data: bytes | None) -> Row:
-        kept = {name: row[name] for name in ("id", "height", "width")}
+        kept = {name: row[name] for name in _KEPT}
         kept |= {"status": "", "error": "", "note": "", "classes": list(row["tags"]), "pixels": b""}
         try:
             decoded = decode_image(data, self.max_pixels)

@@ -90,7 +90,7 @@ class RefineSeeds:
         self.refiner = refiner
         self.saliency = saliency
         self.max_pixels = max_pixels
-        self.paths = _image_paths(manifest)
+        self.paths = image_paths(manifest)
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
@@ -117,7 +117,10 @@ class RefineSeeds:
 
 
 @lru_cache(maxsize=1)
-def _image_paths(manifest: Folder) -> dict[str, str]:
-    """Read once a process: tasks are many and short, the manifest of a large data set is long."""
+def image_paths(manifest: Folder) -> dict[str, str]:
+    """Path of each image by id.
+
+    Read once a process: tasks are many and short, the manifest of a large data set is long.
+    """
     table = read_manifest(manifest).table.select(["id", "path"])
     return dict(zip(*table.to_pydict().values(), strict=True))

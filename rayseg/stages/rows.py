@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 Row = dict[str, Any]
 Rows = list[Row]
+
+logger = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,3 +46,30 @@ def stack_pixels(rows: Rows) -> UInt8[Tensor, "n h w 3"]:
     shape = (len(rows), rows[0]["height"], rows[0]["width"], 3)
     pixels = np.frombuffer(b"".join(row["pixels"] for row in rows), np.uint8)
     return torch.from_numpy(pixels.reshape(shape).copy())
+
+
+def in_halves(rows: Rows, make: Callable[[Rows], Rows], what: str) -> Rows:
+    """What is made of rows; a batch that fails is tried again in halves, down to one bad row.
+
+    Args:
+        rows: decoded, of one image size.
+        make: rows to rows with a result.
+        what: names the result in the log.
+
+    Raises:
+        torch.AcceleratorError: the device is lost; no image is to blame.
+    """
+    try:
+        return make(rows)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    # here the error is gone, and with it the tensors that its traceback kept alive
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(rows) == 1:
+        logger.warning("no %s for %s: %s", what, rows[0]["id"], reason)
+        return [outcome(rows[0], reason)]
+    middle = len(rows) // 2
+    return in_halves(rows[:middle], make, what) + in_halves(rows[middle:], make, what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +16,15 @@ from rayseg.attribution import Attribution, Companions, Localization, OnRIB
 from rayseg.nets.classifier import load_classifier
 from rayseg.nets.ficklenet import load_ficklenet
 from rayseg.records import Seeds
-from rayseg.stages.rows import Row, Rows, by_size, choose_device, outcome, stack_pixels
+from rayseg.stages.rows import (
+    Row,
+    Rows,
+    by_size,
+    choose_device,
+    in_halves,
+    outcome,
+    stack_pixels,
+)
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
 
 LOADERS: dict[str, Callable[[str, Sequence[str] | None], Any]] = {
@@ -25,8 +32,6 @@ LOADERS: dict[str, Callable[[str, Sequence[str] | None], Any]] = {
     "ficklenet": load_ficklenet,
 }
 """What opens the weights of each kind of network that a method may work on."""
-
-logger = logging.getLogger(__name__)
 
 
 class MakeSeeds:
@@ -65,40 +70,22 @@ class MakeSeeds:
         done = {row["id"]: outcome(row) for row in rows}
         ready = [row for row in rows if not row["status"]]
         for group in by_size(ready):
-            done.update((row["id"], row) for row in self._localize(group))
+            done.update((row["id"], row) for row in in_halves(group, self._localize, "seeds"))
         return [done[row["id"]] for row in rows]
 
     def _localize(self, rows: Rows) -> Rows:
-        """Seeds of images of one size; a batch that fails is tried again in halves.
-
-        Raises:
-            torch.AcceleratorError: the device is lost; no image is to blame.
-        """
+        """Seeds of images of one size."""
         start = time.perf_counter()
-        try:
-            found = self.method.run(
-                self.network,
-                stack_pixels(rows),
-                [row["classes"] for row in rows],
-                MAP_STRIDE,
-                [row["id"] for row in rows],
-            )
-            seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-        else:
-            seconds = (time.perf_counter() - start) / len(rows)
-            return [row | {"seconds": seconds} for row in seeds]
-        # here the error is gone, and with it the tensors that its traceback kept alive
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if len(rows) == 1:
-            logger.warning("no seeds for %s: %s", rows[0]["id"], reason)
-            return [outcome(rows[0], reason)]
-        middle = len(rows) // 2
-        return self._localize(rows[:middle]) + self._localize(rows[middle:])
+        found = self.method.run(
+            self.network,
+            stack_pixels(rows),
+            [row["classes"] for row in rows],
+            MAP_STRIDE,
+            [row["id"] for row in rows],
+        )
+        seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
+        seconds = (time.perf_counter() - start) / len(rows)
+        return [row | {"seconds": seconds} for row in seeds]
 
 
 def _seeds_row(row: Row, found: Localization) -> Row:

@@ -8,7 +8,8 @@ from tests.bad_images import REFUSED, encode, picture, write_bad_images
 
 
 def manifest_row(id_, path, tags=(0,)):
-    return {"id": id_, "path": str(path), "height": 40, "width": 60, "tags": list(tags)}
+    facts = {"id": id_, "path": str(path), "height": 40, "width": 60, "tags": list(tags)}
+    return facts | {"boxes_xyxy": [], "box_classes": [], "crowds": []}
 
 
 @pytest.fixture(scope="module")

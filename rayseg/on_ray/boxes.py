@@ -1,0 +1,183 @@
+"""The jobs that make maps of objects from boxes, and masks from the maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from rayseg.config import MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
+from rayseg.nets.detectors import load_detector
+from rayseg.on_ray.bookkeeping import (
+    Outcome,
+    add_seconds,
+    close_folder,
+    digest,
+    open_folder,
+    read_ids,
+    without,
+)
+from rayseg.on_ray.data import (
+    actor_pool,
+    decoded,
+    manifest_rows,
+    pending_rows,
+    task_pool,
+    write_rows,
+)
+from rayseg.on_ray.objects import DETECTOR_WEIGHTS
+from rayseg.on_ray.session import gpus_each, session, threads_each
+from rayseg.stages import (
+    DecodeImages,
+    FolderProposals,
+    MakeBoxMaps,
+    OwnProposals,
+    RefineBoxMaps,
+)
+from rayseg.store import (
+    BOX_MAPS_SCHEMA,
+    INSTANCES_SCHEMA,
+    Folder,
+    find_pending,
+    local_copy,
+    read_manifest,
+    read_rows,
+    read_run,
+    stored_ids,
+)
+
+
+@dataclass(frozen=True)
+class ChosenDetector:
+    """The detector of a job.
+
+    Attributes:
+        address: of its weights.
+        classes: its class names; empty where they are the run's.
+    """
+
+    address: str
+    classes: tuple[str, ...]
+
+
+def make_box_maps(config: MakeBoxMapsConfig) -> Outcome:
+    """Makes the maps of each method."""
+    compute, run_folder = config.compute, Folder(config.run)
+    manifest = read_manifest(run_folder / "manifest")
+    chosen = manifest.select(config.split, read_ids(config.ids))
+    detector = choose_detector(config)
+    load_detector(local_copy(detector.address), detector.classes or manifest.classes)
+    fingerprint = digest(detector.address)
+    outcome = Outcome()
+    with session(config.address):
+        gpus, threads = gpus_each(compute), threads_each(compute)
+        for name in config.box_methods:
+            method, label = config.box_method(name), f"box maps {name}"
+            folder = run_folder / "box_maps" / name
+            open_folder(folder, _identity(config, name, fingerprint), compute)
+            waiting = without(chosen.table, stored_ids(folder))
+            if waiting.num_rows:
+                make = partial(
+                    MakeBoxMaps, method, detector.address, manifest.classes, detector.classes,
+                    config.boxes, config.min_score, compute.device, threads,
+                )  # fmt: skip
+                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
+                source = decoded(rows, DecodeImages(untagged=True), folder)
+                pool = actor_pool(compute, make, gpus)
+                seconds = write_rows(source, waiting.num_rows, pool, folder, BOX_MAPS_SCHEMA, label)
+                (folder / "pending").remove()
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, label)
+            outcome += _without_map(folder, label)
+    return outcome
+
+
+def choose_detector(config: MakeBoxMapsConfig) -> ChosenDetector:
+    """The detector that is asked for, else the run's own.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    own = Folder(config.run) / "detector"
+    given = config.detector_weights
+    if not given and not own.exists(DETECTOR_WEIGHTS):
+        raise FileNotFoundError(
+            f"{own} holds no {DETECTOR_WEIGHTS}; make it with `rayseg train-detector`, or name "
+            "one by --detector-weights"
+        )
+    address = given or own.path(DETECTOR_WEIGHTS)
+    local = address if "://" in address else str(Path(address).absolute())
+    return ChosenDetector(local, config.classes_of_detector(address))
+
+
+def _identity(config: MakeBoxMapsConfig, name: str, fingerprint: str) -> dict[str, Any]:
+    """What the maps of a method follow from, image by image."""
+    method = config.box_method(name)
+    plain = as_plain(method)
+    found = {name: {key: plain[key] for key in plain if key not in method.rounding_only}}
+    found |= {"weights": fingerprint, "boxes": config.boxes}
+    return found | ({"min_score": config.min_score} if config.boxes == "predicted" else {})
+
+
+def _without_map(folder: Folder, label: str) -> Outcome:
+    """Says how many objects have no map, and why the first of them has none."""
+    missed, others, total = 0, [], 0
+    for row in read_rows(folder, ["id", "object_status"]):
+        total += len(row["object_status"])
+        missed += row["object_status"].count("missed")
+        others += [(row["id"], s) for s in row["object_status"] if s not in ("ok", "missed")]
+    lines = [f"{label}: {missed} of {total} objects are never found by the detector"]
+    if others:
+        id_, status = others[0]
+        lines.append(f"{label}: {len(others)} objects have no map, such as of {id_}: {status}")
+    return Outcome(lines if missed else lines[1:], left_out=len(others))
+
+
+def make_box_masks(config: MakeBoxMasksConfig) -> Outcome:
+    """Makes the masks of each method by each refiner."""
+    compute, run_folder = config.compute, Folder(config.run)
+    proposals = _proposals(config)
+    outcome = Outcome()
+    with session(config.address):
+        for method, name in product(config.box_methods, config.box_refiners):
+            maps = run_folder / "box_maps" / method
+            if not maps.names(".parquet"):
+                raise FileNotFoundError(f"{maps} holds no maps; make them with make-box-maps")
+            label = config.box_mask_name(method, name)
+            refiner = config.box_refiner(name)
+            folder = run_folder / "masks" / label
+            identity = {name: as_plain(refiner), "box_maps": read_run(maps)["config"]}
+            if proposals:
+                identity["proposals"] = config.proposals
+                identity["superpixels"] = as_plain(config.superpixels)
+                identity["proposal_refinement"] = as_plain(config.proposal_refinement)
+            open_folder(folder, identity, compute)
+            pending = find_pending(maps, stored_ids(folder))
+            if pending.rows:
+                manifest = run_folder / "manifest"
+                make = partial(
+                    RefineBoxMaps, refiner, manifest, proposals, config.proposal_refinement
+                )
+                pool = task_pool(compute, make)
+                source = pending_rows(pending, compute.block_rows)
+                seconds = write_rows(
+                    source, pending.rows, pool, folder, INSTANCES_SCHEMA, f"masks {label}"
+                )
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, f"masks {label}")
+    return outcome
+
+
+def _proposals(config: MakeBoxMasksConfig) -> FolderProposals | OwnProposals | None:
+    if config.proposals == "none":
+        return None
+    if config.proposals == "superpixels":
+        return OwnProposals(config.superpixels)
+    folder = Folder(config.proposals)
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"proposals must be none, superpixels or a folder; {folder} does not exist"
+        )
+    return FolderProposals(folder)

@@ -1,0 +1,119 @@
+"""True masks of single objects, from a manifest or out of semantic masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+from rayseg.boxes import box_ious, box_problem
+from rayseg.labels import Truths
+from rayseg.rle import decode_mask
+from rayseg.store import Folder, read_manifest
+
+
+@dataclass(frozen=True)
+class AloneInBox:
+    """When a semantic mask tells one object from the others: it is alone of its class there.
+
+    Attributes:
+        min_iou: of the box with the extent of its class's pixels in and just around it.
+        margin: what around means, as a share of the box's sides.
+        max_overlap: IoU with any other box of the class.
+        min_pixels: of the object.
+    """
+
+    min_iou: float = 0.85
+    margin: float = 0.1
+    max_overlap: float = 0.0
+    min_pixels: int = 100
+
+    def __call__(
+        self,
+        boxes_xyxy: Float[ndarray, "o 4"],
+        classes: Sequence[int],
+        labels: UInt8[ndarray, "h w"],
+    ) -> dict[int, Bool[ndarray, "h w"]]:
+        """The mask of each object that is told apart, by its place."""
+        overlaps = box_ious(boxes_xyxy, boxes_xyxy)
+        same = np.equal.outer(classes, classes) & ~np.eye(len(boxes_xyxy), dtype=bool)
+        found = {}
+        for i, box in enumerate(boxes_xyxy):
+            if box_problem(box, labels.shape) or (overlaps[i][same[i]] > self.max_overlap).any():
+                continue
+            mask = self._around(box, labels == classes[i] + 1)
+            if mask.sum() < self.min_pixels:
+                continue
+            if box_ious(box[None], _extent(mask)[None])[0, 0] >= self.min_iou:
+                found[i] = mask
+        return found
+
+    def _around(
+        self, box: Float[ndarray, " 4"], mask: Bool[ndarray, "h w"]
+    ) -> Bool[ndarray, "h w"]:
+        width, height = (box[2:] - box[:2]) * self.margin
+        x1, y1 = np.floor(box[:2] - (width, height)).clip(0).astype(int)
+        x2, y2 = np.ceil(box[2:] + (width, height)).astype(int)
+        kept = np.zeros_like(mask)
+        kept[y1:y2, x1:x2] = mask[y1:y2, x1:x2]
+        return kept
+
+
+def _extent(mask: Bool[ndarray, "h w"]) -> Float[ndarray, " 4"]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+class TrueObjects:
+    """True masks of objects in the manifest's boxes, by id.
+
+    Args:
+        manifest: with true masks of objects, or else with semantic ones.
+        split: only its images; empty means all.
+        alone: which objects a semantic mask tells apart.
+    """
+
+    def __init__(self, manifest: Folder, split: str = "", alone: AloneInBox | None = None):
+        opened = read_manifest(manifest, true_masks=True).select(split)
+        names = ["id", "boxes_xyxy", "box_classes", "true_masks"]
+        rows = opened.table.select(names).to_pylist()
+        self.rows = {row["id"]: row for row in rows if row["boxes_xyxy"]}
+        self.truths = Truths(manifest, split)
+        self.alone = alone or AloneInBox()
+
+    def masks(self, id_: str, size_hw: tuple[int, int]) -> dict[int, Bool[ndarray, "h w"]]:
+        """The true masks of an image's objects that are known, by their place in the manifest.
+
+        Raises:
+            ValueError: the semantic mask is missing, no mask or of another size.
+        """
+        row = self.rows.get(id_)
+        if row is None:
+            return {}
+        if any(row["true_masks"]):
+            return {
+                i: decode_mask(counts, size_hw)
+                for i, counts in enumerate(row["true_masks"])
+                if counts
+            }
+        if id_ not in self.truths.ids:
+            return {}
+        boxes = np.array(row["boxes_xyxy"], np.float32)
+        return self.alone(boxes, row["box_classes"], self.truths.read(id_, size_hw))
+
+
+def place_of(
+    box_xyxy: Sequence[float], class_index: int, row: Mapping[str, Any], taken: set[int]
+) -> int | None:
+    """The manifest's place of an object that a row of maps or masks has; None for a strange one.
+
+    Rows leave crowds out, so that places in them count otherwise.
+    """
+    for i, (box, own) in enumerate(zip(row["boxes_xyxy"], row["box_classes"], strict=True)):
+        if i not in taken and own == class_index and np.allclose(box, box_xyxy, atol=1e-3):
+            return i
+    return None
