@@ -17,23 +17,32 @@ from typing import Any, NoReturn
 import tyro
 
 from rayseg.config import (
+    AnalyseBoxesConfig,
     ExportConfig,
     JobConfig,
+    MakeBoxMapsConfig,
+    MakeBoxMasksConfig,
     MakeSeedsConfig,
     PredictConfig,
+    PredictInstancesConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
     ToyBottleneckConfig,
     TrainClassifierConfig,
+    TrainDetectorConfig,
     TrainFickleNetConfig,
+    TrainMaskRCNNConfig,
     TrainSegmenterConfig,
     as_written,
     read_toml,
 )
-from rayseg.on_ray import jobs
+from rayseg.on_ray import instances, jobs
 from rayseg.on_ray.bookkeeping import Outcome
+from rayseg.on_ray.box_analysis import analyse_boxes
+from rayseg.on_ray.boxes import make_box_maps, make_box_masks
+from rayseg.on_ray.run import run
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.toy_bottleneck import toy_bottleneck
 from rayseg.toml import hint
@@ -46,8 +55,14 @@ JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
     "refine-seeds": (RefineSeedsConfig, jobs.refine_seeds),
     "train-segmenter": (TrainSegmenterConfig, jobs.train_segmenter),
     "predict": (PredictConfig, jobs.predict),
+    "train-detector": (TrainDetectorConfig, instances.train_detector),
+    "make-box-maps": (MakeBoxMapsConfig, make_box_maps),
+    "make-box-masks": (MakeBoxMasksConfig, make_box_masks),
+    "train-mask-rcnn": (TrainMaskRCNNConfig, instances.train_mask_rcnn),
+    "predict-instances": (PredictInstancesConfig, instances.predict_instances),
+    "analyse-boxes": (AnalyseBoxesConfig, analyse_boxes),
     "score": (ScoreConfig, jobs.score),
-    "run": (RunConfig, jobs.run),
+    "run": (RunConfig, run),
     "export": (ExportConfig, jobs.export),
     "toy-bottleneck": (ToyBottleneckConfig, toy_bottleneck),
 }

@@ -126,12 +126,15 @@ class Detector(nn.Module, ABC):
         score_threshold: a candidate below this predicts nothing; 0 where background competes.
         window_stride: places and sizes of windows are multiples of it; 0 where the network takes
             whole inputs only.
+        feature_layer: name of the module that gives the trunk's last map, called once in a `read`;
+            empty where there is none. Only Grad-CAM asks for it.
         mean: buffer (3, 1, 1), the mean colour of the training images as input values; it hides.
     """
 
     num_classes: int
     score_threshold: float
     window_stride: int
+    feature_layer: str = ""
     mean: Tensor
 
     @abstractmethod

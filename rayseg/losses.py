@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,6 +98,77 @@ def segmentation_loss(
         for part in (background, foreground)
     ]
     return torch.stack(means).sum(), torch.tensor(len(labels), device=logits.device)
+
+
+def grown_seeds(
+    logits: Float[Tensor, "m h w"],
+    foreground: Bool[Tensor, "m h w"],
+    background: Bool[Tensor, "m h w"],
+    sure_foreground: float = 0.9,
+    sure_background: float = 0.1,
+) -> tuple[Bool[Tensor, "m h w"], Bool[Tensor, "m h w"]]:
+    """Pixels to learn from: the seeds, and those of which the network is sure by itself.
+
+    A pixel joins foreground where its probability is above `sure_foreground`, background where it
+    is below `sure_background`, but never against a seed of the other side. Of all these a pixel is
+    kept if one of its eight neighbours is on the same side; it need not reach a seed, and a seed
+    that stands alone is dropped.
+
+    Args:
+        logits: of foreground, any range; no gradient is taken of them.
+        foreground: seeds of foreground.
+        background: seeds of background; none is of both.
+        sure_foreground: in [0, 1].
+        sure_background: in [0, 1].
+
+    Returns:
+        The grown foreground and background; no pixel is of both.
+
+    Source: Lee et al., CVPR 2021 (BBAM), dissertation 5.4.1; the authors'
+    maskrcnn_benchmark/modeling/roi_heads/mask_head/loss.py (METHODS 9).
+    """
+    probabilities = logits.detach().sigmoid()
+    grown = (foreground | (probabilities > sure_foreground)) & ~background
+    receded = (background | (probabilities < sure_background)) & ~foreground
+    return grown & _has_neighbour(grown), receded & _has_neighbour(receded)
+
+
+def _has_neighbour(marks: Bool[Tensor, "m h w"]) -> Bool[Tensor, "m h w"]:
+    """Whether one of the eight pixels around is marked."""
+    around = marks.new_ones(1, 1, 3, 3, dtype=torch.float32)
+    around[..., 1, 1] = 0
+    return functional.conv2d(marks[:, None].float(), around, padding=1)[:, 0] > 0.5
+
+
+def balanced_mask_loss(
+    logits: Float[Tensor, "m h w"],
+    foreground: Bool[Tensor, "m h w"],
+    background: Bool[Tensor, "m h w"],
+    balanced: bool = True,
+) -> Float[Tensor, ""]:
+    """Binary cross entropy of the pixels of either side; what is of neither is not counted.
+
+    Args:
+        logits: of foreground, any range; bf16 and fp16 are computed in float32.
+        foreground: pixels to be 1.
+        background: pixels to be 0.
+        balanced: half the mean over the foreground plus half the mean over the background of all m
+            masks together, as BBAM has it; 0 where either is empty, as in the authors' code. Else
+            the mean over all counted pixels, which is the loss of Mask R-CNN where all are
+            counted; 0 where none is.
+
+    Source: Lee et al., CVPR 2021 (BBAM), the authors' mask_head/loss.py; He et al., ICCV 2017 (Mask
+    R-CNN).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = functional.binary_cross_entropy_with_logits(
+        logits, foreground.to(logits.dtype), reduction="none"
+    )
+    sums = torch.stack([(losses * side).sum() for side in (foreground, background)])
+    counts = torch.stack([foreground.sum(), background.sum()])
+    if not balanced:
+        return sums.sum() / counts.sum().clamp(min=1)
+    return (sums / counts.clamp(min=1)).mean() * (counts > 0).all()
 
 
 def _on_grid(

@@ -3,7 +3,14 @@ import pytest
 import torch
 from PIL import Image
 
-from rayseg.losses import activated_bce, multilabel_soft_margin, rib_loss, segmentation_loss
+from rayseg.losses import (
+    activated_bce,
+    balanced_mask_loss,
+    grown_seeds,
+    multilabel_soft_margin,
+    rib_loss,
+    segmentation_loss,
+)
 from tests.reference import deeplab_literal
 
 
@@ -168,3 +175,107 @@ def test_labels_are_thinned_as_pillow_does(pixels, cells):
     total, count = segmentation_loss(logits, torch.tensor(labels)[None])
     assert count.item() == cells**2
     assert total.item() < 1e-3
+
+
+def literal_seeds(probabilities, foreground, background, above, below):
+    """Sides of one grid cell by cell: 1, 0, or None where nothing is to be learnt."""
+    height, width = probabilities.shape
+    chosen = {}
+    for y in range(height):
+        for x in range(width):
+            p, cell = probabilities[y, x], (y, x)
+            if foreground[cell] or (p > above and not background[cell]):
+                chosen[cell] = 1
+            elif background[cell] or p < below:
+                chosen[cell] = 0
+    return {
+        (y, x): side
+        for (y, x), side in chosen.items()
+        if any(
+            chosen.get((y + dy, x + dx)) == side
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
+            if dy or dx
+        )
+    }
+
+
+def drawn_seeds(seed, number=6, side=7):
+    rng = np.random.default_rng(seed)
+    marks = rng.choice([0, 1, 2], (number, side, side), p=[0.6, 0.2, 0.2])
+    return rng.normal(0, 3, marks.shape), marks == 1, marks == 2
+
+
+@pytest.mark.parametrize(("above", "below"), [(0.9, 0.1), (0.6, 0.55), (1.0, 0.0)])
+def test_seeds_grow_as_cell_by_cell(above, below):
+    logits, foreground, background = drawn_seeds(7)
+    grown, receded = grown_seeds(*map(torch.tensor, (logits, foreground, background)), above, below)
+    assert not (grown & receded).any()
+    for i, one in enumerate(logits):
+        wanted = literal_seeds(1 / (1 + np.exp(-one)), foreground[i], background[i], above, below)
+        assert set(map(tuple, grown[i].nonzero().tolist())) == {c for c, s in wanted.items() if s}
+        assert set(map(tuple, receded[i].nonzero().tolist())) == {
+            c for c, s in wanted.items() if not s
+        }
+
+
+def test_a_seed_that_stands_alone_is_dropped_and_a_pair_away_from_seeds_is_kept():
+    logits = torch.zeros(1, 5, 5)
+    logits[0, 3, 3:] = 9.0
+    seeds = torch.zeros(1, 5, 5, dtype=torch.bool)
+    seeds[0, 0, 0] = True
+    grown, receded = grown_seeds(logits, seeds, torch.zeros_like(seeds))
+    assert grown.nonzero().tolist() == [[0, 3, 3], [0, 3, 4]]
+    assert not receded.any()
+
+
+def test_where_nothing_is_in_doubt_nothing_changes_sides():
+    logits = 20 * torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    foreground = torch.zeros(2, 6, 6, dtype=torch.bool)
+    foreground[:, 1:4, 2:5] = True
+    grown, receded = grown_seeds(logits, foreground, ~foreground)
+    assert torch.equal(grown, foreground)
+    assert torch.equal(receded, ~foreground)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_mask_loss_is_that_of_a_loop_over_cells(balanced):
+    logits, foreground, background = drawn_seeds(8)
+    losses = {True: [], False: []}
+    for y, wanted, unwanted in zip(logits.flat, foreground.flat, background.flat, strict=True):
+        if wanted or unwanted:
+            losses[bool(wanted)].append(np.log1p(np.exp(-y if wanted else y)))
+    expected = (
+        (np.mean(losses[True]) + np.mean(losses[False])) / 2
+        if balanced
+        else np.mean(losses[True] + losses[False])
+    )
+    found = balanced_mask_loss(*map(torch.tensor, (logits, foreground, background)), balanced)
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_plain_mask_loss_of_masks_without_doubt_is_the_mean_cross_entropy():
+    logits, foreground, _ = map(torch.tensor, drawn_seeds(9))
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, foreground.double())
+    assert balanced_mask_loss(logits, foreground, ~foreground, balanced=False).item() == (
+        pytest.approx(expected.item(), rel=1e-12)
+    )
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_mask_loss_without_either_side_is_zero_with_a_zero_gradient(balanced):
+    logits = torch.randn(2, 4, 4, requires_grad=True)
+    none = torch.zeros(2, 4, 4, dtype=torch.bool)
+    loss = balanced_mask_loss(logits, none, ~none if balanced else none, balanced)
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_mask_loss_of_bf16_logits_is_float32():
+    logits, foreground, background = map(torch.tensor, drawn_seeds(10))
+    halved = logits.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = balanced_mask_loss(halved, foreground, background)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, balanced_mask_loss(halved.float(), foreground, background))

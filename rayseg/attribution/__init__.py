@@ -3,6 +3,9 @@
 from rayseg.attribution.adaptation import SHARED
 from rayseg.attribution.advcam import AdvCAM
 from rayseg.attribution.base import Attribution, Localization
+from rayseg.attribution.bbam import BBAM
+from rayseg.attribution.box_base import BoxAttribution, ObjectMap, Objects, enlarge_grid
+from rayseg.attribution.box_gradients import BoxGradCAM, SimpleGrad, SmoothGrad
 from rayseg.attribution.cam import CAM
 from rayseg.attribution.companions import Companions
 from rayseg.attribution.ficklenet import FickleNet
@@ -18,11 +21,20 @@ METHODS: dict[str, type[Attribution]] = {
     "rib": RIB,
     "ficklenet": FickleNet,
 }
-"""The only list of methods in the project."""
+"""The only list of methods in the project that ask a classifier."""
+BOX_METHODS: dict[str, type[BoxAttribution]] = {
+    "bbam": BBAM,
+    "box_simple_grad": SimpleGrad,
+    "box_smooth_grad": SmoothGrad,
+    "box_gradcam": BoxGradCAM,
+}
+"""The only list of methods that ask a detector."""
 COMBINATIONS: dict[str, tuple[str, str]] = {"advcam+rib": ("advcam", "rib")}
 """Two methods after each other: which one looks, and which one changes the weights before."""
 
 __all__ = [
+    "BBAM",
+    "BOX_METHODS",
     "CAM",
     "COMBINATIONS",
     "METHODS",
@@ -30,10 +42,17 @@ __all__ = [
     "SHARED",
     "AdvCAM",
     "Attribution",
+    "BoxAttribution",
+    "BoxGradCAM",
     "Companions",
     "FickleNet",
     "GradCAM",
     "LeanNetwork",
     "Localization",
+    "ObjectMap",
+    "Objects",
     "OnRIB",
+    "SimpleGrad",
+    "SmoothGrad",
+    "enlarge_grid",
 ]

@@ -5,10 +5,17 @@ and the record beside the results.
 """
 
 from rayseg.config.base import Compute, JobConfig
+from rayseg.config.boxes import (
+    AnalyseBoxesConfig,
+    AskDetectorConfig,
+    MakeBoxMapsConfig,
+    MakeBoxMasksConfig,
+)
 from rayseg.config.files import as_plain, as_toml, as_written, read_toml
 from rayseg.config.jobs import (
     ExportConfig,
     PredictConfig,
+    PredictInstancesConfig,
     PrepareConfig,
     RunConfig,
     ScoreConfig,
@@ -19,16 +26,29 @@ from rayseg.config.jobs import (
     TrainSegmenterConfig,
 )
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
+from rayseg.config.objects import (
+    DetectorConfig,
+    MaskRCNNConfig,
+    TrainDetectorConfig,
+    TrainMaskRCNNConfig,
+)
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 
 __all__ = [
+    "AnalyseBoxesConfig",
+    "AskDetectorConfig",
     "ClassifierConfig",
     "Compute",
+    "DetectorConfig",
     "ExportConfig",
     "FickleNetConfig",
     "JobConfig",
+    "MakeBoxMapsConfig",
+    "MakeBoxMasksConfig",
     "MakeSeedsConfig",
+    "MaskRCNNConfig",
     "PredictConfig",
+    "PredictInstancesConfig",
     "PrepareConfig",
     "RefineSeedsConfig",
     "RunConfig",
@@ -37,7 +57,9 @@ __all__ = [
     "SegmentersConfig",
     "ToyBottleneckConfig",
     "TrainClassifierConfig",
+    "TrainDetectorConfig",
     "TrainFickleNetConfig",
+    "TrainMaskRCNNConfig",
     "TrainSegmenterConfig",
     "as_plain",
     "as_toml",

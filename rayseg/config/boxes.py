@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rayseg.attribution import BOX_METHODS, BoxAttribution
 from rayseg.config.base import JobConfig, check_names, one_field_each
 from rayseg.datasets.coco import coco_classes
 from rayseg.refine import BOX_REFINERS, ProposalRefinement, SuperpixelProposals
-from rayseg.stages import BoxRefiner
+from rayseg.stages import ANALYSES, BoxRefiner, Variant
 from rayseg.toml import check_literals
 
 BoxMethodFields = one_field_each("BoxMethodFields", __name__, BOX_METHODS)
@@ -17,34 +17,21 @@ BoxRefinerFields = one_field_each("BoxRefinerFields", __name__, BOX_REFINERS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeBoxMapsConfig(BoxMethodFields, JobConfig):  # type: ignore[valid-type]
-    """Makes a map of each object in a box, by asking a detector.
+class AskDetectorConfig(BoxMethodFields, JobConfig):  # type: ignore[valid-type]
+    """What the jobs that ask a detector share.
 
     Attributes:
         split: the images.
         ids: a text file of image ids, one a line; only these. Empty means all.
-        box_methods: which methods; their own flags follow under their names.
         detector_weights: the detector: a file that rayseg wrote, or a YOLOX of others as .onnx;
             empty is the run's own.
         detector_classes: the class names that an .onnx file counts; empty takes COCO's 80.
-        boxes: given explains the data set's boxes, predicted those that the detector finds.
-        min_score: of a found box.
     """
 
     split: str = "train"
     ids: str = ""
-    box_methods: tuple[str, ...] = ("bbam",)
     detector_weights: str = ""
     detector_classes: tuple[str, ...] = ()
-    boxes: Literal["given", "predicted"] = "given"
-    min_score: float = 0.7
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_literals(self)
-        check_names("box_methods", self.box_methods, BOX_METHODS)
-        if not 0 <= self.min_score <= 1:
-            raise ValueError(f"min_score must lie in [0, 1], got {self.min_score}")
 
     def box_method(self, name: str) -> BoxAttribution:
         """The method of that name with its hyper-parameters."""
@@ -55,6 +42,28 @@ class MakeBoxMapsConfig(BoxMethodFields, JobConfig):  # type: ignore[valid-type]
         if self.detector_classes or not address.endswith(".onnx"):
             return self.detector_classes
         return tuple(name for _, name in coco_classes())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeBoxMapsConfig(AskDetectorConfig):
+    """Makes a map of each object in a box, by asking a detector.
+
+    Attributes:
+        box_methods: which methods; their own flags follow under their names.
+        boxes: given explains the data set's boxes, predicted those that the detector finds.
+        min_score: of a found box.
+    """
+
+    box_methods: tuple[str, ...] = ("bbam",)
+    boxes: Literal["given", "predicted"] = "given"
+    min_score: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_literals(self)
+        check_names("box_methods", self.box_methods, BOX_METHODS)
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score must lie in [0, 1], got {self.min_score}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +102,60 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
     def box_mask_names(self) -> list[str]:
         """The folders of masks that the job fills."""
         return [self.box_mask_name(m, r) for m in self.box_methods for r in self.box_refiners]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyseBoxesConfig(AskDetectorConfig, BoxRefinerFields):  # type: ignore[valid-type]
+    """Analyses maps of objects as section 5.5 of the dissertation does.
+
+    Objects count whose true mask is known, or told apart by a semantic one.
+
+    Attributes:
+        analyses: heads (what each head needs, Figure 5.6), noise (boxes that are too large or too
+            small, 5.7a), strides (adaptive against fixed ones, 5.7b), methods (against gradients,
+            5.7c).
+        max_images: images that are looked at, evenly spread over those with such objects; 0 is all.
+        amounts: of noise, as shares of the box's sides; negative ones contract.
+        fixed_strides: in input pixels.
+        noise_refiner: makes the masks that noisy boxes are judged by.
+        noise_seed: of the noise.
+    """
+
+    analyses: tuple[str, ...] = ANALYSES
+    max_images: int = 100
+    amounts: tuple[float, ...] = (-0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.15, 0.2)
+    fixed_strides: tuple[int, ...] = (24, 48)
+    noise_refiner: str = "box_crf"
+    noise_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names("analyses", self.analyses, ANALYSES)
+        check_names("noise_refiner", (self.noise_refiner,), BOX_REFINERS)
+        if self.max_images < 0:
+            raise ValueError(f"max_images must be 0 or more, got {self.max_images}")
+        if list(self.amounts) != sorted({*self.amounts, 0.0}) or min(self.amounts) <= -0.5:
+            raise ValueError(
+                f"amounts must ascend from above -0.5 with 0 among them, got {self.amounts}"
+            )
+
+    def variants(self, analysis: str) -> tuple[Variant, ...]:
+        """What an analysis compares, in the order of its picture."""
+        bbam = self.bbam
+        if analysis == "heads":
+            return (
+                Variant("box", replace(bbam, use_class=False, record=True)),
+                Variant("class", replace(bbam, use_box=False, record=True)),
+            )
+        if analysis == "noise":
+            return tuple(Variant(f"{amount:+g}", bbam, amount) for amount in self.amounts)
+        if analysis == "strides":
+            fixed = [
+                Variant(f"stride {s}", replace(bbam, fixed_stride=s)) for s in self.fixed_strides
+            ]
+            return (Variant("adaptive", bbam), *fixed)
+        return tuple(Variant(name, self.box_method(name)) for name in BOX_METHODS)
+
+    def refiner(self) -> BoxRefiner:
+        """The refiner that masks of noisy boxes are made by."""
+        return getattr(self, self.noise_refiner)

@@ -7,12 +7,15 @@ from typing import Literal
 
 from rayseg.bottleneck import ToyBottleneck
 from rayseg.config.base import JobConfig, check_names, one_field_each
+from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
+from rayseg.config.objects import TrainDetectorConfig, TrainMaskRCNNConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
 from rayseg.prediction import Prediction
 from rayseg.refine.segmenter_crf import SegmenterCRF
+from rayseg.stages import InstancePrediction
 from rayseg.toml import check_literals
 
 DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
@@ -119,6 +122,18 @@ class PredictConfig(SegmentersConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PredictInstancesConfig(SegmentersConfig):
+    """Finds the instances of one split's images by Mask R-CNNs.
+
+    Attributes:
+        labels: which Mask R-CNNs, by what they were trained on; all that there are when empty.
+        instances: how they are applied.
+    """
+
+    instances: InstancePrediction = InstancePrediction()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoreConfig(JobConfig):
     """Scores seeds, masks and predictions against true masks, and writes the report.
 
@@ -151,6 +166,11 @@ class ScoreConfig(JobConfig):
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(
     ScoreConfig,
+    PredictInstancesConfig,
+    TrainMaskRCNNConfig,
+    MakeBoxMasksConfig,
+    MakeBoxMapsConfig,
+    TrainDetectorConfig,
     PredictConfig,
     TrainSegmenterConfig,
     RefineSeedsConfig,
@@ -162,9 +182,12 @@ class RunConfig(
     """All jobs one after the other up to scores and report, skipping what is done.
 
     Attributes:
-        until: the last thing to make: seeds, masks or segmenters.
+        supervision: tags goes by classifier, seeds, masks and segmenters; boxes by detector, box
+            maps, masks of objects and Mask R-CNNs.
+        until: the last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).
     """
 
+    supervision: Literal["tags", "boxes"] = "tags"
     until: Literal["seeds", "masks", "segmenters"] = "segmenters"
 
     def __post_init__(self) -> None:
@@ -177,9 +200,13 @@ class RunConfig(
         starts_from_it = self.until == "segmenters" and self.segmenter.weights == "classifier"
         return "classifier" in self.network_kinds or starts_from_it
 
+    def made_masks(self) -> list[str]:
+        """The folders of masks that the run fills."""
+        return self.box_mask_names() if self.supervision == "boxes" else self.mask_names()
+
     def trained_on(self) -> tuple[str, ...]:
-        """What the segmenters are trained on: as given, else the last masks."""
-        return self.labels or tuple(self.mask_names()[-1:])
+        """What segmenters or Mask R-CNNs are trained on: as given, else the last masks."""
+        return self.labels or tuple(self.made_masks()[-1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,5 +243,5 @@ class ToyBottleneckConfig(JobConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyJobConfig(RunConfig, ExportConfig, ToyBottleneckConfig):
+class AnyJobConfig(RunConfig, AnalyseBoxesConfig, ExportConfig, ToyBottleneckConfig):
     """Every key of every job: what a file that serves all of them may hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -106,6 +107,18 @@ def box_arrays(
     """Returns the arrays of a sample's boxes; both lists may be empty."""
     boxes = np.array(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
     return boxes, np.array(classes, dtype=np.int64)
+
+
+def finite(text: str) -> float:
+    """Returns the number that a text says.
+
+    Raises:
+        ValueError: it says none, or one that is not finite.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"a number must be finite, got {text!r}")
+    return number
 
 
 def write_mask(path: Path, labels: UInt8[ndarray, "h w"]) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from numpy import ndarray
-from pycocotools import mask as rle_codec
+from pycocotools import mask as codec
 
+from rayseg.boxes import clip_boxes
 from rayseg.datasets.base import (
     Dataset,
     DatasetError,
@@ -28,6 +29,7 @@ from rayseg.datasets.base import (
     write_mask,
 )
 from rayseg.records import BACKGROUND, IGNORE, Sample
+from rayseg.rle import decode_mask
 
 _Json = dict[str, Any]
 
@@ -42,98 +44,108 @@ def coco_classes() -> tuple[tuple[int, str], ...]:
 class COCO(Dataset):
     """Images with an instances JSON; classes are the JSON's categories in the order of their ids.
 
-    A crowd region counts as a tag of its class, as the objects are there, but is no box, as it
-    is not one object. Sizes are those of the files; annotations of images that the JSON does not
-    list are left out, as pycocotools does.
+    A crowd region is a tag of its class, as the objects are there; its box is listed in
+    ``Sample.crowds``, as it is not one object. Boxes stand as the JSON has them, also where they
+    leave the image or have no area. Sizes are those of the files; annotations of images that the
+    JSON does not list are left out, as pycocotools does.
 
     Attributes:
         images: folder of the images.
         annotations: JSON with images, annotations and categories.
-        split: name of the list that all the images belong to.
-        masks: draw true semantic masks (read by scores only) into the workspace.
-        crowd: pixels of crowd regions in these masks are to ignore, or their class.
+        split: name of the list that all these images belong to.
+        val_images: folder of more images, which become the split val.
+        val_annotations: their JSON, of categories that `annotations` has too.
+        masks: keep true masks (read by scores only, or to be learnt from): semantic ones, drawn
+            into the workspace, and one of each object, whose outline must fit the file's size.
+        crowd: pixels of crowd regions in the semantic masks are to ignore, or their class.
     """
 
     images: Path = Path("train2017")
     annotations: Path = Path("annotations/instances_train2017.json")
     split: str = "train"
+    val_images: Path | None = None
+    val_annotations: Path | None = None
     masks: bool = True
     crowd: Literal["ignore", "class"] = "ignore"
 
-    @cached_property
+    def __post_init__(self) -> None:
+        if (self.val_images is None) != (self.val_annotations is None):
+            raise DatasetError(
+                "val_images and val_annotations go together, got "
+                f"{self.val_images} and {self.val_annotations}"
+            )
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the JSON's categories, by ascending id; COCO's own are the 80 official ones."""
-        return tuple(name for _, name in self._categories(self._load()))
+        return tuple(name for _, name in self._pairs)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The categories' ids, ascending; COCO's own are 1 to 90.
+
+        Where the JSON counts from 0, they are 1, 2, ...: others refuse a category 0 (cvat#4750).
+        """
+        numbers = tuple(number for number, _ in self._pairs)
+        return numbers if numbers[0] > 0 else super().category_ids
+
+    @cached_property
+    def _pairs(self) -> list[tuple[int, str]]:
+        return _categories(_load(self.annotations), self.annotations)
 
     def samples(self, workspace: Path) -> Iterator[Sample]:
         """Yields the images of the JSON in its order; writes ``workspace/masks/ID.png``."""
-        folder = require(self.images, "images", "expected the folder of the JSON's file names")
-        content = self._load()
-        index = {number: i for i, (number, _) in enumerate(self._categories(content))}
-        objects = self._objects(content, index)
-        self._check_ids(content)
+        parts = [_Part.opened(self.images, self.annotations, self.split)]
+        if self.val_images is not None and self.val_annotations is not None:
+            parts.append(_Part.opened(self.val_images, self.val_annotations, "val"))
+        _check_ids(parts)
+        index = {number: i for i, (number, _) in enumerate(self._pairs)}
+        grouped = [self._objects(part, index) for part in parts]
         (workspace / "masks").mkdir(parents=True, exist_ok=True)
-        for image in content["images"]:
-            mask = ""
-            if self.masks:
-                path = workspace.absolute() / "masks" / f"{image_id(image['id'])}.png"
-                size_hw = (int(image["height"]), int(image["width"]))
-                write_mask(path, rasterise(objects[image["id"]], index, size_hw, self.crowd))
-                mask = str(path)
-            yield self._sample(
-                folder / image["file_name"], image, objects[image["id"]], index, mask
+        for part, objects in zip(parts, grouped, strict=True):
+            for image in part.content["images"]:
+                yield self._sample(part, image, objects[image["id"]], index, workspace.absolute())
+
+    def _objects(self, part: _Part, index: dict[int, int]) -> dict[Any, list[_Json]]:
+        strange = [pair for pair in part.categories if pair not in self._pairs]
+        if strange:
+            raise DatasetError(
+                f"{part.path}: category {strange[0]} must be one of {self.annotations} with the "
+                "same id and name" + nearest(strange[0][1], self.classes)
             )
-
-    def _load(self) -> _Json:
-        path = require(self.annotations, "annotations", "expected COCO's instances JSON")
-        try:
-            content = json.loads(path.read_text("utf-8-sig"))
-        except ValueError as error:
-            raise DatasetError(f"{path} is not JSON ({error}): replace it") from None
-        keys = ("images", "annotations", "categories")
-        missing = [key for key in keys if not isinstance(content, dict) or key not in content]
-        if missing:
-            raise DatasetError(f"{path}: expected an object with the keys {keys}, lacks {missing}")
-        if not content["images"]:
-            raise DatasetError(f"{path} lists no image: expected at least one")
-        return content
-
-    def _categories(self, content: _Json) -> list[tuple[int, str]]:
-        pairs = sorted((int(entry["id"]), str(entry["name"])) for entry in content["categories"])
-        twice = [number for number, count in Counter(n for n, _ in pairs).items() if count > 1]
-        if twice:
-            raise DatasetError(f"{self.annotations}: duplicate category id {twice[0]}: renumber")
-        check_classes(tuple(name for _, name in pairs), f"categories of {self.annotations}")
-        return pairs
-
-    def _objects(self, content: _Json, index: dict[int, int]) -> dict[Any, list[_Json]]:
         objects: dict[Any, list[_Json]] = defaultdict(list)
-        for entry in content["annotations"]:
+        for entry in part.content["annotations"]:
             if entry["category_id"] not in index:
                 raise DatasetError(
-                    f"{self.annotations}: annotation {entry.get('id')} has the unknown category "
+                    f"{part.path}: annotation {entry.get('id')} has the unknown category "
                     f"{entry['category_id']}" + nearest(str(entry["category_id"]), map(str, index))
                 )
+            _check_box(entry, part.path)
             objects[entry["image_id"]].append(entry)
         return objects
 
-    def _check_ids(self, content: _Json) -> None:
-        counts = Counter(image_id(image["id"]) for image in content["images"])
-        name, count = counts.most_common(1)[0]
-        if count > 1:
-            raise DatasetError(
-                f"{self.annotations}: duplicate image id {name!r}, {count} times: keep one"
-            )
-
     def _sample(
-        self, path: Path, image: _Json, objects: list[_Json], index: dict[int, int], mask: str
+        self,
+        part: _Part,
+        image: _Json,
+        objects: list[_Json],
+        index: dict[int, int],
+        workspace: Path,
     ) -> Sample:
+        path = part.folder / image["file_name"]
         height, width = size_or_zero(path)
-        single = [entry for entry in objects if not entry.get("iscrowd") and "bbox" in entry]
+        boxed = [entry for entry in objects if "bbox" in entry]
         boxes_xyxy, box_classes = box_arrays(
-            [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in single)],
-            [index[entry["category_id"]] for entry in single],
+            [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in boxed)],
+            [index[entry["category_id"]] for entry in boxed],
         )
+        mask = ""
+        outlines: tuple[bytes, ...] = ()
+        if self.masks:
+            size_hw = (int(image["height"]), int(image["width"]))
+            mask = str(workspace / "masks" / f"{image_id(image['id'])}.png")
+            write_mask(Path(mask), rasterise(objects, index, size_hw, self.crowd))
+            outlines = _true_masks(boxed, size_hw) if size_hw == (height, width) else ()
         return Sample(
             id=image_id(image["id"]),
             path=str(path),
@@ -142,9 +154,76 @@ class COCO(Dataset):
             tags=tuple(sorted({index[entry["category_id"]] for entry in objects})),
             boxes_xyxy=boxes_xyxy,
             box_classes=box_classes,
-            split=self.split,
+            split=part.split,
             mask_path=mask,
+            crowds=tuple(i for i, entry in enumerate(boxed) if entry.get("iscrowd")),
+            true_masks=outlines,
         )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One instances JSON with its images."""
+
+    folder: Path
+    path: Path
+    split: str
+    content: _Json
+    categories: list[tuple[int, str]]
+
+    @classmethod
+    def opened(cls, images: Path, annotations: Path, split: str) -> _Part:
+        folder = require(images, "images", "expected the folder of the JSON's file names")
+        content = _load(annotations)
+        return cls(folder, annotations, split, content, _categories(content, annotations))
+
+
+def _load(annotations: Path) -> _Json:
+    path = require(annotations, "annotations", "expected COCO's instances JSON")
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON ({error}): replace it") from None
+    keys = ("images", "annotations", "categories")
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise DatasetError(f"{path}: expected an object with the keys {keys}, lacks {missing}")
+    if not content["images"]:
+        raise DatasetError(f"{path} lists no image: expected at least one")
+    return content
+
+
+def _categories(content: _Json, path: Path) -> list[tuple[int, str]]:
+    pairs = sorted((int(entry["id"]), str(entry["name"])) for entry in content["categories"])
+    twice = [number for number, count in Counter(n for n, _ in pairs).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{path}: duplicate category id {twice[0]}: renumber")
+    check_classes(tuple(name for _, name in pairs), f"categories of {path}")
+    return pairs
+
+
+def _check_ids(parts: list[_Part]) -> None:
+    counts = Counter(image_id(image["id"]) for part in parts for image in part.content["images"])
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        files = " and ".join(str(part.path) for part in parts)
+        raise DatasetError(f"{files}: duplicate image id {name!r}, {count} times: keep one")
+
+
+def _check_box(entry: _Json, path: Path) -> None:
+    box = entry.get("bbox", [0, 0, 0, 0])
+    known = isinstance(box, list) and len(box) == 4
+    if not known or not all(isinstance(x, int | float) and isfinite(x) for x in box):
+        raise DatasetError(
+            f"{path}: annotation {entry.get('id')}: bbox must be the four numbers x, y, width and "
+            f"height, got {box}"
+        )
+
+
+def _true_masks(objects: list[_Json], size_hw: tuple[int, int]) -> tuple[bytes, ...]:
+    """Counts of each object, empty for one without a usable outline; () where no object has one."""
+    outlines = tuple(_outline(entry, size_hw) for entry in objects)
+    return outlines if any(outlines) else ()
 
 
 def image_id(number: object) -> str:
@@ -174,10 +253,10 @@ def rasterise(
     """
     layers: list[tuple[bool, int, int, ndarray]] = []
     for entry in objects:
-        rle = _outline(entry, size_hw)
-        known = rle is not None and not (entry.get("iscrowd") and crowd == "ignore")
+        counts = _outline(entry, size_hw)
+        known = bool(counts) and not (entry.get("iscrowd") and crowd == "ignore")
         label = index[entry["category_id"]] + 1 if known else IGNORE
-        covered = _decode(rle) if rle else _box_region(entry, size_hw)
+        covered = decode_mask(counts, size_hw) if counts else _box_region(entry, size_hw)
         layers.append((known, -int(covered.sum()), label, covered))
     labels = np.full(size_hw, BACKGROUND, dtype=np.uint8)
     for _, _, label, covered in sorted(layers, key=lambda layer: layer[:2]):
@@ -185,34 +264,31 @@ def rasterise(
     return labels
 
 
-def _outline(entry: _Json, size_hw: tuple[int, int]) -> Any:
-    """Returns the RLE of an annotation, None where it has no usable outline."""
+def _outline(entry: _Json, size_hw: tuple[int, int]) -> bytes:
+    """Returns the counts of an annotation, empty where it has no usable outline."""
     outline = entry.get("segmentation")
     if isinstance(outline, list):
         # pycocotools crashes on fewer than three points; COCO itself has such polygons.
         polygons = [points for points in outline if len(points) >= 6]
-        return rle_codec.merge(rle_codec.frPyObjects(polygons, *size_hw)) if polygons else None
+        if not polygons:
+            return b""
+        return codec.merge(codec.frPyObjects(polygons, *size_hw))["counts"]
     if not isinstance(outline, dict):
-        return None
+        return b""
     if tuple(outline["size"]) != size_hw:
         raise DatasetError(
             f"annotation {entry.get('id')}: RLE of size {tuple(outline['size'])}, its image has "
             f"(height, width) {size_hw}: correct the JSON"
         )
-    return (
-        rle_codec.frPyObjects(outline, *size_hw) if isinstance(outline["counts"], list) else outline
-    )
+    if isinstance(outline["counts"], list):
+        return codec.frPyObjects(outline, *size_hw)["counts"]
+    return outline["counts"].encode("ascii")
 
 
-def _decode(rle: Any) -> ndarray:
-    with warnings.catch_warnings():
-        # Version 2.0.11 has an __array__ without the copy keyword of numpy 2; the result is right.
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-        return rle_codec.decode(rle).astype(bool)
-
-
-def _box_region(entry: _Json, size_hw: tuple[int, int]) -> ndarray:
+def _box_region(entry: _Json, size_hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
     region = np.zeros(size_hw, dtype=bool)
     x, y, width, height = entry.get("bbox", (0, 0, 0, 0))
-    region[int(y) : int(np.ceil(y + height)), int(x) : int(np.ceil(x + width))] = True
+    corners = np.array([[np.floor(x), np.floor(y), np.ceil(x + width), np.ceil(y + height)]])
+    left, top, right, bottom = clip_boxes(corners, size_hw).astype(int)[0]
+    region[top:bottom, left:right] = True
     return region

@@ -21,6 +21,7 @@ from PIL import Image
 from rayseg.datasets.base import Dataset, DatasetError, box_arrays, write_mask
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS, Rng, Sketch, pick, ramp
 from rayseg.records import InstanceMasks, Sample
+from rayseg.rle import encode_mask
 
 CLASSES = ("bird", "boat", "bus", "cat", "dog")
 CORRELATED = {"bird": "sky", "boat": "water"}  # class: the background that gives it away
@@ -115,6 +116,7 @@ class Synthetic(Dataset):
                     box_classes=scene.instances.classes,
                     split=split,
                     mask_path=str(mask),
+                    true_masks=tuple(map(encode_mask, scene.instances.masks)),
                 )
 
 

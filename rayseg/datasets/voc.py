@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+from rayseg.boxes import box_ious
 from rayseg.datasets.base import (
     Dataset,
     DatasetError,
     DatasetNotFoundError,
     box_arrays,
+    finite,
     nearest,
     require,
     size_or_zero,
 )
-from rayseg.records import Sample
+from rayseg.palette import decode_labels
+from rayseg.records import BACKGROUND, IGNORE, Sample
+from rayseg.rle import encode_mask
 
 CLASSES = (
     "aeroplane",
@@ -41,6 +49,7 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
+_MIN_IOU = 0.5  # of a box and the extent of its mask
 _WAY_OUT = "expected JPEGImages, ImageSets and Annotations as in VOCdevkit/VOC2012"
 
 
@@ -49,9 +58,14 @@ class VOC(Dataset):
     """PASCAL VOC 2012, or data in its layout with its 20 classes.
 
     Objects marked difficult count: as tags (value 0 of ``ImageSets/Main`` as well as 1) and as
-    boxes. The class labels that IRN and its successors train on are made so, from all objects of
-    the XML. VOC counts pixels from 1 and includes the last, so a box (xmin, ymin, xmax, ymax)
-    becomes (xmin - 1, ymin - 1, xmax, ymax).
+    boxes, which ``Sample.difficult`` lists. The class labels that IRN and its successors train on
+    are made so, from all objects of the XML. VOC counts pixels from 1 and includes the last, so a
+    box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Boxes stand as the XML
+    has them, also where they leave the image or have no area.
+
+    The true mask of an object is value k of ``SegmentationObject/ID.png`` for the XML's k-th
+    object, if class and place agree with its box; else the value whose class and place do. It lacks
+    the border between objects, which VOC leaves out of the truth.
 
     Attributes:
         root: folder VOC2012, or the VOCdevkit that contains it.
@@ -129,21 +143,24 @@ class VOC(Dataset):
         xml = folder / "Annotations" / f"{name}.xml"
         if tags is None:
             require(xml, "annotation", "add it or use --tags-from image_sets")
-        size_hw, boxes, box_classes = _read_xml(xml) if xml.is_file() else (None, [], [])
+        known = _read_xml(xml) if xml.is_file() else _Annotation()
+        size_hw = known.size_hw
         if size_hw is None or not image.is_file():
             size_hw = size_or_zero(image)
         mask = folder / "SegmentationClass" / f"{name}.png"
-        boxes_xyxy, classes = box_arrays(boxes, box_classes)
+        boxes_xyxy, classes = box_arrays(known.boxes_xyxy, known.classes)
         return Sample(
             id=name,
             path=str(image),
             height=size_hw[0],
             width=size_hw[1],
-            tags=tuple(sorted(set(box_classes) if tags is None else tags)),
+            tags=tuple(sorted(set(known.classes) if tags is None else tags)),
             boxes_xyxy=boxes_xyxy,
             box_classes=classes,
             split=split,
             mask_path=str(mask) if mask.is_file() else "",
+            difficult=known.difficult,
+            true_masks=_true_masks(folder, name, boxes_xyxy, known.classes, size_hw),
         )
 
 
@@ -208,39 +225,135 @@ def _check_covered(split_of: dict[str, str], tags: dict[str, set[int]], folder: 
         )
 
 
-def _read_xml(
-    path: Path,
-) -> tuple[tuple[int, int] | None, list[tuple[float, float, float, float]], list[int]]:
-    """Reads (height, width) where given, boxes (0-based, end exclusive) and their classes."""
+@dataclass(frozen=True)
+class _Annotation:
+    """What an XML says: (height, width) where given, boxes (0-based, end exclusive), classes."""
+
+    size_hw: tuple[int, int] | None = None
+    boxes_xyxy: list[tuple[float, float, float, float]] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+    difficult: tuple[int, ...] = ()
+
+
+def _read_xml(path: Path) -> _Annotation:
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
         raise DatasetError(f"{path}:{error.position[0]}: not XML ({error}): replace it") from None
     height, width = root.findtext("size/height", ""), root.findtext("size/width", "")
-    boxes, classes = [], []
-    # Direct children only: VOC's people hold <part> elements with names and boxes of their own.
-    for item in root.findall("object"):
-        boxes.append(_box(item, path))
-        classes.append(_class_index(item.findtext("name", "").strip(), path))
     size_hw = (int(height), int(width)) if height.isdigit() and width.isdigit() else None
-    return (size_hw if size_hw and min(size_hw) > 0 else None), boxes, classes
+    # Direct children only: VOC's people hold <part> elements with names and boxes of their own.
+    items = root.findall("object")
+    return _Annotation(
+        size_hw=size_hw if size_hw and min(size_hw) > 0 else None,
+        boxes_xyxy=[_box(item, path) for item in items],
+        classes=[_class_index(item.findtext("name", "").strip(), path) for item in items],
+        difficult=tuple(
+            i for i, item in enumerate(items) if item.findtext("difficult", "").strip() == "1"
+        ),
+    )
 
 
 def _box(item: ElementTree.Element, path: Path) -> tuple[float, float, float, float]:
     texts = [item.findtext(f"bndbox/{side}", "") for side in ("xmin", "ymin", "xmax", "ymax")]
-    try:
-        # A few official files hold fractions such as 45.70000076.
-        xmin, ymin, xmax, ymax = (float(text) for text in texts)
-    except ValueError:
-        raise DatasetError(
-            f"{path}: expected numbers in bndbox xmin, ymin, xmax, ymax, got {texts}"
-        ) from None
+    sides = []
+    for text in texts:
+        try:
+            sides.append(finite(text))  # a few official files hold fractions such as 45.70000076
+        except ValueError:
+            raise DatasetError(
+                f"{path}:{_line_of(path, text)}: expected numbers in bndbox xmin, ymin, xmax, "
+                f"ymax, got {texts}"
+            ) from None
+    xmin, ymin, xmax, ymax = sides
     return xmin - 1, ymin - 1, xmax, ymax
 
 
 def _class_index(name: str, path: Path) -> int:
     if name in CLASSES:
         return CLASSES.index(name)
+    line = _line_of(path, name)
+    raise DatasetError(f"{path}:{line}: unknown class {name!r}" + nearest(name, CLASSES))
+
+
+def _line_of(path: Path, text: str) -> int:
+    """The first line with an element of that text, 1 where there is none."""
     lines = path.read_text("utf-8-sig").splitlines()
-    number = next((i for i, line in enumerate(lines, start=1) if f">{name}<" in line), 1)
-    raise DatasetError(f"{path}:{number}: unknown class {name!r}" + nearest(name, CLASSES))
+    return next((i for i, line in enumerate(lines, start=1) if f">{text}</" in line), 1)
+
+
+# -------------------------------------------------------------------------- true masks of objects
+
+
+def _true_masks(
+    folder: Path,
+    name: str,
+    boxes_xyxy: Float[ndarray, "o 4"],
+    classes: list[int],
+    size_hw: tuple[int, int],
+) -> tuple[bytes, ...]:
+    """Counts of each object, empty for one without a mask; () where no object has one."""
+    objects, labels = (
+        _read_mask(folder / kind / f"{name}.png", size_hw)
+        for kind in ("SegmentationObject", "SegmentationClass")
+    )
+    if objects is None or not classes:
+        return ()
+    values = match_objects(boxes_xyxy, classes, objects, labels)
+    if not values:
+        return ()
+    return tuple(
+        encode_mask(objects == values[i]) if i in values else b"" for i in range(len(classes))
+    )
+
+
+def _read_mask(path: Path, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"] | None:
+    """The values of an indexed PNG; None where it is missing, broken or of another size."""
+    try:
+        values = decode_labels(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return values if values.shape == size_hw else None
+
+
+def match_objects(
+    boxes_xyxy: Float[ndarray, "o 4"],
+    classes: Sequence[int],
+    objects: UInt8[ndarray, "h w"],
+    labels: UInt8[ndarray, "h w"] | None,
+) -> dict[int, int]:
+    """Which value of an object mask belongs to which box.
+
+    An XML may list fewer objects than the mask has, and in another order: box k takes value k + 1
+    where it fits, and what is left is matched by overlap, the largest first. A pair fits where the
+    class of most of the value's pixels is the box's, and box and extent have an IoU over 0.5.
+
+    Args:
+        boxes_xyxy: of the objects, in the order of the XML.
+        classes: class index of each.
+        objects: one value an object; 0 background, 255 border.
+        labels: the semantic mask; None matches by place alone.
+
+    Returns:
+        The value of each box's position that has one.
+    """
+    values = [int(value) for value in np.unique(objects) if value not in (BACKGROUND, IGNORE)]
+    fit = np.zeros((len(boxes_xyxy), 256))
+    for value in values:
+        mask = objects == value
+        overlap = box_ious(boxes_xyxy, _extent(mask)[None])[:, 0]
+        same = labels is None or np.equal(classes, np.bincount(labels[mask]).argmax() - 1)
+        fit[:, value] = np.where(same & (overlap > _MIN_IOU), overlap, 0)
+    matched = {i: i + 1 for i in range(min(len(fit), IGNORE - 1)) if fit[i, i + 1]}
+    for i, value in matched.items():
+        fit[i, :], fit[:, value] = 0, 0
+    while fit.any():
+        i, value = (int(place) for place in np.unravel_index(fit.argmax(), fit.shape))
+        matched[i] = value
+        fit[i, :], fit[:, value] = 0, 0
+    return matched
+
+
+def _extent(mask: Bool[ndarray, "h w"]) -> Float[ndarray, " 4"]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)

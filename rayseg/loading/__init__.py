@@ -15,6 +15,17 @@ from rayseg.loading.batches import (
     training_batches,
 )
 from rayseg.loading.crops import DEVIATION_RGB, MEAN_RGB, Crops, SegmentationCrops
+from rayseg.loading.objects import (
+    GivenBoxes,
+    ObjectImages,
+    ObjectLabels,
+    ObjectMasks,
+    ObjectTargets,
+    StoredInstances,
+    TrueInstances,
+    bad_boxes,
+    object_batches,
+)
 from rayseg.loading.order import DrawOrder, EpochOrder
 
 __all__ = [
@@ -23,10 +34,19 @@ __all__ = [
     "Crops",
     "DrawOrder",
     "EpochOrder",
+    "GivenBoxes",
     "LabelledCrops",
+    "ObjectImages",
+    "ObjectLabels",
+    "ObjectMasks",
+    "ObjectTargets",
     "SegmentationCrops",
+    "StoredInstances",
     "TaggedCrops",
+    "TrueInstances",
+    "bad_boxes",
     "evaluation_batches",
     "labelled_batches",
+    "object_batches",
     "training_batches",
 ]

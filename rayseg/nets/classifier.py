@@ -96,16 +96,24 @@ def read_network_facts(
     facts: dict[str, Any] = read_facts(path)
     found = str(facts.get("network", "classifier"))
     if found != kind:
-        named = found if found in ("classifier", "ficklenet") else f"{found} segmenter"
+        named = f"{found} segmenter" if found.startswith("deeplab") else found
         raise ValueError(f"{path} holds a {named}, not a {kind}")
     needed = ("trunk", "stride", "classes", *needed)
     if not set(needed) <= facts.keys():
         listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
         raise ValueError(f"weights file {path} must say its {listed}, got {sorted(facts)}")
-    trained = list(facts["classes"])
-    if classes is not None and trained != list(classes):
+    check_trained_on(path, facts["classes"], classes)
+    return facts
+
+
+def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] | None) -> None:
+    """Refuses weights of other classes than those asked for; None asks for none.
+
+    Raises:
+        ValueError: both sides are said.
+    """
+    if classes is not None and list(trained) != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
             f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...)"
         )
-    return facts

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rayseg.config import MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
+from rayseg.config import AskDetectorConfig, MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.on_ray.bookkeeping import (
     Outcome,
@@ -94,7 +94,7 @@ def make_box_maps(config: MakeBoxMapsConfig) -> Outcome:
     return outcome
 
 
-def choose_detector(config: MakeBoxMapsConfig) -> ChosenDetector:
+def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
     """The detector that is asked for, else the run's own.
 
     Raises:
@@ -116,7 +116,9 @@ def _identity(config: MakeBoxMapsConfig, name: str, fingerprint: str) -> dict[st
     """What the maps of a method follow from, image by image."""
     method = config.box_method(name)
     plain = as_plain(method)
-    found = {name: {key: plain[key] for key in plain if key not in method.rounding_only}}
+    found: dict[str, Any] = {
+        name: {key: plain[key] for key in plain if key not in method.rounding_only}
+    }
     found |= {"weights": fingerprint, "boxes": config.boxes}
     return found | ({"min_score": config.min_score} if config.boxes == "predicted" else {})
 

@@ -20,13 +20,11 @@ from rayseg.config import (
     PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
-    RunConfig,
     ScoreConfig,
     TrainClassifierConfig,
     TrainFickleNetConfig,
     TrainSegmenterConfig,
     as_plain,
-    as_toml,
 )
 from rayseg.export import EXPORTERS
 from rayseg.labels import LabelSource, StoredMasks, Truths
@@ -52,7 +50,6 @@ from rayseg.on_ray.data import (
     write_rows,
 )
 from rayseg.on_ray.scoring import score_run
-from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
 from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
 from rayseg.on_ray.session import count_cores, gpus_each, session, threads_each
@@ -79,7 +76,6 @@ from rayseg.store import (
     write_manifest,
     write_run,
 )
-from rayseg.toml import hint
 
 MAX_NAMED = 50
 """Masks left out of a training that its run.json names; all are counted."""
@@ -314,51 +310,6 @@ def score(config: ScoreConfig) -> Outcome:
         lines.append(f"not scored: {number} of bad truth, such as {id_}: {scored.skipped[id_]}")
     lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
     return Outcome(lines, frozenset(scored.skipped))
-
-
-def run(config: RunConfig) -> Outcome:
-    """All jobs in order; what is done already is skipped."""
-    outcome = prepare(config)
-    run_folder = Folder(config.run)
-    run_folder.write("run.toml", as_toml(config).encode())
-    if config.until == "segmenters":
-        _check_labels(config, run_folder)
-    splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
-    judged = config.val_split in splits
-    with session(config.address):
-        if not config.weights and config.needs_classifier:
-            outcome += train_classifier(config)
-        if not config.ficklenet_weights and "ficklenet" in config.network_kinds:
-            outcome += train_ficklenet(config)
-        outcome += make_seeds(config)
-        if config.until != "seeds":
-            outcome += refine_seeds(config)
-        if config.until == "segmenters" and (judged or config.labels):
-            score(config)  # already here, since a segmenter takes hours
-            named = replace(config, labels=config.trained_on())
-            outcome += train_segmenter(named)
-            outcome += predict(named) if judged else Outcome()
-        if config.until == "segmenters" and not judged:
-            lacking = "predictions" if config.labels else "segmenters; --labels trains one anyway"
-            outcome += Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
-        outcome += score(config)
-    return outcome
-
-
-def _check_labels(config: RunConfig, run_folder: Folder) -> None:
-    """Refuses at once what would be missing hours later.
-
-    Raises:
-        ValueError: labels that the run will not have.
-    """
-    known = {*config.mask_names(), *(run_folder / "masks").folders()}
-    if Truths(run_folder / "manifest", config.train_split).ids:
-        known.add("truth")
-    for name in config.labels:
-        if name not in known:
-            raise ValueError(
-                f"labels must be of {', '.join(sorted(known))}, got {name!r}{hint(name, known)}"
-            )
 
 
 def export(config: ExportConfig) -> Outcome:

@@ -14,6 +14,7 @@ import numpy as np
 from rayseg.config import ScoreConfig
 from rayseg.labels import Truths
 from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
+from rayseg.on_ray.object_scoring import score_objects
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.store import Folder, find_pending, read_manifest, read_rows, read_run
@@ -66,6 +67,7 @@ def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None
             scored.entries[f"{kind}/{name}"] = entry
             scored.skipped.update(skipped)
     _add_ratios(run, scored.entries)
+    scored.entries.update(score_objects(run, config))
     run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
     return scored
 

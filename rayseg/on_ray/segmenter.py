@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,26 +23,25 @@ from rayseg.nets.deeplab import Segmenter, segmenter_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.data import collect, manifest_rows, task_pool
 from rayseg.on_ray.train import (
-    STATE,
-    TrainingState,
+    Course,
     absolute_weights,
     add_over_workers,
-    launch,
+    failures_told,
+    has_failed,
+    launch_told,
     load_state,
+    refuse_others,
     threads_of_worker,
+    training_samples,
 )
 from rayseg.prediction import Prediction
-from rayseg.records import Sample
 from rayseg.scores import Confusion
 from rayseg.stages import CheckLabels
 from rayseg.store import Folder, local_copy, read_file, read_manifest
-from rayseg.training import NotFinite, SegmenterSteps, Workers
+from rayseg.training import SegmenterSteps, Workers
 from rayseg.training.segmenter import LabelledBatch
 
 WEIGHTS = "segmenter.safetensors"
-FAILURE = "failure.json"
-_HOPELESS = (ValueError, TypeError, LookupError, AttributeError, torch.OutOfMemoryError)
-"""What another start does not change; network and files may be back by then."""
 CHECKED_ROWS = 256
 """Masks that are checked by one task."""
 
@@ -73,16 +69,6 @@ class SegmenterWork:
     segmenter: SegmenterConfig
     threads: int
     loader_workers: int
-
-    def samples(self) -> list[Sample]:
-        """The images to train on."""
-        chosen = read_manifest(Folder(self.run) / "manifest").select(ids=self.ids)
-        by_id = {sample.id: sample for sample in chosen.samples()}
-        return [by_id[id_] for id_ in self.ids]
-
-    def fingerprint(self) -> str:
-        """Of the images and their order."""
-        return hashlib.sha256("\n".join(self.ids).encode()).hexdigest()
 
     def order(self, first_step: int, rank: int, world: int) -> DrawOrder:
         """This worker's draws from a step on."""
@@ -165,149 +151,68 @@ def fit_segmenter(
             "deeplab_v3 must have 2 or more images a batch and worker for its batch "
             f"normalisation, got {share}"
         )
-    begun_with = load_state(folder).facts.get("images", work.fingerprint())
-    if begun_with != work.fingerprint():
-        raise ValueError(
-            f"{folder} was begun with other images or masks; delete the folder or choose another "
-            "--run"
-        )
-    if folder.exists(FAILURE):  # of an earlier job
-        folder.delete(FAILURE)
-    try:
-        launch(_train_worker, {"work": work}, folder, compute, gpus)
-    finally:
-        _raise_failure(folder)
+    refuse_others(folder, ids)
+    launch_told(_train_worker, {"work": work}, folder, compute, gpus)
     return load_state(folder).facts
-
-
-def _raise_failure(folder: Folder) -> None:
-    """Says why the workers gave up, where they did."""
-    if folder.exists(FAILURE):
-        failure = json.loads(folder.read(FAILURE))
-        folder.delete(FAILURE)
-        kind = FloatingPointError if failure["not_finite"] else ChildProcessError
-        raise kind(failure["reason"]) from None
 
 
 def _train_worker(settings: dict[str, Any]) -> None:
     work: SegmenterWork = settings["work"]
     folder = Folder(work.folder)
-    if folder.exists(FAILURE):
-        return  # Ray starts again whatever raised; what must fail again is not tried
-    torch.set_num_threads(work.threads)
-    try:
-        training = _Training.started(work)
-        training.run()
-    except NotFinite as error:  # on all workers at once
-        ids = _gathered(error.ids)
-        if ray.train.get_context().get_world_rank() == 0:
-            _write_failure(folder, _told(error, ids, folder), not_finite=True)
+    if has_failed(folder):
         return
-    except _HOPELESS as error:
-        # on this worker alone, so that it must raise for the others not to wait
-        _write_failure(folder, f"training failed: {type(error).__name__}: {error}")
-        raise
-    if training.rank == 0:
+    torch.set_num_threads(work.threads)
+    with failures_told(folder, "segmenter.schedule.lr"):
         classes = read_manifest(Folder(work.run) / "manifest").classes
-        facts = segmenter_facts(training.network, classes)
-        Folder(work.folder).write(WEIGHTS, to_safetensors(training.network, facts))
+        network = _trained(work, len(classes))
+        if ray.train.get_context().get_world_rank() == 0:
+            folder.write(WEIGHTS, to_safetensors(network, segmenter_facts(network, classes)))
 
 
-@dataclass
-class _Training:
-    """One worker's side of a training."""
+def _trained(work: SegmenterWork, num_classes: int) -> Segmenter:
+    """The network after its last step."""
+    context, config = ray.train.get_context(), work.segmenter
+    rank, world = context.get_world_rank(), context.get_world_size()
+    network = work.network(num_classes).to(get_device())
+    if get_device().type == "cpu":
+        keep_depthwise_float(network)
+    else:  # on a CPU it costs a copy of every gradient
+        network = network.to(memory_format=torch.channels_last)
+    course = Course.resumed(
+        Folder(work.folder), network, config.schedule.optimizer(network),
+        (config.iterations, config.log_every, config.save_every),
+        lambda: _judge(network, work, rank, world), work.ids,
+    )  # fmt: skip
+    steps = SegmenterSteps(
+        config.schedule, config.iterations, config.accumulate, config.loss == "balanced",
+        choose_dtype(config.precision, get_device()), config.seed,
+    )  # fmt: skip
+    model: torch.nn.Module = network
+    if world > 1:
+        trained = {"broadcast_buffers": not config.frozen_statistics}
+        model = prepare_model(network, parallel_strategy_kwargs=trained)
+    model.train()
+    losses = steps.run(
+        model, course.optimizer, _batches(work, course.iteration, rank, world), course.iteration,
+        Workers(world, add_over_workers),
+    )  # fmt: skip
+    course.follow({"loss": loss} for loss in losses)
+    return network
 
-    work: SegmenterWork
-    network: Segmenter
-    optimizer: torch.optim.Optimizer
-    state: TrainingState
-    rank: int
-    world: int
-    began: float = field(default_factory=time.perf_counter)
 
-    @classmethod
-    def started(cls, work: SegmenterWork) -> _Training:
-        context = ray.train.get_context()
-        classes = read_manifest(Folder(work.run) / "manifest").classes
-        network = work.network(len(classes)).to(get_device())
-        if get_device().type == "cpu":
-            keep_depthwise_float(network)
-        else:  # on a CPU it costs a copy of every gradient
-            network = network.to(memory_format=torch.channels_last)
-        optimizer = work.segmenter.schedule.optimizer(network)
-        state = load_state(Folder(work.folder))
-        state.restore(network, optimizer)
-        state.facts = {
-            "iteration": 0, "curve": [], "judged": [], "since_logged": [], "seconds": 0.0,
-            "images": work.fingerprint(),
-        } | state.facts  # fmt: skip
-        rank, world = context.get_world_rank(), context.get_world_size()
-        return cls(work, network, optimizer, state, rank, world)
-
-    def run(self) -> None:
-        config, facts = self.work.segmenter, self.state.facts
-        before = facts["seconds"]
-        steps = SegmenterSteps(
-            config.schedule, config.iterations, config.accumulate, config.loss == "balanced",
-            choose_dtype(config.precision, get_device()), config.seed,
-        )  # fmt: skip
-        model: torch.nn.Module = self.network
-        if self.world > 1:
-            trained = {"broadcast_buffers": not config.frozen_statistics}
-            model = prepare_model(self.network, parallel_strategy_kwargs=trained)
-        model.train()
-        losses = steps.run(
-            model, self.optimizer, self._batches(), facts["iteration"],
-            Workers(self.world, add_over_workers),
-        )  # fmt: skip
-        for iteration, loss in enumerate(losses, facts["iteration"] + 1):
-            facts["iteration"] = iteration
-            facts["seconds"] = before + time.perf_counter() - self.began
-            facts["since_logged"].append(loss)
-            last = iteration == config.iterations
-            if last or iteration % config.log_every == 0:
-                self._log()
-            if last or iteration % config.save_every == 0:
-                self._checkpoint(last)
-
-    def _batches(self) -> Iterator[LabelledBatch]:
-        work, device = self.work, get_device()
-        crops = LabelledCrops(
-            work.samples(), work.source, work.segmenter.crops, work.segmenter.seed
+def _batches(
+    work: SegmenterWork, first_step: int, rank: int, world: int
+) -> Iterator[LabelledBatch]:
+    device = get_device()
+    samples = training_samples(Folder(work.run), work.ids)
+    crops = LabelledCrops(samples, work.source, work.segmenter.crops, work.segmenter.seed)
+    order = work.order(first_step, rank, world)
+    for images, labels, ids in labelled_batches(crops, order, work.loader_workers):
+        yield (
+            images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last),
+            labels.to(device, non_blocking=True),
+            list(ids),
         )
-        order = work.order(self.state.facts["iteration"], self.rank, self.world)
-        for images, labels, ids in labelled_batches(crops, order, work.loader_workers):
-            yield (
-                images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last),
-                labels.to(device, non_blocking=True),
-                list(ids),
-            )
-
-    def _log(self) -> None:
-        facts = self.state.facts
-        losses: list[float] = facts["since_logged"]
-        entry = {name: facts[name] for name in ("iteration", "seconds")}
-        rate = self.optimizer.param_groups[0]["lr"]
-        facts["curve"].append(entry | {"loss": sum(losses) / len(losses), "lr": rate})
-        facts["since_logged"] = []
-
-    def _checkpoint(self, last: bool) -> None:
-        """Judges and saves; weights that are no numbers are not saved over good ones.
-
-        Raises:
-            NotFinite: the last step left such weights; after others the next loss says it.
-        """
-        facts = self.state.facts
-        if not all(torch.isfinite(p).all() for p in self.network.parameters()):
-            if last:
-                raise NotFinite(facts["iteration"] - 1, float("nan"), [])
-            return
-        judged = _judge(self.network, self.work, self.rank, self.world)
-        if judged:
-            facts["judged"].append({"iteration": facts["iteration"]} | judged)
-        if self.rank == 0:
-            self.state.save(Folder(self.work.folder), self.network, self.optimizer)
-        ray.train.report({"iteration": facts["iteration"]})
 
 
 def _judge(network: Segmenter, work: SegmenterWork, rank: int, world: int) -> dict[str, Any]:
@@ -342,28 +247,3 @@ def _judge(network: Segmenter, work: SegmenterWork, rank: int, world: int) -> di
     whole = Confusion(np.array(flat, np.int64).reshape(total.counts.shape))
     miou = whole.over(whole.present).as_dict()["iou"]
     return {"miou": miou, "images": number} if miou is not None else {}
-
-
-def _gathered(ids: list[str]) -> list[str]:
-    """The ids of all workers."""
-    if not torch.distributed.is_initialized():
-        return ids
-    shares: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(shares, ids)
-    return [id_ for share in shares for id_ in share]
-
-
-def _write_failure(folder: Folder, reason: str, not_finite: bool = False) -> None:
-    failure = {"reason": reason, "not_finite": not_finite}
-    folder.write(FAILURE, json.dumps(failure).encode())
-
-
-def _told(error: NotFinite, ids: list[str], folder: Folder) -> str:
-    saved = load_state(folder).facts.get("iteration", 0)
-    state = folder.path(STATE)
-    kept = f"iteration {saved} in {state}" if saved else "none yet"
-    named = f" on images {', '.join(ids)}" if ids else ""
-    return (
-        f"loss must be finite, got {error.value} at iteration {error.step + 1}{named}; the last "
-        f"good checkpoint is {kept}; try a lower segmenter.schedule.lr, without that folder"
-    )

@@ -1,14 +1,35 @@
-"""From localization maps to masks; REFINERS is the only list of refiners.
+"""From localization maps to masks; REFINERS and BOX_REFINERS are the only lists of refiners.
 
-Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, uint8 (h, w).
+Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, uint8 (h, w); every
+box refiner as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
+`ProposalRefinement` refines such a mask with mask proposals and `semantic_labels` joins them.
 `SegmenterCRF` refines a segmenter's probabilities and `SaliencyAgreement` a mask; they take other
 arguments and are no refiners in this sense.
 """
 
+from rayseg.refine.box_masks import BoxCRF, BoxMask, BoxThreshold
 from rayseg.refine.crf import LabelCRF, SoftCRF, Threshold
+from rayseg.refine.instances import semantic_labels
+from rayseg.refine.mask_proposals import ProposalRefinement, SuperpixelProposals, read_proposals
 from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.refine.segmenter_crf import SegmenterCRF
 
 REFINERS = {"label_crf": LabelCRF, "soft_crf": SoftCRF, "threshold": Threshold}
+BOX_REFINERS = {"box_crf": BoxCRF, "box_threshold": BoxThreshold}
 
-__all__ = ["REFINERS", "LabelCRF", "SaliencyAgreement", "SegmenterCRF", "SoftCRF", "Threshold"]
+__all__ = [
+    "BOX_REFINERS",
+    "REFINERS",
+    "BoxCRF",
+    "BoxMask",
+    "BoxThreshold",
+    "LabelCRF",
+    "ProposalRefinement",
+    "SaliencyAgreement",
+    "SegmenterCRF",
+    "SoftCRF",
+    "SuperpixelProposals",
+    "Threshold",
+    "read_proposals",
+    "semantic_labels",
+]

@@ -17,10 +17,14 @@ from rayseg.store import Folder, read_run, read_shard
 
 FAILED = ("error", "poison")
 MAX_FAILURES = 50
-KINDS = ("seeds", "masks", "predictions")
-"""Folders of results in the order in which they are made; predictions are of other images."""
+KINDS = ("seeds", "box_maps", "masks", "predictions", "instances")
+"""Folders of results in the order in which they are made."""
+PREDICTED = ("predictions", "instances")
+"""What networks say of other images than those that the other folders are of."""
 FULL_SUPERVISION = "truth"
-"""What a segmenter is called that was trained on true masks."""
+"""What a network is called that was trained on true masks."""
+WITHOUT_MAP = "no map"
+"""Status of a failure that is one object's and not its image's."""
 _CRF = "+crf"
 _MEASURES = {FULL_SUPERVISION: 0, "cam": 1}  # the others are measured against them
 _OUTCOME = ["id", "status", "error", "note", "seconds"]
@@ -62,7 +66,7 @@ class Score:
 
     @property
     def trained_on(self) -> str:
-        """Of predictions the labels that the segmenter was trained on, whether or not with CRF."""
+        """Of a network's answers the labels that it was trained on, whether or not with CRF."""
         return self.method.removesuffix(_CRF)
 
     @property
@@ -72,8 +76,8 @@ class Score:
 
     @property
     def is_full_supervision(self) -> bool:
-        """Whether these are predictions of a segmenter trained on true masks."""
-        return self.kind == "predictions" and self.trained_on == FULL_SUPERVISION
+        """Whether these are predictions of a network that was trained on true masks."""
+        return self.kind in PREDICTED and self.trained_on == FULL_SUPERVISION
 
     def number(self, *keys: str) -> float | None:
         """One of its figures, by its key or by its table's and its own."""
@@ -111,7 +115,7 @@ def read_scores(run: Folder) -> list[Score]:
 
 def final_score(scores: Iterable[Score]) -> Score | None:
     """The masks of the highest mIoU, or the seeds where no masks are scored; no predictions."""
-    ranked = [score for score in _ranked(scores) if score.kind != "predictions"]
+    ranked = [score for score in _ranked(scores) if score.kind in ("seeds", "masks")]
     return next((score for score in ranked if score.kind == "masks"), ranked[0] if ranked else None)
 
 
@@ -122,9 +126,22 @@ def final_prediction(scores: Iterable[Score]) -> Score | None:
     return next(weak, ranked[0] if ranked else None)
 
 
-def _ranked(scores: Iterable[Score]) -> list[Score]:
-    known = [score for score in scores if score.number("miou") is not None]
-    return sorted(known, key=lambda score: score.number("miou") or 0, reverse=True)
+def final_instances(scores: Iterable[Score]) -> Score | None:
+    """The instances of the highest AP50 without true masks, or with them where there are none."""
+    ranked = [score for score in _ranked(scores, "ap50") if score.kind == "instances"]
+    weak = (score for score in ranked if not score.is_full_supervision)
+    return next(weak, ranked[0] if ranked else None)
+
+
+def final_objects(scores: Iterable[Score]) -> Score | None:
+    """The masks from boxes that overlap the objects' true ones most."""
+    ranked = [score for score in _ranked(scores, "mean_iou") if score.kind == "objects"]
+    return ranked[0] if ranked else None
+
+
+def _ranked(scores: Iterable[Score], key: str = "miou") -> list[Score]:
+    known = [score for score in scores if score.number(key) is not None]
+    return sorted(known, key=lambda score: score.number(key) or 0, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -133,7 +150,7 @@ class Failure:
 
     Attributes:
         id: the image's id.
-        status: error, poison, not scored or left out.
+        status: error, poison, not scored, left out, or no map of one of its objects.
         reason: why.
         stages: the folders in which it failed so.
     """
@@ -146,14 +163,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder of seeds, masks or predictions, counted.
+    """A folder of results, counted.
 
     Attributes:
         name: such as ``seeds/cam``.
         facts: its run.json; empty where there is none.
         statuses: number of rows of each status.
         notes: number of rows of each note.
-        failures: the first failed rows.
+        failures: the first failed rows, and the first objects of others without a map.
+        objects: number of objects of each status, ``refused`` for those with a reason of their own.
         usable: ids of the rows of status ok.
         failed_ids: ids of the rows without a result.
         busy_seconds: sum of the rows' own seconds.
@@ -165,6 +183,7 @@ class Stage:
     statuses: Counter[str]
     notes: Counter[str]
     failures: tuple[Failure, ...]
+    objects: Counter[str]
     usable: frozenset[str]
     failed_ids: frozenset[str]
     busy_seconds: float
@@ -179,6 +198,11 @@ class Stage:
     def images(self) -> int:
         """Number of rows."""
         return self.statuses.total()
+
+    @property
+    def refused(self) -> int:
+        """Number of objects that nothing could be made of."""
+        return self.objects["refused"]
 
     @property
     def failed(self) -> int:
@@ -216,32 +240,46 @@ def _read_stage(run: Folder, name: str) -> Stage:
     folder = run / name
     statuses: Counter[str] = Counter()
     notes: Counter[str] = Counter()
+    facts = read_run(folder)
     failures: list[Failure] = []
+    objects: Counter[str] = Counter()
+    columns = [*_OUTCOME, "object_status"] if _holds_objects(name, facts) else _OUTCOME
     ids: dict[str, set[str]] = {"ok": set(), "failed": set()}
     busy, size = 0.0, 0
     for shard in folder.names(".parquet"):
         size += len(folder.read(shard))
-        for row in read_shard(folder, shard, _OUTCOME).to_pylist():
+        for row in read_shard(folder, shard, columns).to_pylist():
             statuses[row["status"]] += 1
             notes.update([row["note"]] if row["note"] else [])
             busy += number(row["seconds"]) or 0.0
+            refused = [one for one in row.get("object_status", ()) if one not in ("ok", "missed")]
+            objects.update(one for one in row.get("object_status", ()) if one not in refused)
+            objects["refused"] += len(refused)
+            failures += [Failure(row["id"], WITHOUT_MAP, one, (name,)) for one in refused]
             if row["status"] == "ok":
                 ids["ok"].add(row["id"])
             elif row["status"] in FAILED:
                 ids["failed"].add(row["id"])
-                if len(failures) < MAX_FAILURES:
-                    failures.append(Failure(row["id"], row["status"], row["error"], (name,)))
+                failures.append(Failure(row["id"], row["status"], row["error"], (name,)))
+        del failures[MAX_FAILURES:]
     return Stage(
         name=name,
-        facts=read_run(folder),
+        facts=facts,
         statuses=statuses,
         notes=notes,
         failures=tuple(failures),
+        objects=+objects,
         usable=frozenset(ids["ok"]),
         failed_ids=frozenset(ids["failed"]),
         busy_seconds=busy,
         stored_bytes=size,
     )
+
+
+def _holds_objects(name: str, facts: Mapping[str, Any]) -> bool:
+    """Whether the rows say something of each object; masks do where they are made of box maps."""
+    config = facts.get("config") or {}
+    return name.startswith("box_maps/") or (name.startswith("masks/") and "box_maps" in config)
 
 
 def bad_truths(score: Score) -> list[Failure]:
@@ -262,11 +300,11 @@ def merge_failures(failures: Iterable[Failure]) -> list[Failure]:
 def merge_notes(stages: Iterable[Stage]) -> list[tuple[str, int]]:
     """Each note with its number of images.
 
-    It is the most of any stage, as all stages see the same images; but predictions are of others.
+    It is the most of any stage, as all stages see the same images; but PREDICTED are of others.
     """
     merged: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     for stage in stages:
-        merged[stage.kind == "predictions"] |= stage.notes
+        merged[stage.kind in PREDICTED] |= stage.notes
     return (merged[False] + merged[True]).most_common(MAX_FAILURES)
 
 

@@ -13,41 +13,16 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.images import decode_image
-from rayseg.palette import VOC_PALETTE, decode_labels
+from rayseg.palette import decode_labels
 from rayseg.records import BACKGROUND, IGNORE, MAX_CLASSES, Sample
 from rayseg.report import overlays
-from rayseg.report.contents import Score, find_rows
-from rayseg.store import Folder, Manifest, unpack_seeds
+from rayseg.report.contents import PREDICTED, Score, find_rows
+from rayseg.report.instances import box_maps_panel, instances_panel, true_objects_panel
+from rayseg.report.panels import Chip, LabelNames, Panel
+from rayseg.store import Folder, Manifest, read_manifest, unpack_seeds
 
 _UNTAGGED = MAX_CLASSES  # after every class index
 _Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Chip:
-    """A label's name and colour."""
-
-    name: str
-    color: str
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One picture of a row.
-
-    Attributes:
-        caption: what is shown.
-        alt: the same for who cannot see it, with each label's share of the pixels.
-        layer: data URI of what lies over the photograph; empty where there is nothing.
-        missing: why there is nothing.
-        labels: the labels in it.
-    """
-
-    caption: str
-    alt: str = ""
-    layer: str = ""
-    missing: str = ""
-    labels: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -125,7 +100,13 @@ def load_examples(
         return {}
     rows = {stage: find_rows(run / stage, wanted) for stage in stages}
     samples = manifest.select(ids=known).samples()
+    if any(map(_of_objects, rows.values())):
+        samples = read_manifest(run / "manifest", true_masks=True).select(ids=known).samples()
     return {sample.id: _example(sample, manifest.classes, rows, thresholds) for sample in samples}
+
+
+def _of_objects(rows: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any("object_status" in row for row in rows.values())
 
 
 def _example(
@@ -134,39 +115,13 @@ def _example(
     photo, missing, size_hw = _open_photo(sample)
     names = LabelNames(classes)
     panels = [_truth(sample, size_hw, names)] if sample.mask_path else []
+    if any(map(_of_objects, rows.values())):
+        panels.append(true_objects_panel(sample, size_hw, names))
     for stage, found in rows.items():
         panels.append(_result(stage, found.get(sample.id), size_hw, thresholds.get(stage), names))
     seen = frozenset(tag + 1 for tag in sample.tags).union(*(panel.labels for panel in panels))
     chips = tuple(names.chip(label) for label in sorted(seen - {BACKGROUND, IGNORE}))
     return Example(sample.id, photo, missing, size_hw, chips, tuple(panels), IGNORE in seen)
-
-
-@dataclass(frozen=True)
-class LabelNames:
-    """Names of labels for people.
-
-    Attributes:
-        classes: foreground class names.
-    """
-
-    classes: tuple[str, ...]
-
-    def name(self, label: int) -> str:
-        """The label's class, or its number where the manifest does not know it."""
-        if label in (BACKGROUND, IGNORE):
-            return "background" if label == BACKGROUND else "ignored"
-        return self.classes[label - 1] if label <= len(self.classes) else f"label {label}"
-
-    def chip(self, label: int) -> Chip:
-        """The label's name and its colour in the overlays."""
-        red, green, blue = (int(part) for part in VOC_PALETTE[label])
-        return Chip(self.name(label), f"#{red:02x}{green:02x}{blue:02x}")
-
-    def shares(self, labels: UInt8[ndarray, "h w"]) -> str:
-        """Each label's share of the pixels, the largest first."""
-        found, counts = np.unique(labels, return_counts=True)
-        ranked = sorted(zip(counts, found, strict=True), reverse=True)
-        return ", ".join(f"{self.name(int(x))} {n / labels.size:.0%}" for n, x in ranked)
 
 
 def _read(path: str) -> bytes:
@@ -216,14 +171,18 @@ def _result(
         return Panel(caption, missing="not made yet")
     if row["status"] not in ("ok", "empty"):
         return Panel(caption, missing=f"{row['status']}: {row['error']}")
+    if score.kind == "box_maps":
+        return box_maps_panel(caption, row, size_hw, names)
+    if row.get("foreground"):
+        return instances_panel(caption, row, size_hw, names)
     if score.kind != "seeds":
         return _stored_mask(caption, row, size_hw, names)
     return _seed_panel(caption, row, size_hw, threshold, names)
 
 
 def _caption(score: Score) -> str:
-    """The method; of predictions what the segmenter saw, as "truth" is the caption of the truth."""
-    if score.kind != "predictions":
+    """The method; of a network's answers what it saw, as "truth" is the caption of the truth."""
+    if score.kind not in PREDICTED:
         return score.method
     return f"trained on {score.trained_on}{', CRF' if score.has_crf else ''}"
 

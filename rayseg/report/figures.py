@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from rayseg.report.contents import Score, number
-from rayseg.report.segmenters import Segmenter
+from rayseg.report.segmenters import ObjectNetwork, Segmenter, Training
 
 SERIES = 8
 """Colours that the page has for series; more series start again."""
@@ -201,8 +201,31 @@ def training_curves(segmenters: Sequence[Segmenter], places: Sequence[int]) -> s
         segmenters: those that have a curve.
         places: the series of each.
     """
-    judged = any(one.mious[0] for one in segmenters)
-    pairs = list(zip(segmenters, places, strict=True))
+    judged = [one.mious for one in segmenters]
+    return _curves(segmenters, places, judged, "mIoU", "the segmenters")
+
+
+def object_curves(networks: Sequence[ObjectNetwork], places: Sequence[int], whose: str) -> str:
+    """The same of detectors or Mask R-CNNs, with AP50.
+
+    Args:
+        networks: those that have a curve.
+        places: the series of each.
+        whose: what the drawing is of, for who cannot see it; no two of a page share one.
+    """
+    judged = [one.precisions for one in networks]
+    return _curves(networks, places, judged, "AP50", whose)
+
+
+def _curves(
+    networks: Sequence[Training],
+    places: Sequence[int],
+    scores: Sequence[tuple[list[float], list[float]]],
+    measure: str,
+    whose: str,
+) -> str:
+    judged = any(iterations for iterations, _ in scores)
+    pairs = list(zip(networks, places, strict=True))
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1 + judged, 1, sharex=True, squeeze=False)[:, 0]
@@ -211,15 +234,14 @@ def training_curves(segmenters: Sequence[Segmenter], places: Sequence[int]) -> s
         axes[0].set(ylabel="loss", ylim=(0, None))
         axes[-1].set_xlabel("iteration")
         if judged:
-            for one, place in pairs:
-                iterations, mious = one.mious
-                shares = [100 * miou for miou in mious]
+            for (iterations, values), place in zip(scores, places, strict=True):
+                shares = [100 * value for value in values]
                 color = series_color(place)
                 axes[1].plot(iterations, shares, color=color, linewidth=2, marker="o", markersize=4)
-            axes[1].set_ylabel("mIoU, %")
+            axes[1].set_ylabel(f"{measure}, %")
             axes[1].margins(y=0.15)
 
-    title = "Loss and mIoU of the segmenters by iteration" if judged else "Loss of the segmenters"
+    title = f"Loss and {measure} of {whose} by iteration" if judged else f"Loss of {whose}"
     return _svg(title, 3.9 if judged else 2.6, draw)
 
 

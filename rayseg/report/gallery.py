@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rayseg.report.contents import Stage
-from rayseg.report.examples import Chip, Example, choose_ids, load_examples
+from rayseg.report.examples import Example, choose_ids, load_examples
 from rayseg.report.headline import ScoreTable
+from rayseg.report.panels import Chip
 from rayseg.store import Folder, Manifest
 
 

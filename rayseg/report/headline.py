@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from rayseg.report.contents import Score
 
@@ -21,6 +21,29 @@ MEANS = {
 """Columns by where their figure stands in scores.json."""
 ALWAYS = ("mIoU", "precision", "recall", "F1")
 """Columns that are there even without a figure."""
+OBJECT_MEANS = {
+    "mask IoU": ("mean_iou",),
+    "IoU over 0.5": ("iou_over_50",),
+    "small": ("small",),
+    "medium": ("medium",),
+    "large": ("large",),
+}
+"""The same of masks of single objects."""
+INSTANCE_MEANS = {
+    "AP": ("ap",),
+    "AP25": ("ap25",),
+    "AP50": ("ap50",),
+    "AP70": ("ap70",),
+    "AP75": ("ap75",),
+    "APs": ("small",),
+    "APm": ("medium",),
+    "APl": ("large",),
+    "ABO": ("abo",),
+    "AP50 of full supervision": ("of_full_supervision", "ap50"),
+    "ABO of full supervision": ("of_full_supervision", "abo"),
+    "box AP50": ("boxes", "ap50"),
+}
+"""The same of predicted instances."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +69,18 @@ class ScoreTable:
         scores: its rows.
         final: the row that the page is about.
         start: place in the page's series of the first row.
+        means: its columns by where their figure stands in scores.json.
     """
 
     scores: tuple[Score, ...]
     final: Score | None
     start: int = 0
+    means: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MEANS)
 
     @property
     def columns(self) -> list[Column]:
         """Columns of figures."""
-        made = [self._column(title, keys) for title, keys in MEANS.items()]
+        made = [self._column(title, keys) for title, keys in self.means.items()]
         return [column for column in made if column.title in ALWAYS or set(column.values) - {None}]
 
     def _column(self, title: str, keys: tuple[str, ...]) -> Column:

@@ -12,7 +12,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from numpy import ndarray
 from PIL import Image
 
@@ -106,13 +106,73 @@ def heat_layer(
     return layer
 
 
+def enlarge_grid(grid: Float[ndarray, "y x"], size_hw: tuple[int, int]) -> Float[ndarray, "h w"]:
+    """A grid whose corners are the image's, bilinear: how BBAM's maps lie on their image."""
+    rows, columns = (_between(cells, side) for cells, side in zip(grid.shape, size_hw, strict=True))
+    return rows @ grid @ columns.T
+
+
+def _between(cells: int, side: int) -> Float[ndarray, "s c"]:
+    """Weights of the cells at each pixel, the first and last cell on the first and last pixel."""
+    where = np.linspace(0, cells - 1, side)[:, None]
+    return np.clip(1 - np.abs(where - np.arange(cells)), 0, 1)
+
+
+def object_layer(
+    masks: Bool[ndarray, "o h w"],
+    doubtful: Bool[ndarray, "h w"],
+    boxes_xyxy: Float[ndarray, "o 4"],
+    classes: Sequence[int],
+) -> UInt8[ndarray, "h w 4"]:
+    """Objects in their classes' colours, each outlined, in their boxes; doubtful pixels hatched.
+
+    Args:
+        masks: of each object; the first lies on top.
+        doubtful: pixels that may be of an object.
+        boxes_xyxy: in pixels of the layer.
+        classes: class index of each object.
+    """
+    which = np.zeros(doubtful.shape, np.int64)
+    for i in reversed(range(len(masks))):
+        which[masks[i]] = i + 1
+    labels = np.array([BACKGROUND, *(index + 1 for index in classes)], np.uint8)[which]
+    layer = label_layer(np.where(doubtful & (which == 0), np.uint8(IGNORE), labels))
+    layer[_differs(which) & (which > 0)] = OUTLINE  # two objects of one class touch
+    return draw_boxes(layer, boxes_xyxy, classes)
+
+
+def draw_boxes(
+    layer: UInt8[ndarray, "h w 4"], boxes_xyxy: Float[ndarray, "o 4"], classes: Sequence[int]
+) -> UInt8[ndarray, "h w 4"]:
+    """The layer with boxes in its pixels, two wide, each in its class's colour, the first on top.
+
+    What of a box lies outside, and a box that is not finite, is not drawn.
+    """
+    drawn = layer.copy()
+    height, width = layer.shape[:2]
+    for box, index in reversed(list(zip(boxes_xyxy, classes, strict=True))):
+        if not np.isfinite(box).all():
+            continue
+        x1, x2 = (int(x) for x in np.rint(np.clip(box[[0, 2]], 0, width)))
+        y1, y2 = (int(y) for y in np.rint(np.clip(box[[1, 3]], 0, height)))
+        inner = (slice(y1 + 2, max(y2 - 2, y1 + 2)), slice(x1 + 2, max(x2 - 2, x1 + 2)))
+        within = drawn[inner].copy()
+        drawn[y1:y2, x1:x2] = (*VOC_PALETTE[index + 1], 255)
+        drawn[inner] = within
+    return drawn
+
+
 def _outline(labels: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
     """Foreground pixels with a neighbour of another label; the picture's edge is no outline."""
+    return _differs(labels) & (labels != BACKGROUND) & (labels != IGNORE)
+
+
+def _differs(labels: Integer[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels with a neighbour of another number."""
     padded = np.pad(labels, 1, mode="edge")
     inner = padded[1:-1, 1:-1]
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    differs = np.logical_or.reduce([inner != other for other in neighbours])
-    return differs & (labels != BACKGROUND) & (labels != IGNORE)
+    return np.logical_or.reduce([inner != other for other in neighbours])
 
 
 def png_uri(layer: UInt8[ndarray, "h w 4"]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rayseg.report import figures, wording
 from rayseg.report.contents import (
     MAX_FAILURES,
+    PREDICTED,
     Score,
     Stage,
     bad_truths,
+    final_instances,
+    final_objects,
     final_prediction,
     final_score,
     merge_failures,
@@ -25,8 +28,17 @@ from rayseg.report.contents import (
     read_stages,
 )
 from rayseg.report.gallery import Gallery, load_gallery
-from rayseg.report.headline import ScoreTable
-from rayseg.report.segmenters import Segmenter, judged_images, read_segmenters
+from rayseg.report.headline import INSTANCE_MEANS, OBJECT_MEANS, ScoreTable
+from rayseg.report.instances import MIN_SCORE
+from rayseg.report.segmenters import (
+    ObjectNetwork,
+    Segmenter,
+    Training,
+    judged_images,
+    read_detector,
+    read_mask_rcnns,
+    read_segmenters,
+)
 from rayseg.store import Folder, Manifest, read_manifest, read_run
 
 MAX_PICTURE_CHARACTERS = 4_500_000
@@ -79,8 +91,10 @@ class _Contents:
         manifest: its images; None before there are any.
         classifier: run.json of the classifier; empty before it is trained.
         scores: entries of scores.json.
-        stages: folders of seeds, masks and predictions.
+        stages: folders of results.
         segmenters: folders of segmenters.
+        detector: the run's own; None where it has none.
+        mask_rcnns: folders of Mask R-CNNs.
     """
 
     run: Folder
@@ -89,6 +103,8 @@ class _Contents:
     scores: list[Score]
     stages: list[Stage]
     segmenters: list[Segmenter]
+    detector: ObjectNetwork | None
+    mask_rcnns: list[ObjectNetwork]
 
     @classmethod
     def of(cls, run: Folder) -> _Contents:
@@ -98,7 +114,14 @@ class _Contents:
         )
         classifier = read_run(run / "classifier")
         return cls(
-            run, manifest, classifier, read_scores(run), read_stages(run), read_segmenters(run)
+            run,
+            manifest,
+            classifier,
+            read_scores(run),
+            read_stages(run),
+            read_segmenters(run),
+            read_detector(run),
+            read_mask_rcnns(run),
         )
 
     def context(self, split: str, val_split: str, max_images: int) -> dict[str, Any]:
@@ -121,12 +144,14 @@ class _Contents:
             "segmenters": self.segmenters,
             "series": _series(predictions, self.segmenters),
             "judged_images": judged_images(self.segmenters),
+            **self._of_objects(),
+            "trainings": self._trainings,
             "failed": len(frozenset().union(*(stage.failed_ids for stage in self.stages))),
             "failures": merge_failures(
                 [
                     *(failure for stage in self.stages for failure in stage.failures),
                     *(failure for score in self.scores for failure in bad_truths(score)),
-                    *(failure for one in self.segmenters for failure in one.failures()),
+                    *(failure for one in self._trainings for failure in one.failures()),
                 ]
             ),
             "max_failures": MAX_FAILURES,
@@ -136,6 +161,30 @@ class _Contents:
             "versions": _versions(self._facts().values()),
             "figures": figures,
         }
+
+    def _of_objects(self) -> dict[str, Any]:
+        """What the page says of boxes and single objects."""
+        objects = _chosen(self.scores, "objects", final_objects, OBJECT_MEANS)
+        instances = _chosen(self.scores, "instances", final_instances, INSTANCE_MEANS)
+        counted = [stage for stage in self.stages if stage.kind == "box_maps" or stage.objects]
+        parts = (objects.scores, instances.scores, counted, self.detector, self.mask_rcnns)
+        return {
+            "from_boxes": any(parts) or any(stage.kind == "instances" for stage in self.stages),
+            "objects": objects,
+            "instances": instances,
+            "min_score": MIN_SCORE,
+            "object_stages": counted,
+            "detector": self.detector,
+            "mask_rcnns": self.mask_rcnns,
+            "mask_rcnn_series": {one.name: i for i, one in enumerate(self.mask_rcnns)},
+            "mask_rcnn_images": judged_images(self.mask_rcnns),
+            "object_drawings": _object_drawings(self.detector, self.mask_rcnns),
+        }
+
+    @property
+    def _trainings(self) -> list[Training]:
+        """Whatever was trained on single images or objects, in the order of training."""
+        return [*([self.detector] if self.detector else []), *self.segmenters, *self.mask_rcnns]
 
     def _galleries(
         self,
@@ -165,18 +214,19 @@ class _Contents:
         """Every run.json, in the order in which the parts are made."""
         return {
             "classifier": self.classifier,
+            **({"detector": self.detector.facts} if self.detector else {}),
             **{stage.name: stage.facts for stage in self._made},
-            **{one.name: one.facts for one in self.segmenters},
+            **{one.name: one.facts for one in (*self.segmenters, *self.mask_rcnns)},
             **{stage.name: stage.facts for stage in self._predicted},
         }
 
     @property
     def _made(self) -> list[Stage]:
-        return [stage for stage in self.stages if stage.kind != "predictions"]
+        return [stage for stage in self.stages if stage.kind not in PREDICTED]
 
     @property
     def _predicted(self) -> list[Stage]:
-        return [stage for stage in self.stages if stage.kind == "predictions"]
+        return [stage for stage in self.stages if stage.kind in PREDICTED]
 
     def _configurations(self) -> dict[str, str]:
         """The text of each configuration by what it configures."""
@@ -195,13 +245,36 @@ def _tables(scores: Sequence[Score]) -> tuple[ScoreTable, ScoreTable]:
     The series of predictions begin at an even place: the page's colours come in pairs, and a
     segmenter has up to two entries, without and with CRF.
     """
-    labels = tuple(score for score in scores if score.kind != "predictions")
+    labels = tuple(score for score in scores if score.kind in ("seeds", "masks"))
     predictions = tuple(score for score in scores if score.kind == "predictions")
     start = len(labels) + len(labels) % 2
     return (
         ScoreTable(labels, final_score(scores)),
         ScoreTable(predictions, final_prediction(scores), start),
     )
+
+
+def _chosen(
+    scores: Sequence[Score],
+    kind: str,
+    final: Callable[[Sequence[Score]], Score | None],
+    means: Mapping[str, tuple[str, ...]],
+) -> ScoreTable:
+    chosen = tuple(score for score in scores if score.kind == kind)
+    return ScoreTable(chosen, final(chosen), means=means)
+
+
+def _object_drawings(
+    detector: ObjectNetwork | None, mask_rcnns: Sequence[ObjectNetwork]
+) -> dict[str, str]:
+    """Curves as inline SVG; empty where there is nothing to draw."""
+    trained = [(i, one) for i, one in enumerate(mask_rcnns) if one.losses[0]]
+    places, drawn = [i for i, _ in trained], [one for _, one in trained]
+    own = [detector] if detector and detector.losses[0] else []
+    return {
+        "detector": figures.object_curves(own, [1], "the detector") if own else "",
+        "mask_rcnns": figures.object_curves(drawn, places, "the Mask R-CNNs") if drawn else "",
+    }
 
 
 def _series(predictions: ScoreTable, segmenters: Sequence[Segmenter]) -> dict[str, int]:

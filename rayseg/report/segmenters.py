@@ -1,4 +1,4 @@
-"""The segmenters of a run: what they were trained on and how their training went."""
+"""The networks of a run: what they were trained on and how their training went."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _Points = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
-class Segmenter:
-    """A folder of segmenters.
+class Training:
+    """A folder with a network that was trained on single images or objects.
 
     Attributes:
         name: such as ``segmenters/truth``.
@@ -26,13 +26,14 @@ class Segmenter:
 
     @property
     def trained_on(self) -> str:
-        """The labels that it was trained on: truth, or a folder of masks."""
-        return self.name.partition("/")[2]
+        """The labels that it was trained on: truth, or a folder of masks; boxes for a detector."""
+        return self.name.partition("/")[2] or "boxes"
 
     @property
-    def predictions(self) -> str:
-        """The folder of its predictions."""
-        return f"predictions/{self.trained_on}"
+    def noun(self) -> str:
+        """What it is, to people."""
+        kinds = {"segmenters": "segmenter", "mask_rcnn": "Mask R-CNN"}
+        return kinds.get(self.name.partition("/")[0], "detector")
 
     @property
     def done(self) -> bool:
@@ -60,11 +61,6 @@ class Segmenter:
         return self._points("curve", "loss")
 
     @property
-    def mious(self) -> _Points:
-        """Iterations at which it was judged, and the mean IoU."""
-        return self._points("judged", "miou")
-
-    @property
     def iterations(self) -> int | None:
         """Iterations of training so far; None where that is not known."""
         return int(max(self.losses[0])) if self.losses[0] else None
@@ -83,13 +79,59 @@ class Segmenter:
         return [Failure(item["id"], "left out", item["reason"], (self.name,)) for item in examples]
 
 
+class Segmenter(Training):
+    """A folder with a segmenter."""
+
+    @property
+    def predictions(self) -> str:
+        """The folder of its predictions."""
+        return f"predictions/{self.trained_on}"
+
+    @property
+    def mious(self) -> _Points:
+        """Iterations at which it was judged, and the mean IoU."""
+        return self._points("judged", "miou")
+
+
+class ObjectNetwork(Training):
+    """A folder with a detector or a Mask R-CNN."""
+
+    @property
+    def precisions(self) -> _Points:
+        """Iterations at which it was judged, and AP50.
+
+        A detector's is of boxes, a Mask R-CNN's of masks; of boxes where no true mask is known.
+        """
+        found = self._points("judged", "ap50")
+        return found if found[0] else self._points("judged", "box_ap50")
+
+    @property
+    def last_judged(self) -> dict[str, float]:
+        """Its figures when it was judged last, by their names, and the number of images."""
+        entries = [entry for entry in self.facts.get("judged") or [] if entry]
+        found = {key: number(value) for key, value in (entries[-1] if entries else {}).items()}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+def read_detector(run: Folder) -> ObjectNetwork | None:
+    """The run's own detector; None where it has none."""
+    facts = read_run(run / "detector")
+    return ObjectNetwork("detector", facts) if facts else None
+
+
+def read_mask_rcnns(run: Folder) -> list[ObjectNetwork]:
+    """All Mask R-CNNs, the one trained on truth first."""
+    names = [f"mask_rcnn/{name}" for name in (run / "mask_rcnn").folders()]
+    return [ObjectNetwork(name, read_run(run / name)) for name in sorted(names, key=reading_order)]
+
+
 def read_segmenters(run: Folder) -> list[Segmenter]:
     """All segmenters, the one trained on truth first."""
     names = [f"segmenters/{name}" for name in (run / "segmenters").folders()]
     return [Segmenter(name, read_run(run / name)) for name in sorted(names, key=reading_order)]
 
 
-def judged_images(segmenters: Iterable[Segmenter]) -> int:
-    """The most images that any segmenter was judged on during training."""
-    entries = (entry for one in segmenters for entry in one.facts.get("judged") or [])
+def judged_images(trainings: Iterable[Training]) -> int:
+    """The most images that any network was judged on during training."""
+    entries = (entry for one in trainings for entry in one.facts.get("judged") or [])
     return int(max((number(entry.get("images")) or 0 for entry in entries), default=0))

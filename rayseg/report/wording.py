@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rayseg.report.contents import Score, final_prediction, final_score, number
+from rayseg.report.contents import (
+    Score,
+    final_instances,
+    final_objects,
+    final_prediction,
+    final_score,
+    number,
+)
 
 _DASH = "\N{EN DASH}"
 
@@ -46,8 +53,13 @@ def span(value: object) -> str:
 
 
 def summarize(scores: Sequence[Score]) -> str:
-    """The run in one or two sentences: the best masks, and the best segmenter."""
-    found = (_masks_sentence(scores), _segmenter_sentence(scores))
+    """The run in a sentence each: the best masks, the best segmenter, objects and instances."""
+    found = (
+        _masks_sentence(scores),
+        _segmenter_sentence(scores),
+        _objects_sentence(scores),
+        _instances_sentence(scores),
+    )
     return " ".join(sentence for sentence in found if sentence) or "Nothing is scored yet."
 
 
@@ -60,7 +72,9 @@ def _masks_sentence(scores: Sequence[Score]) -> str:
     others = [
         score
         for score in scores
-        if score.kind != "predictions" and score is not final and score.number("miou") is not None
+        if score.kind in ("seeds", "masks")
+        and score is not final
+        and score.number("miou") is not None
     ]
     if not others:
         return f"{sentence}."
@@ -85,3 +99,27 @@ def _segmenter_sentence(scores: Sequence[Score]) -> str:
     if ratio is None or final.is_full_supervision:
         return f"{sentence}."
     return f"{sentence}, {percent(ratio)} % of full supervision."
+
+
+def _objects_sentence(scores: Sequence[Score]) -> str:
+    final = final_objects(scores)
+    if final is None:
+        return ""
+    return (
+        f"The masks of {final.method} overlap those of the true objects by "
+        f"{percent(final.number('mean_iou'))} % IoU."
+    )
+
+
+def _instances_sentence(scores: Sequence[Score]) -> str:
+    final = final_instances(scores)
+    if final is None:
+        return ""
+    labels = "true masks" if final.is_full_supervision else f"the masks of {final.method}"
+    sentence = f"A Mask R-CNN trained on {labels} reaches {percent(final.number('ap50'))} % AP50"
+    if final.number("abo") is not None:
+        sentence += f" and {percent(final.number('abo'))} % ABO"
+    ratio = final.number("of_full_supervision", "ap50")
+    if ratio is None or final.is_full_supervision:
+        return f"{sentence}."
+    return f"{sentence}, {percent(ratio)} % of full supervision in AP50."

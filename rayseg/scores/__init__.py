@@ -10,6 +10,14 @@ index + 1. "Label" always means the number in a mask; 255 is no label.
 """
 
 from rayseg.scores.counts import Confusion, Means, Overlap
+from rayseg.scores.instances import (
+    ObjectGuesses,
+    ObjectTruths,
+    PrecisionScores,
+    average_best_overlap,
+    average_precision,
+)
+from rayseg.scores.object_masks import MaskQuality, mask_quality
 from rayseg.scores.sizes import BANDS, COCO_BOUNDS_PX, SizeCounts, extreme_classes
 from rayseg.scores.sweep import ThresholdSweep
 
@@ -17,9 +25,16 @@ __all__ = [
     "BANDS",
     "COCO_BOUNDS_PX",
     "Confusion",
+    "MaskQuality",
     "Means",
+    "ObjectGuesses",
+    "ObjectTruths",
     "Overlap",
+    "PrecisionScores",
     "SizeCounts",
     "ThresholdSweep",
+    "average_best_overlap",
+    "average_precision",
     "extreme_classes",
+    "mask_quality",
 ]

@@ -5,25 +5,42 @@ comes out for each row that goes in: what is wrong with one image is said in its
 """
 
 from rayseg.attribution import SHARED
+from rayseg.stages.box_analysis import ANALYSES, AnalyseObjects, Variant
+from rayseg.stages.box_maps import MakeBoxMaps
+from rayseg.stages.box_masks import BoxRefiner, FolderProposals, OwnProposals, RefineBoxMaps
 from rayseg.stages.checking import CheckLabels
 from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
 from rayseg.stages.counting import CountLabels, SweepSeeds
 from rayseg.stages.decoding import DecodeImages
+from rayseg.stages.instances import InstancePrediction, PredictInstances
 from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps
+from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, choose_device
 from rayseg.stages.seeds import LOADERS, MakeSeeds, enlarge
+from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
 
 __all__ = [
+    "ANALYSES",
     "LOADERS",
     "SHARED",
+    "AloneInBox",
+    "AnalyseObjects",
+    "BoxRefiner",
     "CheckLabels",
     "CompanionArrays",
     "CompanionBank",
+    "CompareObjects",
     "CountLabels",
     "DecodeImages",
+    "FolderProposals",
+    "InstancePrediction",
+    "MakeBoxMaps",
     "MakeSeeds",
+    "OwnProposals",
+    "PredictInstances",
     "PredictLabels",
+    "RefineBoxMaps",
     "RefineSeeds",
     "Refiner",
     "Row",
@@ -31,8 +48,11 @@ __all__ = [
     "SaliencyMaps",
     "SmoothLabels",
     "SweepSeeds",
+    "TrueObjects",
+    "Variant",
     "by_size",
     "choose_device",
     "enlarge",
     "fill_bank",
+    "place_of",
 ]

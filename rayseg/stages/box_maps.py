@@ -72,7 +72,7 @@ class MakeBoxMaps:
         named = tuple(detector_classes) or self.classes
         detector = load_detector(local_copy(weights), named)
         self.detector = method.prepare(detector, choose_device(device))
-        self.number_of = _numbers(self.classes, named)
+        self.number_of = class_numbers(self.classes, named)
         self.predicted = boxes == "predicted"
         self.min_score = min_score
 
@@ -143,7 +143,7 @@ class _Told:
     strange: dict[int, str] = field(default_factory=dict)
 
 
-def _numbers(classes: Sequence[str], named: Sequence[str]) -> list[int | None]:
+def class_numbers(classes: Sequence[str], named: Sequence[str]) -> list[int | None]:
     """The detector's number of each class; None for one that it does not know."""
     number_of = {name: number for number, name in enumerate(named)}
     return [number_of.get(name, number_of.get(SYNONYMS.get(name, ""))) for name in classes]

@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from rayseg.attribution import enlarge_grid
 from rayseg.boxes import box_problem
-from rayseg.images import ImageError, decode_image
+from rayseg.images import decode_image
 from rayseg.palette import encode_labels
 from rayseg.records import IGNORE, LabelMap
 from rayseg.refine import BoxMask, ProposalRefinement, semantic_labels

@@ -55,9 +55,9 @@ class AloneInBox:
     def _around(
         self, box: Float[ndarray, " 4"], mask: Bool[ndarray, "h w"]
     ) -> Bool[ndarray, "h w"]:
-        width, height = (box[2:] - box[:2]) * self.margin
-        x1, y1 = np.floor(box[:2] - (width, height)).clip(0).astype(int)
-        x2, y2 = np.ceil(box[2:] + (width, height)).astype(int)
+        sides = (box[2:] - box[:2]) * self.margin
+        x1, y1 = np.floor(box[:2] - sides).clip(0).astype(int)
+        x2, y2 = np.ceil(box[2:] + sides).astype(int)
         kept = np.zeros_like(mask)
         kept[y1:y2, x1:x2] = mask[y1:y2, x1:x2]
         return kept

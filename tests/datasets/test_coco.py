@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from pycocotools.coco import COCO as Official
 from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError
 from rayseg.datasets.coco import coco_classes, rasterise
 from rayseg.palette import decode_labels
+from rayseg.rle import decode_mask, mask_area
 
 # The ids of 1 to 90 that COCO's object categories leave out.
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -82,12 +84,115 @@ def test_ids_have_twelve_digits(reader, tmp_path):
     assert [s.id for s in reader.samples(tmp_path / "w")] == ["000000000007", "000000123456"]
 
 
-def test_a_crowd_is_a_tag_and_no_box(content, tmp_path):
+def test_a_crowd_is_a_tag_and_its_box_is_listed(content, tmp_path):
     content["annotations"] = content["annotations"][2:]
     sample = next(write(tmp_path, content).samples(tmp_path / "w"))
     assert sample.tags == (0, 1)
-    np.testing.assert_array_equal(sample.boxes_xyxy, np.array([[20, 5, 23, 8]], np.float32))
-    assert sample.box_classes.tolist() == [0]
+    expected = np.array([[15, 0, 30, 20], [20, 5, 23, 8]], np.float32)
+    np.testing.assert_array_equal(sample.boxes_xyxy, expected)
+    assert sample.box_classes.tolist() == [1, 0]
+    assert (sample.crowds, sample.difficult) == ((0,), ())
+
+
+def test_category_ids_are_those_of_the_file(reader):
+    assert reader.category_ids == (5, 90)
+
+
+def test_a_file_that_counts_categories_from_zero_gets_others(content, tmp_path):
+    content["categories"][1]["id"] = 0
+    for one in content["annotations"]:
+        one["category_id"] = {5: 0, 90: 90}[one["category_id"]]
+    reader = write(tmp_path, content)
+    assert reader.category_ids == (1, 2)
+    assert next(reader.samples(tmp_path / "w")).box_classes.tolist() == [0, 1, 1, 0]
+
+
+def test_true_masks_are_those_of_the_outlines(content, tmp_path, reader):
+    whole = np.zeros((20, 30), np.uint8)
+    whole[3:9, 4:6] = 1
+    packed = rle_codec.encode(np.asfortranarray(whole))
+    packed["counts"] = packed["counts"].decode()
+    content["annotations"] += [
+        entry(5, 5, packed, [4, 3, 2, 6]),
+        entry(6, 5, None, [0, 0, 2, 2]),
+        entry(7, 5, [[1, 1, 2, 2]], [0, 0, 2, 2]),
+        entry(8, 5, [*square(0, 0, 2), *square(1, 10, 3)], [0, 0, 4, 13]),
+    ]
+    sample = next(write(tmp_path, content).samples(tmp_path / "w"))
+    found = [decode_mask(counts, (20, 30)) for counts in sample.true_masks]
+    expected = np.zeros((8, 20, 30), bool)
+    expected[0, 2:6, 2:6] = expected[1, :10, :10] = expected[2, :, 15:] = True
+    expected[3, 5:8, 20:23] = expected[7, :2, :2] = expected[7, 10:13, 1:4] = True
+    expected[4] = whole
+    np.testing.assert_array_equal(found, expected)
+    assert [i for i, counts in enumerate(sample.true_masks) if not counts] == [5, 6]
+
+
+def test_true_masks_are_left_out_where_sizes_differ_or_none_is_wanted(content, tmp_path, reader):
+    assert len(next(reader.samples(tmp_path / "w")).true_masks) == 4
+    assert next(write(tmp_path, content, masks=False).samples(tmp_path / "w")).true_masks == ()
+    Image.new("RGB", (31, 20)).save(tmp_path / "7.jpg")
+    assert next(reader.samples(tmp_path / "w")).true_masks == ()
+
+
+def test_strange_boxes_stay_as_they_are(content, tmp_path):
+    boxes = [[-5, -5, 10, 10], [3, 3, 0, 4], [9, 9, -4, -4], [100, 100, 5, 5]]
+    content["annotations"] = [entry(i, 5, None, box) for i, box in enumerate(boxes)]
+    sample = next(write(tmp_path, content).samples(tmp_path / "w"))
+    expected = [[-5, -5, 5, 5], [3, 3, 3, 7], [9, 9, 5, 5], [100, 100, 105, 105]]
+    np.testing.assert_array_equal(sample.boxes_xyxy, np.array(expected, np.float32))
+    labels = np.zeros((20, 30), np.uint8)
+    labels[:5, :5] = 255
+    with open(sample.mask_path, "rb") as file:
+        np.testing.assert_array_equal(decode_labels(file.read()), labels)
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], ["1", 2, 3, 4], None, [1, 2, float("nan"), 4]])
+def test_a_box_that_is_no_four_numbers_is_an_error(content, tmp_path, box):
+    content["annotations"][1]["bbox"] = box
+    with pytest.raises(DatasetError, match="annotation 2: bbox must be the four numbers"):
+        list(write(tmp_path, content).samples(tmp_path / "w"))
+
+
+def with_val(content, tmp_path, change=lambda content: None):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    val = copy.deepcopy(content)
+    for number, image in enumerate(val["images"]):
+        image["id"] = 500 + number
+    for one in val["annotations"]:
+        one["image_id"] = 500
+    change(val)
+    (tmp_path / "val.json").write_text(json.dumps(val))
+    files = {"annotations": tmp_path / "a.json", "val_annotations": tmp_path / "val.json"}
+    return COCO(images=tmp_path, val_images=tmp_path, **files)
+
+
+def test_a_second_file_becomes_the_split_val(content, tmp_path):
+    samples = list(with_val(content, tmp_path).samples(tmp_path / "w"))
+    assert [(s.id[-3:], s.split) for s in samples] == [
+        ("007", "train"),
+        ("456", "train"),
+        ("500", "val"),
+        ("501", "val"),
+    ]
+    np.testing.assert_array_equal(samples[0].boxes_xyxy, samples[2].boxes_xyxy)
+
+
+def test_val_may_lack_categories_but_have_no_others(content, tmp_path):
+    def fewer(val):
+        val["categories"] = val["categories"][:1]
+        val["annotations"] = [one for one in val["annotations"] if one["category_id"] == 90]
+
+    val = list(with_val(content, tmp_path, fewer).samples(tmp_path / "w"))[2]
+    assert val.box_classes.tolist() == [1, 1]
+    for change, message in (
+        (lambda val: val["categories"][1].update(name="airplan"), r"\(5, 'airplan'\).*'airplane'"),
+        (lambda val: val["images"][0].update(id=7), "duplicate image id '000000000007', 2 times"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            list(with_val(content, tmp_path, change).samples(tmp_path / "w"))
+    with pytest.raises(DatasetError, match="val_images and val_annotations go together"):
+        COCO(val_images=tmp_path)
 
 
 @pytest.mark.parametrize(("crowd", "label"), [("ignore", 255), ("class", 2)])
@@ -177,3 +282,27 @@ def test_real_coco_equals_a_brute_force_decode(real_data, tmp_path, capsys):
             expected[masks[i]] = 255 if crowds[i] else number[entries[i]["category_id"]]
         with open(sample.mask_path, "rb") as file:
             np.testing.assert_array_equal(decode_labels(file.read()), expected)
+
+
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_real_coco_has_its_crowds_and_the_masks_of_all_objects(real_data, tmp_path, capsys):
+    annotations = real_data / "coco_mini" / "annotations" / "instances_val2017.json"
+    official = Official(str(annotations))
+    capsys.readouterr()
+    reader = COCO(real_data / "coco_mini" / "val2017", annotations)
+    assert reader.category_ids == tuple(number for number, _ in coco_classes())
+    crowds = 0
+    for sample in reader.samples(tmp_path):
+        entries = official.loadAnns(official.getAnnIds(int(sample.id)))
+        assert [bool(e["iscrowd"]) for e in entries] == [
+            i in sample.crowds for i in range(len(entries))
+        ]
+        crowds += len(sample.crowds)
+        size_hw = sample.height, sample.width
+        for one, counts in zip(entries, sample.true_masks, strict=True):
+            np.testing.assert_array_equal(
+                decode_mask(counts, size_hw), official.annToMask(one).astype(bool)
+            )
+            assert mask_area(counts, size_hw) == rle_codec.area(official.annToRLE(one))
+    assert crowds

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -134,3 +135,110 @@ def test_what_is_missing_is_an_error(folder, tmp_path):
         _ = Folder(images=tmp_path, tags=tmp_path / "no.csv").classes
     with pytest.raises(DatasetNotFoundError, match="masks not found"):
         list(folder("image,tags\na.jpg,c\n", masks=tmp_path / "no").samples(tmp_path))
+
+
+@pytest.fixture
+def boxed(images, tmp_path):
+    def make(csv: str, tags: str = "", **flags) -> Folder:
+        (tmp_path / "boxes.csv").write_text(csv)
+        if tags:
+            (tmp_path / "tags.csv").write_text(tags)
+            flags["tags"] = tmp_path / "tags.csv"
+        return Folder(images=images, boxes=tmp_path / "boxes.csv", **flags)
+
+    return make
+
+
+BOXES = """image,class,x1,y1,x2,y2
+b.png,dog,1,2.5,10,12
+a.jpg,cat,0,0,30,20
+b.png,cat,3,4,5,6
+"""
+
+
+@pytest.mark.parametrize(
+    "csv",
+    [
+        BOXES,
+        BOXES.replace("image,class,x1,y1,x2,y2", "FileName,Label,xmin,ymin,xmax,ymax"),
+        "score,y2,x2,y1,x1,category,id\n9,12,10,2.5,1,dog,b\n9,20,30,0,0,cat,a\n9,6,5,4,3,cat,b\n",
+    ],
+)
+def test_boxes_of_every_usual_header_read_the_same(boxed, tmp_path, csv):
+    reader = boxed(csv)
+    assert reader.classes == ("cat", "dog")
+    first, second = reader.samples(tmp_path)
+    assert (first.id, second.id) == ("b", "a")
+    expected = np.array([[1, 2.5, 10, 12], [3, 4, 5, 6]], np.float32)
+    np.testing.assert_array_equal(first.boxes_xyxy, expected)
+    assert first.box_classes.tolist() == [1, 0]
+    assert (first.tags, second.tags) == ((0, 1), (0,))
+
+
+def test_an_image_alone_in_its_row_has_no_object(boxed, tmp_path):
+    *_, last = boxed(BOXES + "sub/c.JPG,,,,,\n").samples(tmp_path)
+    assert (last.id, last.tags, last.height) == ("sub/c", (), 20)
+    assert last.boxes_xyxy.shape == (0, 4)
+
+
+def test_tags_name_images_and_classes_where_both_are_given(boxed, tmp_path):
+    reader = boxed(BOXES, "image,tags\na.jpg,cow;cat\nb.png,dog\nsub/c,\n")
+    assert reader.classes == ("cat", "cow", "dog")
+    a, b, c = reader.samples(tmp_path)
+    assert (a.tags, b.tags, c.tags) == ((0, 1), (2,), ())
+    assert (a.box_classes.tolist(), b.box_classes.tolist()) == ([0], [2, 0])
+    assert c.boxes_xyxy.shape == (0, 4)
+
+
+def test_strange_boxes_stay_as_they_are(boxed, tmp_path):
+    boxes = [[-5, -4, 3, 2], [7, 7, 7, 9], [9, 9, 2, 3], [100, 100, 120, 120]]
+    rows = "".join(f"a.jpg,cat,{','.join(map(str, box))}\n" for box in boxes)
+    (sample,) = boxed("image,class,x1,y1,x2,y2\n" + rows).samples(tmp_path)
+    np.testing.assert_array_equal(sample.boxes_xyxy, np.array(boxes, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("row", "tags", "flags", "message"),
+    [
+        ("a.jpg,cat,1,2,3,x", "", {}, r"boxes.csv:5: expected numbers in x1, y1, x2, y2, got"),
+        ("a.jpg,cat,1,2,3", "", {}, r"boxes.csv:5: expected numbers"),
+        ("a.jpg,cat,1,2,3,nan", "", {}, r"boxes.csv:5: expected numbers"),
+        ("a.jpg,cat,1,2,3,4,5", "", {}, r"boxes.csv:5: 7 fields, the header has 6: write one box"),
+        ("a.jpg,,1,2,3,4", "", {}, r"boxes.csv:5: unknown class ''"),
+        ("a.png,cat,1,2,3,4", "", {}, r"boxes.csv:5: duplicate id 'a' \(a.png\).*3 \(a.jpg\)"),
+        ("../a.jpg,cat,1,2,3,4", "", {}, r"boxes.csv:5: expected a name inside"),
+        (
+            "a.jpg,catt,1,2,3,4",
+            "",
+            {"class_names": ("dog", "cat")},
+            r"boxes.csv:5: unknown class 'catt', did you mean 'cat'",
+        ),
+        (
+            "a.jpg,catt,1,2,3,4",
+            "image,tags\na.jpg,cat;dog\nb.png,\n",
+            {},
+            r"boxes.csv:5: unknown class 'catt', did you mean 'cat'",
+        ),
+        (
+            "bb.png,cat,1,2,3,4",
+            "image,tags\na.jpg,cat;dog\nb.png,\n",
+            {},
+            r"boxes.csv:5: image 'bb.png' is not in .*tags.csv, did you mean 'b'",
+        ),
+    ],
+)
+def test_bad_boxes_are_errors_with_file_and_line(boxed, tmp_path, row, tags, flags, message):
+    with pytest.raises(DatasetError, match=message) as caught:
+        list(boxed(BOXES + row + "\n", tags, **flags).samples(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_neither_tags_nor_boxes_is_an_error(images, tmp_path):
+    for reader in (Folder(images=images), Folder(images=images, class_names=("cat",))):
+        with pytest.raises(DatasetError, match="a CSV of tags or one of boxes"):
+            list(reader.samples(tmp_path))
+    with pytest.raises(DatasetNotFoundError, match="boxes not found"):
+        list(Folder(images=images, boxes=tmp_path / "no.csv").samples(tmp_path))
+    (tmp_path / "b.csv").write_text("image,class,x1,y1,w,h\na,b,1,2,3,4\n")
+    with pytest.raises(DatasetError, match=r"csv:1: expected a header with a column x2 or xmax"):
+        list(Folder(images=images, boxes=tmp_path / "b.csv").samples(tmp_path))

@@ -11,6 +11,7 @@ from rayseg.datasets import DatasetError, Synthetic
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS
 from rayseg.datasets.synthetic import CLASSES, CORRELATED, CORRELATION, make_scene
 from rayseg.palette import decode_labels
+from rayseg.rle import decode_mask
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +171,10 @@ def test_more_training_scenes_leave_the_others_as_they_were(tmp_path):
 def test_impossible_flags_are_refused(flags):
     with pytest.raises(DatasetError, match="must be"):
         Synthetic(**flags)
+
+
+def test_true_masks_are_the_visible_pixels_of_each_object(tmp_path):
+    for number, sample in enumerate(Synthetic(count=4, size=64, seed=2).samples(tmp_path)):
+        scene = make_scene(2, number, 64)
+        found = [decode_mask(counts, (64, 64)) for counts in sample.true_masks]
+        np.testing.assert_array_equal(found, scene.instances.masks)

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from rayseg.datasets import VOC, DatasetError, DatasetNotFoundError
-from rayseg.datasets.voc import CLASSES
+from rayseg.datasets.voc import CLASSES, match_objects
+from rayseg.rle import decode_mask
 
 XML = """<annotation>
   <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
@@ -151,6 +152,108 @@ def test_what_is_missing_is_an_error_with_a_way_out(root, tmp_path):
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("\n")
     with pytest.raises(DatasetError, match="lists no image"):
         list(VOC(root).samples(tmp_path))
+
+
+def test_difficult_objects_are_listed(root, tmp_path):
+    first, second = VOC(root).samples(tmp_path)
+    assert (first.difficult, first.crowds, second.difficult) == ((0,), (), ())
+
+
+def test_strange_boxes_stay_as_they_are(root, tmp_path):
+    boxes = [(-5, -5, 10, 10), (9, 9, 2, 3), (4, 1, 3, 9), (100, 100, 120, 120)]
+    write_xml(root, "2007_000001", *(("cat", 0, box) for box in boxes))
+    expected = np.array([(a - 1, b - 1, c, d) for a, b, c, d in boxes], np.float32)
+    np.testing.assert_array_equal(next(VOC(root).samples(tmp_path)).boxes_xyxy, expected)
+
+
+@pytest.mark.parametrize("side", ["", "ten", "nan"])
+def test_a_box_that_is_no_four_numbers_is_named_by_its_line(root, tmp_path, side):
+    write_xml(root, "2007_000001", ("cat", 0, (1, 1, 2, 2)), ("cat", 0, (1, 1, side, 2)))
+    with pytest.raises(DatasetError, match=r"000001.xml:8: expected numbers in bndbox xmin"):
+        list(VOC(root).samples(tmp_path))
+
+
+def draw_objects(root, *places, labels=True):
+    """Writes both masks of the first image: (value, class index, x1, y1, x2, y2) each."""
+    kinds = {"SegmentationObject": 0, "SegmentationClass": 1}
+    for kind, which in kinds.items():
+        mask = np.zeros((40, 60), np.uint8)
+        for value, cls, x1, y1, x2, y2 in places:
+            mask[y1:y2, x1:x2] = (value, cls + 1)[which]
+        mask[39] = 255
+        (root / kind).mkdir(exist_ok=True)
+        if labels or which == 0:
+            Image.fromarray(mask).save(root / kind / "2007_000001.png")
+        else:
+            (root / kind / "2007_000001.png").unlink(missing_ok=True)
+
+
+def true_masks(root, tmp_path):
+    sample = next(VOC(root).samples(tmp_path))
+    return [decode_mask(counts, (40, 60)) for counts in sample.true_masks]
+
+
+DOG, CAT = CLASSES.index("dog"), CLASSES.index("cat")
+
+
+def box_of(x1, y1, x2, y2):
+    """A box of pixels x1..x2 as VOC writes it."""
+    return x1 + 1, y1 + 1, x2, y2
+
+
+def test_the_mask_of_object_k_is_value_k(root, tmp_path):
+    # The second hides part of the first, and each fits both boxes: by place they would be swapped.
+    draw_objects(root, (1, DOG, 2, 2, 20, 20), (2, DOG, 4, 4, 20, 20))
+    boxes = [box_of(4, 4, 20, 20), box_of(2, 2, 20, 20)]
+    write_xml(root, "2007_000001", *(("dog", 0, box) for box in boxes))
+    first, second = true_masks(root, tmp_path)
+    assert (first.sum(), second.sum()) == (18 * 18 - 16 * 16, 16 * 16)
+
+
+def test_an_xml_in_another_order_is_matched_by_class_and_place(root, tmp_path):
+    draw_objects(root, (1, DOG, 2, 2, 20, 20), (2, CAT, 2, 21, 22, 39), (3, DOG, 40, 2, 50, 30))
+    objects = [
+        ("dog", 0, box_of(40, 2, 50, 30)),
+        ("person", 0, box_of(2, 2, 20, 20)),
+        ("cat", 0, box_of(2, 21, 23, 39)),
+    ]
+    write_xml(root, "2007_000001", *objects)
+    sample = next(VOC(root).samples(tmp_path))
+    assert [bool(counts) for counts in sample.true_masks] == [True, False, True]
+    third, _, second = (decode_mask(counts, (40, 60)) for counts in sample.true_masks)
+    assert (third.sum(), second.sum()) == (10 * 28, 20 * 18)
+    assert third[2:30, 40:50].all()
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken", "size", "elsewhere"])
+def test_objects_without_a_usable_mask_have_none(root, tmp_path, damage):
+    draw_objects(root, (1, DOG, 40, 30, 50, 39))
+    write_xml(root, "2007_000001", ("dog", 0, (1, 2, 10, 20)))
+    path = root / "SegmentationObject" / "2007_000001.png"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "broken":
+        path.write_bytes(b"no image")
+    elif damage == "size":
+        Image.new("P", (40, 60)).save(path)
+    assert next(VOC(root).samples(tmp_path)).true_masks == ()
+
+
+def test_without_a_semantic_mask_the_place_decides(root, tmp_path):
+    draw_objects(root, (5, 0, 0, 0, 10, 20), labels=False)
+    write_xml(root, "2007_000001", ("dog", 0, (1, 1, 10, 20)))
+    (mask,) = true_masks(root, tmp_path)
+    assert mask.sum() == 200
+
+
+def test_no_value_is_given_twice():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        objects = rng.integers(0, 4, (4, 4)).astype(np.uint8).repeat(5, 0).repeat(5, 1)
+        boxes = np.array([[0, 0, 20, 20], [0, 0, 19, 20], [1, 0, 20, 20]], np.float32)
+        matched = match_objects(boxes, [0, 0, 0], objects, None)
+        assert len(set(matched.values())) == len(matched)
+        assert set(matched.values()) <= set(np.unique(objects).tolist()) - {0}
 
 
 @pytest.mark.data

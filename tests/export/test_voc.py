@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.export import EXPORTERS
 from rayseg.export.voc import write_voc
 from rayseg.palette import VOC_PALETTE, decode_labels, encode_labels
 
@@ -183,8 +182,3 @@ def test_bad_masks_are_refused_by_name(tmp_path, png, message):
 def test_an_id_that_comes_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="twice"):
         write_voc(draw_masks(1) * 2, tmp_path, CLASSES)
-
-
-def test_exporters_are_called_alike(tmp_path):
-    for name, write in EXPORTERS.items():
-        assert write(iter(draw_masks()), tmp_path / name, CLASSES, "train") == 3

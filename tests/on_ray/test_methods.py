@@ -8,7 +8,7 @@ from rayseg.attribution import CAM, METHODS, RIB, AdvCAM
 from rayseg.config import ClassifierConfig, Compute, FickleNetConfig, RunConfig
 from rayseg.datasets import DATASETS
 from rayseg.loading import Crops
-from rayseg.on_ray import jobs
+from rayseg.on_ray.run import run
 from rayseg.stages import CompanionBank
 from rayseg.store import Folder, count_status, read_run
 
@@ -41,7 +41,7 @@ def made(cluster, tmp_path_factory):
         companions=CompanionBank(images=4, crops=CROPS),
         compute=Compute(actors=1, threads=1, num_gpus=0),
     )
-    return config, jobs.run(config)
+    return config, run(config)
 
 
 @pytest.mark.parametrize("name", NAMES)

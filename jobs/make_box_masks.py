@@ -1,0 +1,16 @@
+r"""Turns maps of objects into their masks, and into semantic masks.
+
+Reads RUN/manifest/, the images that it names, RUN/box_maps/METHOD/.
+Writes RUN/masks/METHOD+REFINER/: Parquet shards, one row an image; run.json.
+Submit:
+    ray job submit --working-dir . -- \
+        python jobs/make_box_masks.py --run /mnt/shared/voc --proposals superpixels
+The flags are those of ``rayseg make-box-masks``; ``--help`` lists them.
+"""
+
+import sys
+
+from rayseg.cli import run_job
+
+if __name__ == "__main__":
+    sys.exit(run_job("make-box-masks", sys.argv[1:]))

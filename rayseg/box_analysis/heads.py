@@ -1,0 +1,41 @@
+"""Both halves of Figure 5.6 in one table: each head's pixels, and its losses by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rayseg.box_analysis.curves import CurveSums
+from rayseg.box_analysis.positions import PositionCounts
+
+
+@dataclass(frozen=True)
+class HeadAnalysis:
+    """What maps of one head alone show; `box` had 1_cls = 0, `class_` 1_box = 0.
+
+    Attributes:
+        box: pixels that the box head needs.
+        class_: pixels that the class head needs.
+        box_curves: both losses while only the box head counted.
+        class_curves: both losses while only the class head counted.
+    """
+
+    box: PositionCounts
+    class_: PositionCounts
+    box_curves: CurveSums
+    class_curves: CurveSums
+
+    def __add__(self, other: HeadAnalysis) -> HeadAnalysis:
+        return HeadAnalysis(
+            self.box + other.box,
+            self.class_ + other.class_,
+            self.box_curves + other.box_curves,
+            self.class_curves + other.class_curves,
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """All numbers as plain Python, ready for JSON."""
+        return {
+            "box_head": self.box.figures() | self.box_curves.figures(),
+            "class_head": self.class_.figures() | self.class_curves.figures(),
+        }

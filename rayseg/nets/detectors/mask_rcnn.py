@@ -1,0 +1,381 @@
+"""Mask R-CNN on a feature pyramid, trained on masks that leave pixels in doubt.
+
+He et al., *Mask R-CNN*, ICCV 2017, of torchvision's parts, with the mask loss of Lee et al., *BBAM:
+Bounding Box Attribution Map for Weakly Supervised Semantic and Instance Segmentation*, CVPR 2021
+(dissertation 5.4.1; METHODS 9). An object has two masks, what is surely of it (F) and what may be
+(P, which holds F). In the 28x28 cells of a proposal,
+
+    seeds: F is foreground, not P is background, P without F is in doubt
+    grown: a cell in doubt joins a side of which the network is sure (`losses.grown_seeds`)
+    loss = (mean BCE of the foreground + mean BCE of the background) / 2
+
+Where P is F, nothing is grown and the plain mean is taken, this is the ordinary Mask R-CNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
+from torchvision.ops import MultiScaleRoIAlign
+
+from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
+from rayseg.losses import balanced_mask_loss, grown_seeds
+from rayseg.nets.classifier import read_network_facts
+from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
+from rayseg.nets.detectors.pyramid import build_pyramid
+from rayseg.nets.weights import load_into, read_tensors
+
+LEVELS = ("0", "1", "2", "3")
+"""Of the pyramid, that RoIs are pooled from; anchors lie on its coarsest one, ``pool``, as well."""
+POOLED, POOLED_MASK = 7, 14
+"""Cells a side of a RoI's features, for the box head and for the mask head."""
+_FACTS = ("upsample", "channels", "width", "anchors", "test_side", "max_side")
+
+
+class MaskRCNN(nn.Module):
+    """A trunk with a feature pyramid, a proposal network, a box head and a mask head.
+
+    The box loss is smooth L1 with beta 1 as in the authors' code; torchvision has 1/9 there.
+
+    Args:
+        trunk: of the pyramid.
+        num_classes: foreground classes c.
+        weights: of the trunk, as `build_pyramid` takes them.
+        frozen_statistics: the trunk's batch normalisation keeps its stored statistics.
+        freeze: last stage of the trunk that does not train.
+        upsample: of the pyramid's coarser levels.
+        channels: of the pyramid.
+        width: of the box head; the mask head has a quarter of it, both as published by default.
+        anchors: sides in input pixels, one a level of the pyramid.
+        min_sides: shorter sides of training images; one is drawn each time by torch's generator.
+        test_side: shorter side of other images.
+        max_side: what no longer side exceeds.
+        grow: whether cells in doubt join a side of which the network is sure.
+        sure_foreground: probability above which it is; see `grown_seeds`.
+        sure_background: ... and below which.
+        mask_loss: balanced weighs foreground and background the same; plain weighs cells.
+
+    Raises:
+        ValueError: an unknown trunk, other weights, or not one anchor a level.
+    """
+
+    def __init__(
+        self,
+        trunk: str,
+        num_classes: int,
+        weights: str = "none",
+        frozen_statistics: bool = True,
+        freeze: str = "none",
+        upsample: Literal["bilinear", "nearest"] = "bilinear",
+        channels: int = 256,
+        width: int = 1024,
+        anchors: Sequence[int] = (21, 42, 84, 168, 332),
+        min_sides: Sequence[int] = (416, 440, 464, 488, 512),
+        test_side: int = 512,
+        max_side: int = 800,
+        grow: bool = True,
+        sure_foreground: float = 0.9,
+        sure_background: float = 0.1,
+        mask_loss: Literal["balanced", "plain"] = "balanced",
+    ):
+        super().__init__()
+        if len(anchors) != len(LEVELS) + 1:
+            raise ValueError(f"anchors must be {len(LEVELS) + 1}, one a level, got {len(anchors)}")
+        if mask_loss not in ("balanced", "plain"):
+            raise ValueError(f"mask_loss must be balanced or plain, got {mask_loss!r}")
+        self.trunk_name, self.num_classes, self.upsample = trunk, num_classes, upsample
+        self.channels, self.width, self.anchors = channels, width, tuple(anchors)
+        self.test_side, self.max_side = test_side, max_side
+        self.grow, self.mask_loss = grow, mask_loss
+        self.sure_foreground, self.sure_background = sure_foreground, sure_background
+        self.pyramid = build_pyramid(
+            trunk, weights, frozen_statistics, freeze, "pool", upsample, channels
+        )
+        self.fit_training = _resizing(min_sides, max_side)
+        self.fit_test = _resizing((test_side,), max_side)
+        self.rpn = _proposal_network(channels, self.anchors)
+        self.boxes = _box_heads(channels, width, num_classes)
+        self.mask_pool = MultiScaleRoIAlign(LEVELS, POOLED_MASK, 2)
+        self.mask_head = nn.Sequential(
+            MaskRCNNHeads(channels, (width // 4,) * 4, 1),
+            MaskRCNNPredictor(width // 4, width // 4, num_classes),
+        )
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 h w"]], targets: Sequence[Mapping[str, Tensor]]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses of training images, to be added up.
+
+        A cell of a proposal's 28x28 is of a mask where at least half of it is. A mask is projected
+        by an RoIAlign of the image's own pixels, pixel i of them covering i to i + 1; the authors
+        crop their polygons by the proposal and draw them anew, which is the same up to rounding.
+
+        Args:
+            images: RGB in [0, 1].
+            targets: of each image ``boxes`` (o, 4) in image pixels, ``classes`` int64 (o,),
+                ``has_mask`` bool (o,), ``foreground`` and ``possible`` bool (o, h, w). What has no
+                mask is learnt as a box only.
+        """
+        boxed = [{"boxes": t["boxes"], "labels": t["classes"] + 1} for t in targets]
+        resized, boxed = self.fit_training(list(images), boxed)
+        features = self.pyramid(resized.tensors)
+        proposals, losses = self.rpn(resized, features, boxed)
+        proposals, matched, labels, wanted = self.boxes.select_training_samples(proposals, boxed)
+        logits, deltas = self._read_boxes(features, proposals, resized)
+        losses |= _box_losses(logits, deltas, torch.cat(labels), torch.cat(wanted))
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        rois = [
+            _MaskRoIs.of(proposals[i], matched[i], labels[i], targets[i]) for i in range(len(sizes))
+        ]
+        return losses | {"loss_mask": self._mask_loss(features, rois, resized, sizes, targets)}
+
+    def _read_boxes(
+        self, features: dict[str, Tensor], proposals: list[Tensor], resized: ImageList
+    ) -> tuple[Float[Tensor, "m l"], Float[Tensor, "m l*4"]]:
+        pooled = self.boxes.box_roi_pool(features, proposals, resized.image_sizes)
+        logits, deltas = self.boxes.box_predictor(self.boxes.box_head(pooled))
+        return logits.float(), deltas.float()
+
+    def _read_masks(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        classes: Int[Tensor, " m"],
+        resized: ImageList,
+    ) -> Float[Tensor, "m s s"]:
+        """Mask logits of boxes in input pixels, each for its class."""
+        logits = self.mask_head(self.mask_pool(features, boxes, resized.image_sizes))
+        return logits[torch.arange(len(classes), device=classes.device), classes].float()
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        rois: Sequence[_MaskRoIs],
+        resized: ImageList,
+        sizes: Sequence[tuple[int, int]],
+        targets: Sequence[Mapping[str, Tensor]],
+    ) -> Float[Tensor, ""]:
+        classes = torch.cat([one.classes for one in rois])
+        logits = self._read_masks(features, [one.boxes for one in rois], classes, resized)
+        if not len(logits):
+            return logits.sum()  # 0, but with a gradient for each weight, which other workers need
+        sides = []
+        for key in ("foreground", "possible"):
+            parts = [
+                project_masks(
+                    target[key],
+                    resize_boxes(one.boxes, shape, size),  # in image pixels
+                    one.objects,
+                    logits.shape[-1],
+                )
+                for one, target, shape, size in zip(
+                    rois, targets, resized.image_sizes, sizes, strict=True
+                )
+            ]
+            sides.append(torch.cat(parts))  # (m, s, s)
+        foreground, background = sides[0], ~sides[1] & ~sides[0]
+        if self.grow:
+            foreground, background = grown_seeds(
+                logits, foreground, background, self.sure_foreground, self.sure_background
+            )
+        return balanced_mask_loss(logits, foreground, background, self.mask_loss == "balanced")
+
+    @torch.no_grad()
+    def find(
+        self,
+        images: UInt8[Tensor, "n h w 3"],
+        min_score: float = 0.05,
+        max_objects: int = 100,
+        precision: Precision = "fp32",
+    ) -> list[SoftInstances]:
+        """Finds the objects of images of one size, overlapping ones of a class suppressed.
+
+        Args:
+            images: RGB.
+            min_score: of an object.
+            max_objects: in an image; the likeliest.
+            precision: of trunk and pyramid.
+
+        Raises:
+            FloatingPointError: the features are not finite.
+        """
+        device = next(self.parameters()).device
+        planes = list(images.to(device).permute(0, 3, 1, 2).float() / 255)
+        with _searching(self, min_score, max_objects):
+            resized, _ = self.fit_test(planes)
+            features = self._features(resized.tensors, choose_dtype(precision, device))
+            proposals, _ = self.rpn(resized, features)
+            read = self._read_boxes(features, proposals, resized)
+            boxes, scores, labels = self.boxes.postprocess_detections(
+                *read, proposals, resized.image_sizes
+            )
+            classes = torch.cat(labels) - 1
+            grids = self._read_masks(features, boxes, classes, resized).sigmoid()
+        size_hw = (images.shape[1], images.shape[2])
+        parts = zip(
+            boxes, scores, labels, grids.split([len(b) for b in boxes]), resized.image_sizes,
+            strict=True,
+        )  # fmt: skip
+        return [
+            SoftInstances(resize_boxes(b, shape, size_hw), label - 1, score, grid, size_hw)
+            for b, score, label, grid, shape in parts
+        ]
+
+    def _features(self, inputs: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+        lower = dtype != torch.float32
+        with torch.autocast(inputs.device.type, dtype if lower else None, enabled=lower):
+            features = self.pyramid(inputs)
+        features = {name: level.float() for name, level in features.items()}
+        if not all(torch.isfinite(level).all() for level in features.values()):
+            raise FloatingPointError("features must be finite, got nan or infinity")
+        return features
+
+    def predict(
+        self, images: UInt8[Tensor, "n h w 3"], min_score: float = 0.05, max_objects: int = 100
+    ) -> list[Instances]:
+        """As `find`, with masks where the probability is above one half."""
+        return [one.masked(0.5) for one in self.find(images, min_score, max_objects)]
+
+
+@dataclass(frozen=True)
+class _MaskRoIs:
+    """The proposals of one image that teach the mask head.
+
+    Attributes:
+        boxes: float (m, 4) in input pixels.
+        objects: int64 (m,) the object of each.
+        classes: int64 (m,) its class index.
+    """
+
+    boxes: Float[Tensor, "m 4"]
+    objects: Int[Tensor, " m"]
+    classes: Int[Tensor, " m"]
+
+    @classmethod
+    def of(
+        cls, proposals: Tensor, matched: Tensor, labels: Tensor, target: Mapping[str, Tensor]
+    ) -> _MaskRoIs:
+        """Those that are matched to an object with a mask."""
+        positive = (labels > 0).nonzero().flatten()
+        taught = positive[target["has_mask"][matched[positive]]]
+        return cls(proposals[taught], matched[taught], labels[taught] - 1)
+
+
+def _box_losses(
+    logits: Float[Tensor, "m l"],
+    deltas: Float[Tensor, "m l*4"],
+    labels: Int[Tensor, " m"],
+    wanted: Float[Tensor, "m 4"],
+) -> dict[str, Float[Tensor, ""]]:
+    positive = (labels > 0).nonzero().flatten()
+    own = deltas.unflatten(1, (-1, 4))[positive, labels[positive]]  # (m', 4)
+    distance = functional.smooth_l1_loss(own, wanted[positive], reduction="sum", beta=1.0)
+    return {
+        "loss_classifier": functional.cross_entropy(logits, labels),
+        "loss_box_reg": distance / max(len(labels), 1),
+    }
+
+
+def _resizing(min_sides: Sequence[int], max_side: int) -> GeneralizedRCNNTransform:
+    return GeneralizedRCNNTransform(tuple(min_sides), max_side, list(MEAN_RGB), list(DEVIATION_RGB))
+
+
+def _proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNetwork:
+    ratios = (0.5, 1.0, 2.0)
+    return RegionProposalNetwork(
+        AnchorGenerator(tuple((side,) for side in anchors), (ratios,) * len(anchors)),
+        RPNHead(channels, len(ratios)),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2000, "testing": 1000},
+        post_nms_top_n={"training": 2000, "testing": 1000},
+        nms_thresh=0.7,
+    )
+
+
+def _box_heads(channels: int, width: int, num_classes: int) -> RoIHeads:
+    return RoIHeads(
+        MultiScaleRoIAlign(LEVELS, POOLED, 2),
+        TwoMLPHead(channels * POOLED**2, width),
+        FastRCNNPredictor(width, num_classes + 1),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=512,
+        positive_fraction=0.25,
+        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+        score_thresh=0.05,
+        nms_thresh=0.5,
+        detections_per_img=100,
+    )
+
+
+@contextmanager
+def _searching(network: MaskRCNN, min_score: float, max_objects: int) -> Iterator[None]:
+    """The network in eval mode with these bounds; as it was, afterwards."""
+    heads, training = network.boxes, network.training
+    before = heads.score_thresh, heads.detections_per_img
+    heads.score_thresh, heads.detections_per_img = min_score, max_objects
+    network.eval()
+    try:
+        yield
+    finally:
+        heads.score_thresh, heads.detections_per_img = before
+        network.train(training)
+
+
+def mask_rcnn_facts(network: MaskRCNN, classes: Sequence[str]) -> dict[str, object]:
+    """What `load_mask_rcnn` needs to know beside the tensors; for `to_safetensors`.
+
+    Args:
+        network: the network.
+        classes: names of its foreground classes.
+
+    Raises:
+        ValueError: not one name a class.
+    """
+    if network.num_classes != len(classes):
+        raise ValueError(
+            f"a Mask R-CNN of {network.num_classes} classes must have as many names, "
+            f"got {len(classes)}"
+        )
+    return {
+        "network": "mask_rcnn",
+        "trunk": network.trunk_name,
+        "stride": 32,
+        "classes": list(classes),
+        **{name: getattr(network, name) for name in _FACTS},
+    }
+
+
+def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
+    """A Mask R-CNN from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: names that it must have been trained on, in this order; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a Mask R-CNN of ours, or of other classes.
+    """
+    facts: dict[str, Any] = read_network_facts(path, "mask_rcnn", classes, _FACTS)
+    chosen = {name: facts[name] for name in _FACTS}
+    network = MaskRCNN(str(facts["trunk"]), len(facts["classes"]), **chosen)
+    load_into(network, read_tensors(path), path)
+    return network.eval()

@@ -1,0 +1,353 @@
+"""Faster R-CNN on a feature pyramid.
+
+Source: Ren et al., NeurIPS 2015; Lin et al., CVPR 2017; values of BBAM's public configuration
+(METHODS 9). torchvision's proposal network and box head are inside; what differs from torchvision's
+own Faster R-CNN: a bilinear top-down path, a smooth L1 with beta 1 in the box head.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
+
+from rayseg.detection import Detections, Detector, InputFit, Reading, Window
+from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
+from rayseg.nets.detectors.pooling import pool_regions
+from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
+
+POOLED = 7
+"""Bins along each axis that the box head sees of a region."""
+PADDED_TO = 32
+CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of that side is pooled from stride 16
+NMS_IOU = 0.5
+
+
+class FasterRCNN(Detector):
+    """A two-stage detector; its candidates are proposals, boxes in input pixels.
+
+    Args:
+        trunk: of the pyramid.
+        num_classes: foreground classes.
+        weights: of the trunk, as `build_trunk` takes them.
+        frozen_statistics: batch normalisation stays as the weights have it.
+        freeze: the last stage of the trunk that does not train.
+        upsample: of the pyramid's coarser levels.
+        channels: of the pyramid.
+        width: of the box head.
+        first_level: of the pyramid, 2 at stride 4.
+        anchors: sides in input pixels, one a level of the pyramid.
+        min_sides: shorter sides of training images; one is drawn each time by torch's generator.
+        test_side: shorter side of other images.
+        max_side: what no longer side exceeds.
+        regions: proposals of a training image that the box head learns from.
+
+    Raises:
+        ValueError: an unknown trunk, other weights, or not one anchor a level.
+    """
+
+    score_threshold = 0.0
+    window_stride = PADDED_TO
+    feature_layer = "pyramid.trunk.stage4"
+
+    def __init__(
+        self,
+        trunk: str,
+        num_classes: int,
+        weights: str = "none",
+        frozen_statistics: bool = True,
+        freeze: str = "none",
+        upsample: Upsample = "bilinear",
+        channels: int = 256,
+        width: int = 1024,
+        first_level: int = 2,
+        anchors: Sequence[int] = (32, 64, 128, 256, 512),
+        min_sides: Sequence[int] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
+        test_side: int = 800,
+        max_side: int = 1333,
+        regions: int = 512,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.pyramid = build_pyramid(
+            trunk, weights, frozen_statistics, freeze, "pool", upsample, channels, first_level
+        )
+        levels = len(self.pyramid.strides)
+        if len(anchors) != levels:
+            raise ValueError(f"anchors must be {levels}, one a level, got {len(anchors)}")
+        self.first_level, self.test_side, self.max_side = first_level, test_side, max_side
+        self.facts = {
+            "trunk": trunk, "upsample": upsample, "channels": channels, "width": width,
+            "first_level": first_level, "anchors": list(anchors), "test_side": test_side,
+            "max_side": max_side,
+        }  # fmt: skip
+        self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
+        self.fit_training = resizing(min_sides, max_side)
+        self.fit_test = resizing((test_side,), max_side)
+        self.rpn = proposal_network(channels, anchors)
+        self.boxes = box_heads(channels, width, num_classes, levels - 1, regions)
+        self.bins_first = False  # whether the box head's first weight is in that order
+
+    def forward(
+        self, images: Sequence[Float[Tensor, "3 h w"]], targets: Sequence[Mapping[str, Tensor]]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses of training images, to be added up.
+
+        Args:
+            images: RGB in [0, 1].
+            targets: of each image ``boxes`` (o, 4) in image pixels and ``classes`` int64 (o,); an
+                image may have none.
+        """
+        boxed = [{"boxes": t["boxes"], "labels": t["classes"] + 1} for t in targets]
+        resized, boxed = self.fit_training(list(images), boxed)
+        features = self.pyramid(resized.tensors)
+        proposals, losses = self.rpn(resized, features, boxed)
+        proposals, _, labels, wanted = self.boxes.select_training_samples(proposals, boxed)
+        pooled = self.boxes.box_roi_pool(features, proposals, resized.image_sizes)
+        logits, deltas = self.boxes.box_predictor(self.boxes.box_head(pooled))
+        return losses | box_losses(logits.float(), deltas.float(), labels, wanted)
+
+    def fit(self, image_hw: tuple[int, int]) -> InputFit:
+        """The shorter side becomes `test_side`, unless the longer one would exceed `max_side`."""
+        return fit_input(image_hw, self.test_side, self.max_side)
+
+    def encode(self, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 y x"]:
+        """Resized bilinearly, ImageNet's mean and deviation taken out, zeros around."""
+        dtype = torch.promote_types(self.mean.dtype, torch.float32)
+        planes = images.to(self.mean.device).permute(0, 3, 1, 2).to(dtype) / 255
+        resized, _ = self.fit_test(list(planes))
+        return resized.tensors
+
+    def candidates(self, proposals: Float[Tensor, "m 4"], input_hw: tuple[int, int]) -> Tensor:
+        """The proposals."""
+        return proposals
+
+    def in_window(self, candidates: Tensor, input_hw: tuple[int, int], window: Window) -> Tensor:
+        """The boxes as the window's pixels count."""
+        check_window(window, input_hw, self.window_stride)
+        corner = [window.left, window.top, window.left, window.top]
+        return candidates - candidates.new_tensor(corner)
+
+    def read(
+        self, inputs: Float[Tensor, "n 3 y x"], owner: Int[Tensor, " m"], candidates: Tensor
+    ) -> Reading:
+        """Pools each candidate from its level; levels that nobody asks for are not computed."""
+        real = torch.promote_types(inputs.dtype, torch.float32)
+        level = self._levels(candidates)
+        features = self.pyramid.some(inputs.to(self.dtype), owner, level)
+        size = POOLED * POOLED * self.pyramid.out_channels
+        pooled = candidates.new_zeros(len(candidates), size, dtype=self.dtype)
+        for place, (images, planes) in features.items():
+            own = (level == place).nonzero()[:, 0]
+            among = torch.searchsorted(images, owner[own])
+            part = pool_regions(planes, candidates[own], among, self.pyramid.strides[place], POOLED)
+            pooled = pooled.index_copy(0, own, part.flatten(1))
+        logits, deltas = self._heads(pooled)
+        return self._reading(logits.to(real), deltas.to(real), candidates.to(real), inputs)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network computes in."""
+        return self.boxes.box_predictor.cls_score.weight.dtype
+
+    def _levels(self, boxes_xyxy: Float[Tensor, "m 4"]) -> Int[Tensor, " m"]:
+        """Index of the level that each region is pooled from, as torchvision's LevelMapper."""
+        sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
+        # torchvision's order of operations, since a rounding error changes the level
+        root = torch.sqrt(sides[:, 0] * sides[:, 1])
+        level = torch.floor(CANONICAL_LEVEL + torch.log2(root / CANONICAL_SIDE) + 1e-6)
+        last = self.first_level + len(self.pyramid.layer) - 1
+        return level.clamp(self.first_level, last).to(torch.int64) - self.first_level
+
+    def _heads(self, pooled: Float[Tensor, "m p"]) -> tuple[Tensor, Tensor]:
+        """Both heads' outputs for pooled features, bin by bin and in each channel by channel."""
+        head, out = self.boxes.box_head, self.boxes.box_predictor
+        first = head.fc6.weight if self.bins_first else bins_first(head.fc6.weight)
+        hidden = functional.relu(functional.linear(pooled, first, head.fc6.bias))
+        hidden = functional.relu(head.fc7(hidden))
+        return out.cls_score(hidden), out.bbox_pred(hidden)
+
+    def _reading(
+        self, logits: Tensor, deltas: Tensor, proposals: Tensor, inputs: Tensor
+    ) -> Reading:
+        probabilities = logits.softmax(1)
+        boxes = self.boxes.box_coder.decode(deltas, [proposals])
+        size = (inputs.shape[2], inputs.shape[3])
+        return Reading(
+            probabilities[:, 1:],
+            probabilities[:, 0],
+            deltas.unflatten(1, (-1, 4))[:, 1:],
+            clip_boxes_to_image(boxes[:, 1:], size),
+        )
+
+    @torch.no_grad()
+    def detect(
+        self, images: UInt8[Tensor, "n h w 3"], min_score: float = 0.05, max_objects: int = 100
+    ) -> list[Detections]:
+        """Finds objects; those of a class that overlap a likelier one by 0.5 are left out."""
+        fit = self.fit((images.shape[1], images.shape[2]))
+        inputs = self.encode(images)
+        was_training = self.training
+        self.eval()
+        try:
+            features = self.pyramid(inputs.to(self.dtype))
+            real = {name: level.to(inputs.dtype) for name, level in features.items()}
+            proposals, _ = self.rpn(ImageList(inputs, [fit.content_hw] * len(inputs)), real)
+        finally:
+            self.train(was_training)
+        owner = torch.arange(len(inputs), device=inputs.device).repeat_interleave(
+            torch.tensor([len(own) for own in proposals], device=inputs.device)
+        )
+        reading = self.read(inputs, owner, torch.cat(proposals))
+        return [
+            suppress(reading, owner == i, torch.cat(proposals), fit, min_score, max_objects)
+            for i in range(len(inputs))
+        ]
+
+    def lean(self, device: torch.device, precision: Precision) -> Self:
+        """A frozen copy with batch normalisation folded; in bf16 where that is chosen."""
+        made = copy.deepcopy(self).eval().requires_grad_(False)
+        made.pyramid.fold()
+        dtype = self.dtype
+        if dtype == torch.float32:
+            dtype = choose_dtype(precision, device)
+        made = made.to(device)
+        # the proposal network makes boxes, which half precision would move
+        made.pyramid.to(dtype).to(memory_format=torch.channels_last)
+        made.boxes.to(dtype)
+        first = made.boxes.box_head.fc6.weight
+        first.data = bins_first(first)
+        made.bins_first = True
+        return made
+
+
+def suppress(
+    reading: Reading,
+    own: Tensor,
+    candidates: Tensor,
+    fit: InputFit,
+    min_score: float,
+    max_objects: int,
+) -> Detections:
+    """The objects of one image among what was read of candidates.
+
+    Args:
+        reading: of all candidates.
+        own: bool (m,), the image's.
+        candidates: of all images.
+        fit: how the image lies in its input.
+        min_score: of an object.
+        max_objects: the likeliest that are kept.
+    """
+    places = own.nonzero()[:, 0]
+    scores = reading.probabilities[places]
+    row, classes = (scores > min_score).nonzero().unbind(1)
+    column = classes if reading.boxes_xyxy.shape[1] > 1 else torch.zeros_like(classes)
+    boxes = fit.to_image(reading.boxes_xyxy[places[row], column])
+    found = scores[row, classes]
+    real = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-2).all(1)
+    row, classes, boxes, found = row[real], classes[real], boxes[real], found[real]
+    kept = batched_nms(boxes.float(), found.float(), classes, NMS_IOU)[:max_objects]
+    return Detections(boxes[kept], classes[kept], found[kept], candidates[places[row[kept]]])
+
+
+def check_window(window: Window, input_hw: tuple[int, int], stride: int) -> None:
+    """Refuses a window that is off the stride or reaches out of the input.
+
+    Raises:
+        ValueError: both sides are said.
+    """
+    sides = (window.top, window.left, window.height, window.width)
+    inside = window.top + window.height <= input_hw[0] and window.left + window.width <= input_hw[1]
+    if any(side % stride or side < 0 for side in sides) or not inside:
+        raise ValueError(
+            f"window must lie in the input of {input_hw} at multiples of {stride}, got {window}"
+        )
+
+
+def bins_first(weight: Float[Tensor, "w p"]) -> Float[Tensor, "w p"]:
+    """A weight for pooled features channel by channel as one for those bin by bin."""
+    return weight.unflatten(1, (-1, POOLED * POOLED)).transpose(1, 2).flatten(1).contiguous()
+
+
+def fit_input(image_hw: tuple[int, int], test_side: int, max_side: int) -> InputFit:
+    """How torchvision's transform resizes images: it counts in float32."""
+    sides = torch.tensor(image_hw, dtype=torch.float32)
+    scale = float(torch.minimum(test_side / sides.min(), max_side / sides.max()))
+    content = (math.floor(image_hw[0] * scale), math.floor(image_hw[1] * scale))
+    return InputFit(image_hw, content, (_round_up(content[0]), _round_up(content[1])))
+
+
+def _round_up(side: int) -> int:
+    return -(-side // PADDED_TO) * PADDED_TO
+
+
+def box_losses(
+    logits: Float[Tensor, "m l"],
+    deltas: Float[Tensor, "m l*4"],
+    labels: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+) -> dict[str, Float[Tensor, ""]]:
+    """Of the box head: cross entropy, and smooth L1 with beta 1 on the own class's deltas."""
+    label, target = torch.cat(list(labels)), torch.cat(list(wanted))
+    positive = (label > 0).nonzero()[:, 0]
+    own = deltas.unflatten(1, (-1, 4))[positive, label[positive]]  # (m', 4)
+    distance = functional.smooth_l1_loss(own, target[positive], reduction="sum", beta=1.0)
+    return {
+        "loss_classifier": functional.cross_entropy(logits, label),
+        "loss_box_reg": distance / max(len(label), 1),
+    }
+
+
+def resizing(min_sides: Sequence[int], max_side: int) -> GeneralizedRCNNTransform:
+    """Torchvision's resizing and normalisation."""
+    return GeneralizedRCNNTransform(tuple(min_sides), max_side, list(MEAN_RGB), list(DEVIATION_RGB))
+
+
+def proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNetwork:
+    """torchvision's, with one anchor side a level."""
+    ratios = (0.5, 1.0, 2.0)
+    return RegionProposalNetwork(
+        AnchorGenerator(tuple((side,) for side in anchors), (ratios,) * len(anchors)),
+        RPNHead(channels, len(ratios)),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2000, "testing": 1000},
+        post_nms_top_n={"training": 2000, "testing": 1000},
+        nms_thresh=0.7,
+    )
+
+
+def box_heads(
+    channels: int, width: int, num_classes: int, levels: int = 4, regions: int = 512
+) -> RoIHeads:
+    """torchvision's, pooling from that many levels."""
+    names = [str(level) for level in range(levels)]
+    return RoIHeads(
+        MultiScaleRoIAlign(names, POOLED, 2),
+        TwoMLPHead(channels * POOLED**2, width),
+        FastRCNNPredictor(width, num_classes + 1),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=regions,
+        positive_fraction=0.25,
+        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
+        score_thresh=0.05,
+        nms_thresh=NMS_IOU,
+        detections_per_img=100,
+    )

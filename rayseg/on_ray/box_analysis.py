@@ -1,0 +1,175 @@
+"""The job that repeats the analyses of the dissertation's section 5.5."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from rayseg.box_analysis import (
+    CurveSums,
+    HeadAnalysis,
+    NoiseAnalysis,
+    OverlapAnalysis,
+    OverlapSums,
+    PositionCounts,
+)
+from rayseg.box_analysis.figures import draw_heads, draw_methods, draw_noise, draw_sizes
+from rayseg.config import AnalyseBoxesConfig, as_plain
+from rayseg.nets.detectors import load_detector
+from rayseg.on_ray.bookkeeping import Outcome, digest, read_ids
+from rayseg.on_ray.boxes import choose_detector
+from rayseg.on_ray.data import actor_pool, collect, decoded, manifest_rows
+from rayseg.on_ray.session import gpus_each, session, threads_each
+from rayseg.stages import AnalyseObjects, DecodeImages, TrueObjects
+from rayseg.store import Folder, Manifest, claim, local_copy, read_manifest, read_run, write_run
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What an analysis came to.
+
+    Attributes:
+        figures: all numbers, ready for JSON.
+        picture: PNG.
+        said: in one line.
+    """
+
+    figures: dict[str, Any]
+    picture: bytes
+    said: str
+
+
+def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
+    """Makes the table and picture of each analysis that is asked for."""
+    compute, run_folder = config.compute, Folder(config.run)
+    manifest = read_manifest(run_folder / "manifest")
+    truths = TrueObjects(run_folder / "manifest", config.split)
+    chosen = _spread(manifest.select(config.split, read_ids(config.ids)), truths, config.max_images)
+    detector = choose_detector(config)
+    load_detector(local_copy(detector.address), detector.classes or manifest.classes)
+    fingerprint = digest(detector.address)
+    outcome = Outcome()
+    with session(config.address):
+        gpus, threads = gpus_each(compute), threads_each(compute)
+        for name in config.analyses:
+            folder = run_folder / "analyses" / name
+            variants = config.variants(name)
+            identity = {
+                "variants": [as_plain(one) for one in variants], "weights": fingerprint,
+                "images": ids_of(chosen), "refiner": as_plain(config.refiner()),
+                "seed": config.noise_seed,
+            }  # fmt: skip
+            claim(folder, identity)
+            if not read_run(folder).get("done"):
+                make = partial(
+                    AnalyseObjects, name, variants, detector.address, manifest.classes,
+                    detector.classes, truths, config.refiner(), config.noise_seed, compute.device,
+                    threads,
+                )  # fmt: skip
+                rows = manifest_rows(chosen.table, folder / "pending", compute.block_rows)
+                source = decoded(rows, DecodeImages(untagged=True), folder)
+                found = list(collect(source, actor_pool(compute, make, gpus)))
+                (folder / "pending").remove()
+                (folder / "inflight").remove()
+                _write(folder, name, [one.name for one in variants], found)
+            outcome += Outcome([f"{name}: {read_run(folder)['said']}"])
+    return outcome
+
+
+def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
+    """The images that may hold objects with a truth, or so many of them, evenly spread.
+
+    Raises:
+        ValueError: there is none.
+    """
+    ids = manifest.table.column("id").to_pylist()
+    known = sorted(
+        id_
+        for id_ in ids
+        if id_ in truths.rows and (any(truths.rows[id_]["true_masks"]) or id_ in truths.truths.ids)
+    )
+    if not known:
+        raise ValueError("no image has both boxes and a true mask to analyse by")
+    step = max(len(known) // wanted, 1) if wanted else 1
+    return manifest.select(ids=known[::step][: wanted or None])
+
+
+def ids_of(manifest: Manifest) -> list[str]:
+    """The images of an analysis, as its run.json holds them."""
+    return sorted(manifest.table.column("id").to_pylist())
+
+
+def _write(folder: Folder, name: str, kinds: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    objects = [one for row in sorted(rows, key=_id) for one in json.loads(row["objects"])]
+    errors = {row["id"]: row["error"] for row in rows if row["error"]}
+    if not objects:
+        why = f"; {min(errors)}: {errors[min(errors)]}" if errors else ""
+        raise ValueError(f"analysis {name} found no object with both a map and a true mask{why}")
+    made = ANALYSE[name](kinds, objects)
+    folder.write(f"{name}.json", json.dumps(made.figures, indent=1).encode())
+    folder.write(f"{name}.png", made.picture)
+    write_run(folder, {"said": made.said, "objects": len(objects), "errors": errors, "done": True})
+
+
+def _id(row: dict[str, Any]) -> str:
+    return row["id"]
+
+
+def _analyse_heads(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analysed:
+    parts = [[_of_head(one[kind]) for kind in kinds] for one in objects]
+    (box, box_curves), (class_, class_curves) = (
+        (reduce(add, counts), reduce(add, curves))
+        for counts, curves in (zip(*column, strict=True) for column in zip(*parts, strict=True))
+    )
+    found = HeadAnalysis(box, class_, box_curves, class_curves)
+    said = (
+        f"near the boundary lie {100 * box.near_share:.0f} % of the box head's pixels and "
+        f"{100 * class_.near_share:.0f} % of the class head's, {len(objects)} objects"
+    )
+    return Analysed(found.figures(), draw_heads(found), said)
+
+
+def _of_head(told: dict[str, Any]) -> tuple[PositionCounts, CurveSums]:
+    density = np.array(told["density"], np.int64)
+    return (
+        PositionCounts(density, told["near"], told["pixels"]),
+        CurveSums.of(np.array(told["curve"])),
+    )
+
+
+def _analyse_noise(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analysed:
+    amounts = tuple(float(kind) for kind in kinds)
+    values = tuple(float(np.mean([one[kind] for one in objects])) for kind in kinds)
+    found = NoiseAnalysis(amounts, values, len(objects))
+    shown = ", ".join(f"{a:+.0%} {100 * v:.1f}" for a, v in zip(amounts, values, strict=True))
+    return Analysed(found.figures(), draw_noise(found), f"mask IoU by noise: {shown}")
+
+
+def _analyse_overlaps(
+    draw: Callable[[OverlapAnalysis], bytes], kinds: Sequence[str], objects: list[dict[str, Any]]
+) -> Analysed:
+    sums = {
+        kind: reduce(
+            add, (OverlapSums.of(np.array(one["ious"][kind]), one["share"]) for one in objects)
+        )
+        for kind in kinds
+    }
+    found = OverlapAnalysis(sums)
+    shown = ", ".join(f"{name} {100 * one.figures()['iou']:.1f}" for name, one in sums.items())
+    said = f"IoU of maps at their best threshold: {shown}, {len(objects)} objects"
+    return Analysed(found.figures(), draw(found), said)
+
+
+ANALYSE: dict[str, Callable[[Sequence[str], list[dict[str, Any]]], Analysed]] = {
+    "heads": _analyse_heads,
+    "noise": _analyse_noise,
+    "strides": partial(_analyse_overlaps, draw_sizes),
+    "methods": partial(_analyse_overlaps, draw_methods),
+}
+"""What is made of the objects' numbers, by analysis."""

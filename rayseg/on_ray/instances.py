@@ -1,0 +1,159 @@
+"""The jobs that train detectors and Mask R-CNNs, and predict instances by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rayseg.config import (
+    PredictInstancesConfig,
+    TrainDetectorConfig,
+    TrainMaskRCNNConfig,
+    as_plain,
+)
+from rayseg.loading import ObjectLabels, StoredInstances, TrueInstances
+from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
+from rayseg.on_ray.bookkeeping import (
+    Outcome,
+    add_seconds,
+    close_folder,
+    digest,
+    open_folder,
+    without,
+)
+from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.objects import MASK_RCNN_WEIGHTS, fit_detector, fit_mask_rcnn
+from rayseg.on_ray.session import gpus_each, session, threads_each
+from rayseg.on_ray.train import write_figures
+from rayseg.stages import DecodeImages, PredictInstances
+from rayseg.store import (
+    INSTANCES_SCHEMA,
+    Folder,
+    claim,
+    local_copy,
+    read_manifest,
+    read_run,
+    stored_ids,
+)
+
+
+def train_detector(config: TrainDetectorConfig) -> Outcome:
+    """Trains the detector of the run on the boxes of one split."""
+    folder = Folder(config.run) / "detector"
+    identity = {"split": config.train_split, "detector": as_plain(config.detector)}
+    if Path(config.detector.weights).is_file():
+        identity["weights"] = digest(config.detector.weights)
+    claim(folder, identity)
+    if not read_run(folder).get("done"):
+        with session(config.address):
+            write_figures(folder, fit_detector(config, gpus_each(config.compute)))
+    return trained("detector", read_run(folder))
+
+
+def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
+    """Trains a Mask R-CNN on each of the labels that are named."""
+    run_folder = Folder(config.run)
+    if not config.labels:
+        raise ValueError("labels must name masks made from boxes or truth, got none")
+    outcome = Outcome()
+    # of all before any, since a training takes hours
+    sources = [instance_labels(run_folder, name, config.train_split) for name in config.labels]
+    with session(config.address):
+        for name, (source, origin) in zip(config.labels, sources, strict=True):
+            folder = run_folder / "mask_rcnn" / name
+            identity = {"labels": origin, "split": config.train_split}
+            identity["mask_rcnn"] = as_plain(config.mask_rcnn)
+            if Path(config.mask_rcnn.weights).is_file():
+                identity["weights"] = digest(config.mask_rcnn.weights)
+            claim(folder, identity)
+            if not read_run(folder).get("done"):
+                gpus = gpus_each(config.compute)
+                write_figures(folder, fit_mask_rcnn(config, folder, source, gpus))
+            outcome += trained(f"mask r-cnn {name}", read_run(folder))
+    return outcome
+
+
+def instance_labels(
+    run_folder: Folder, name: str, split: str
+) -> tuple[ObjectLabels, dict[str, Any]]:
+    """The masks of objects of that name, and what made them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are not complete, or no masks of objects.
+    """
+    if name == "truth":
+        truths = TrueInstances(run_folder / "manifest", split)
+        if not truths.ids:
+            raise FileNotFoundError(f"no object of split {split!r} has a true mask to train on")
+        return truths, read_run(run_folder / "manifest")["config"]
+    masks = run_folder / "masks" / name
+    facts = read_run(masks)
+    if not masks.names(".parquet") or "box_maps" not in facts.get("config", {}):
+        have = ", ".join((run_folder / "masks").folders()) or "none"
+        raise FileNotFoundError(f"{masks} holds no masks of objects; the run has {have}")
+    if not facts.get("counts"):
+        raise ValueError(f"{masks} is not complete; run make-box-masks once more")
+    return StoredInstances(masks), facts["config"]
+
+
+def trained(label: str, facts: Mapping[str, Any]) -> Outcome:
+    """What to tell of a finished training."""
+    last = facts["curve"][-1]
+    judged = "".join(
+        f", val {name} {100 * value:.1f}"
+        for one in facts["judged"][-1:]
+        for name, value in one.items()
+        if name.startswith("ap") and value is not None
+    )
+    return Outcome(
+        [
+            f"{label}: loss {last['loss']:.3f} after {last['iteration']} iterations "
+            f"on {facts['images']} images{judged}"
+        ]
+    )
+
+
+def predict_instances(config: PredictInstancesConfig) -> Outcome:
+    """Finds the instances of the val split by each Mask R-CNN that is named, or that there is."""
+    compute, run_folder = config.compute, Folder(config.run)
+    manifest = read_manifest(run_folder / "manifest")
+    chosen = manifest.select(config.val_split)
+    networks = run_folder / "mask_rcnn"
+    have = [name for name in networks.folders() if read_run(networks / name).get("done")]
+    names = config.labels or tuple(have)
+    if not names:
+        raise FileNotFoundError(f"{run_folder} has no Mask R-CNN; train one with train-mask-rcnn")
+    for name in names:
+        if name not in have:
+            raise FileNotFoundError(
+                f"{networks / name} holds no trained Mask R-CNN; the run has "
+                f"{', '.join(have) or 'none'}"
+            )
+    outcome = Outcome()
+    with session(config.address):
+        gpus, threads = gpus_each(compute), threads_each(compute)
+        for name in names:
+            weights = (networks / name).path(MASK_RCNN_WEIGHTS)
+            load_mask_rcnn(local_copy(weights), manifest.classes)  # a wrong file is said here
+            folder = run_folder / "instances" / name
+            identity = {"weights": digest(weights), "instances": as_plain(config.instances)}
+            open_folder(folder, identity, compute)
+            waiting = without(chosen.table, stored_ids(folder))
+            if waiting.num_rows:
+                make = partial(
+                    PredictInstances, config.instances, weights, manifest.classes, compute.device,
+                    threads,
+                )  # fmt: skip
+                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
+                source = decoded(rows, DecodeImages(untagged=True), folder)
+                seconds = write_rows(
+                    source, waiting.num_rows, actor_pool(compute, make, gpus), folder,
+                    INSTANCES_SCHEMA, f"instances {name}",
+                )  # fmt: skip
+                (folder / "pending").remove()
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, f"instances {name}")
+    return outcome

@@ -1,0 +1,89 @@
+"""One semantic mask of an image from the masks of its objects.
+
+"The pseudo labels [...] can easily be made suitable for semantic segmentation by converting them
+from instance-level to class-level. Pixels assigned to two or more object classes are ignored."
+
+Source: Lee's dissertation, 5.3.3; the authors' tools/BBAM/make_annotation/create_semantic_labels.py
+for nested boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+from rayseg.boxes import box_areas
+from rayseg.refine.box_masks import BoxMask
+
+IGNORE = 255
+MAX_CLASSES = 254
+
+
+def semantic_labels(
+    masks: Sequence[BoxMask],
+    boxes_xyxy: Float[ndarray, "o 4"],
+    classes: Sequence[int],
+    size_hw: tuple[int, int],
+    keep_nested: bool = True,
+) -> UInt8[ndarray, "h w"]:
+    """Labels of all objects together: 0, class index + 1, or 255.
+
+    255 is where objects of two classes meet, and where any object is doubtful, whatever another one
+    says there.
+
+    Args:
+        masks: one an object, at the image's size.
+        boxes_xyxy: the objects' boxes.
+        classes: class index of each object.
+        size_hw: height and width of the image.
+        keep_nested: whether an object whose box lies wholly in another, unequal one keeps its sure
+            pixels against all larger objects, as in the authors' code; the text knows no exception.
+
+    Raises:
+        ValueError: numbers or sizes do not fit, or a class has no label.
+    """
+    _check(masks, boxes_xyxy, classes, size_hw)
+    labels = np.zeros(size_hw, np.uint8)
+    for mask, index in zip(masks, classes, strict=True):
+        taken = labels[mask.foreground]
+        free = (taken == 0) | (taken == index + 1)
+        labels[mask.foreground] = np.where(free, np.uint8(index + 1), np.uint8(IGNORE))
+    if keep_nested:
+        nested = np.flatnonzero(_nested(boxes_xyxy))
+        areas = box_areas(boxes_xyxy[nested])
+        for i in nested[np.argsort(-areas, kind="stable")]:
+            labels[masks[i].foreground] = classes[i] + 1
+    for mask in masks:
+        labels[mask.possible & ~mask.foreground] = IGNORE
+    return labels
+
+
+def _nested(boxes_xyxy: Float[ndarray, "o 4"]) -> Bool[ndarray, " o"]:
+    inner, outer = boxes_xyxy[:, None], boxes_xyxy[None]  # (o, 1, 4), (1, o, 4)
+    within = (outer[..., :2] <= inner[..., :2]) & (inner[..., 2:] <= outer[..., 2:])
+    return (within.all(2) & (inner != outer).any(2)).any(1)
+
+
+def _check(
+    masks: Sequence[BoxMask],
+    boxes_xyxy: ndarray,
+    classes: Sequence[int],
+    size_hw: tuple[int, int],
+) -> None:
+    if boxes_xyxy.shape != (len(masks), 4) or len(classes) != len(masks):
+        raise ValueError(
+            f"boxes_xyxy must be ({len(masks)}, 4) and classes {len(masks)}, one a mask, "
+            f"got {boxes_xyxy.shape} and {len(classes)}"
+        )
+    for mask in masks:
+        if mask.foreground.shape != tuple(size_hw):
+            raise ValueError(
+                f"masks must have the size of the image, {tuple(size_hw)} pixels (h, w), "
+                f"got {mask.foreground.shape}"
+            )
+    wrong = [index for index in classes if not 0 <= index < MAX_CLASSES]
+    if wrong:
+        raise ValueError(f"classes must be indices from 0 to {MAX_CLASSES - 1}, got {wrong[0]}")

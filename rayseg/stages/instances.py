@@ -1,0 +1,148 @@
+"""Instances of whole images by a Mask R-CNN, with a CRF after it or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from numpy import ndarray
+
+from rayseg.nets.detectors.instance_masks import SoftInstances
+from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
+from rayseg.palette import encode_labels
+from rayseg.records import BACKGROUND
+from rayseg.refine.instance_crf import InstanceCRF
+from rayseg.rle import encode_mask
+from rayseg.stages.rows import (
+    Row,
+    Rows,
+    by_size,
+    choose_device,
+    in_halves,
+    outcome,
+    stack_pixels,
+)
+from rayseg.store import local_copy
+
+
+@dataclass(frozen=True)
+class InstancePrediction:
+    """How a Mask R-CNN is applied to whole images.
+
+    Attributes:
+        min_score: of an object that is kept; 0.05 is what average precision is taken over.
+        max_objects: of an image; the likeliest.
+        mask_threshold: probability above which a pixel is of an object, where there is no CRF.
+        crf: a CRF on each object, as the authors have it at test time.
+        instance_crf: its constants.
+        batch_size: images of one size that are seen at once.
+        precision: of trunk and pyramid; auto is bf16 where the device is fast in it.
+    """
+
+    min_score: float = 0.05
+    max_objects: int = 100
+    mask_threshold: float = 0.5
+    crf: bool = False
+    instance_crf: InstanceCRF = InstanceCRF()
+    batch_size: int = 4
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.min_score < 1 and 0 <= self.mask_threshold < 1):
+            raise ValueError(
+                "min_score and mask_threshold must lie in [0, 1), "
+                f"got {self.min_score} and {self.mask_threshold}"
+            )
+        if self.max_objects < 1 or self.batch_size < 1:
+            raise ValueError(
+                "max_objects and batch_size must be 1 or more, "
+                f"got {self.max_objects} and {self.batch_size}"
+            )
+
+
+class PredictInstances:
+    """Decoded rows to rows of INSTANCES_SCHEMA, by a Mask R-CNN.
+
+    The semantic mask is painted object by object, the likeliest last, so that each pixel has the
+    class of the likeliest object that covers it; no pixel is ignored. An image without any object
+    has status ok and a mask of background.
+
+    Args:
+        prediction: how the network is applied.
+        weights: the network's safetensors file, a path or a URI.
+        classes: names that it must have been trained on.
+        device: torch device of the network; ``auto`` takes CUDA where there is one.
+        threads: threads of torch on the CPU; 0 leaves torch's choice.
+
+    Raises:
+        ValueError: the weights are of another network or other classes.
+    """
+
+    def __init__(
+        self,
+        prediction: InstancePrediction,
+        weights: str,
+        classes: Sequence[str],
+        device: str = "auto",
+        threads: int = 0,
+    ):
+        if threads:
+            torch.set_num_threads(threads)
+        self.prediction = prediction
+        network = load_mask_rcnn(local_copy(weights), classes)
+        self.network = network.requires_grad_(False).to(choose_device(device))
+
+    def __call__(self, rows: Rows) -> Rows:
+        """Finds the objects of images of one size at a time; rows come back in their order."""
+        done = {row["id"]: outcome(row) for row in rows}
+        size = self.prediction.batch_size
+        for group in by_size([row for row in rows if not row["status"]]):
+            for start in range(0, len(group), size):
+                made = in_halves(group[start : start + size], self._predict, "instances")
+                done.update((row["id"], row) for row in made)
+        return [done[row["id"]] for row in rows]
+
+    def _predict(self, rows: Rows) -> Rows:
+        start = time.perf_counter()
+        how, images = self.prediction, stack_pixels(rows)
+        found = self.network.find(images, how.min_score, how.max_objects, how.precision)
+        made = [
+            self._row(row, image.numpy(), one)
+            for row, image, one in zip(rows, images, found, strict=True)
+        ]
+        seconds = (time.perf_counter() - start) / len(rows)
+        return [row | {"seconds": seconds} for row in made]
+
+    def _row(self, row: Row, image: UInt8[ndarray, "h w 3"], found: SoftInstances) -> Row:
+        labels = np.full(found.size_hw, BACKGROUND, np.uint8)
+        classes = found.classes.tolist()
+        counts = [b""] * len(classes)
+        for i in reversed(range(len(classes))):
+            mask = self._mask(image, found, i)
+            labels[mask] = classes[i] + 1
+            counts[i] = encode_mask(mask)
+        return outcome(row) | {
+            "status": "ok",
+            "labels": encode_labels(labels),
+            "ignored": 0.0,
+            "boxes_xyxy": found.boxes_xyxy.tolist(),
+            "classes": classes,
+            "object_status": ["ok"] * len(classes),
+            "scores": found.scores.tolist(),
+            "foreground": counts,
+            "possible": [b""] * len(classes),
+        }
+
+    def _mask(
+        self, image: UInt8[ndarray, "h w 3"], found: SoftInstances, place: int
+    ) -> Bool[ndarray, "h w"]:
+        probabilities = found.probabilities(place).cpu().numpy()
+        if not self.prediction.crf:
+            return probabilities > self.prediction.mask_threshold
+        box = found.boxes_xyxy[place].cpu().numpy()
+        return self.prediction.instance_crf(image, probabilities, box)

@@ -1,0 +1,217 @@
+"""BBAM against the straightforward procedure, in one run, at equal masks.
+
+Run from the repository root with a trained two-stage detector:
+``python tests/benchmarks/bench_bbam.py --detector FILE.safetensors [--help]``.
+Rounds of the forms alternate, so that whatever else the machine does hits all of them alike. The
+straightforward form does what the authors' code does (tests/reference/bbam_straightforward.py): one
+object at a time; in each step it reads the image anew and runs the whole detector, proposals and
+suppression with it, with gradients for all weights, and a Python loop over the positives. Ours runs
+on the whole image in float32, on windows in float32, and on windows in bf16, from the same pixels
+and the same positives. Masks of float32 on the whole image must be those of the straightforward
+form; windows are held against it by the IoU of what lies above 0.5. Objects that the detector
+misses take no time of either and are left out.
+"""
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from rayseg.attribution import BBAM, Objects, enlarge_grid
+from rayseg.nets.detectors import load_detector
+from tests.reference import bbam_straightforward
+
+ROOT = Path(__file__).parents[2]
+VOC = ROOT.parent / "shared" / "data" / "voc_animals/VOCdevkit/VOC2012"
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+FORMS = {
+    "full fp32": {"region": "full", "precision": "fp32"},
+    "windows fp32": {"region": "windows", "precision": "fp32"},
+    "windows bf16": {"region": "windows", "precision": "bf16"},
+}
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--detector", required=True, help="a .safetensors file that rayseg wrote")
+    parser.add_argument("--classes", nargs="+", default=CLASSES, help="that the detector counts")
+    parser.add_argument("--images", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--margin", type=float, default=BBAM().window_margin)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--no-straightforward", action="store_true", help="ours against full fp32")
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own choice")
+    parser.add_argument("--out", type=Path, default=ROOT / "tests/benchmarks/results")
+    return parser.parse_args()
+
+
+def objects_of(path, classes):
+    """The boxes of a VOC image that the detector has classes for."""
+    tree = ElementTree.parse(VOC / "Annotations" / f"{path.stem}.xml")
+    known = [one for one in tree.iter("object") if one.findtext("name") in classes]
+    corners = [
+        [float(one.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
+        for one in known
+    ]
+    boxes = torch.tensor(corners).reshape(-1, 4) - torch.tensor([1.0, 1, 0, 0])
+    return Objects(boxes, torch.tensor([classes.index(one.findtext("name")) for one in known]))
+
+
+def load(path):
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB")))
+
+
+def found_only(method, prepared, path, own):
+    """The objects that the detector finds, since a missed one takes no steps."""
+    (maps,) = replace(method, steps=0).run(prepared, load(path)[None], [own], [path.stem])
+    kept = [i for i, one in enumerate(maps) if one.status == "ok"]
+    return Objects(own.boxes_xyxy[kept], own.classes[kept])
+
+
+def seconds(call):
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def our_grids(method, prepared, work):
+    grids = []
+    for path, own in work:
+        (maps,) = method.run(prepared, load(path)[None], [own], [path.stem])
+        if any(one.status != "ok" for one in maps):
+            raise RuntimeError(f"objects must be found, got {[one.status for one in maps]}")
+        grids += [one.grid for one in maps]
+    return grids
+
+
+def plain_grids(method, detector, work):
+    grids = []
+    for path, own in work:
+        found = bbam_straightforward.bbam(
+            detector, path.read_bytes(), own.boxes_xyxy, own.classes, path.stem, method
+        )
+        grids += [grid.float() for grid in found]
+    return grids
+
+
+def compare(options, detector, method, work):
+    calls = {}
+    if not options.no_straightforward:
+        whole = bbam_straightforward.prepare(detector)
+        calls["straightforward"] = lambda: plain_grids(method, whole, work)
+    for name in options.forms:
+        own = replace(method, **FORMS[name])
+        prepared = own.prepare(detector, torch.device("cpu"))
+        calls[name] = lambda m=own, p=prepared: our_grids(m, p, work)
+    times, grids = {name: [] for name in calls}, {}
+    for _ in range(options.rounds):
+        for name, call in calls.items():
+            taken, grids[name] = seconds(call)
+            times[name].append(taken)
+    first, count = next(iter(calls)), sum(len(own.classes) for _, own in work)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    full = grids.get("full fp32", grids[first])
+    forms = [
+        {
+            "form": name,
+            "seconds_an_object": medians[name] / count,
+            "objects_per_second": count / medians[name],
+            "ratio": medians[first] / medians[name],
+            "largest_difference": largest_difference(grids[first], grids[name]),
+            "mean_difference": mean_difference(grids[first], grids[name]),
+            "iou_with_full": mask_ious(full, grids[name]),
+        }
+        for name in calls
+    ]
+    rounds = {name: [round(value, 2) for value in values] for name, values in times.items()}
+    return {"forms": forms, "seconds_of_rounds": rounds}
+
+
+def largest_difference(expected, found):
+    """Of any cell of any grid; all lie in [0, 1]."""
+    return max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
+
+
+def mean_difference(expected, found):
+    """Of an object's cells, the mean over objects."""
+    pairs = zip(expected, found, strict=True)
+    return statistics.mean(float((a - b).abs().mean()) for a, b in pairs)
+
+
+def mask_ious(expected, found, size_hw=(240, 320)):
+    """IoU of what lies above 0.5 in the enlarged grids, of each object; 1 where neither does."""
+    ious = []
+    for a, b in zip(expected, found, strict=True):
+        one, other = (enlarge_grid(grid, size_hw) > 0.5 for grid in (a, b))
+        union = int((one | other).sum())
+        ious.append(round(int((one & other).sum()) / union, 4) if union else 1.0)
+    return ious
+
+
+def table(result):
+    head = f"  {'form':16} {'s/object':>9} {'ratio':>6} {'max diff':>9} {'mean diff':>9} {'IoU':>6}"
+    lines = [
+        f"  {one['form']:16} {one['seconds_an_object']:9.2f} {one['ratio']:6.2f} "
+        f"{one['largest_difference']:9.1e} {one['mean_difference']:9.1e} "
+        f"{statistics.mean(one['iou_with_full']):6.3f}"
+        for one in result["forms"]
+    ]
+    return "\n".join([head, *lines]) + "\n"
+
+
+def main():
+    options = parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    detector = load_detector(options.detector, tuple(options.classes))
+    method = replace(BBAM.official(), steps=options.steps, window_margin=options.margin)
+    prepared = replace(method, precision="fp32").prepare(detector, torch.device("cpu"))
+    paths = sorted((VOC / "JPEGImages").glob("*.jpg"))
+    work = []
+    for i in range(options.images):
+        path = paths[(2 * i + 1) * len(paths) // (2 * options.images)]
+        own = found_only(method, prepared, path, objects_of(path, list(options.classes)))
+        work.append((path, own))
+    name = str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())
+    facts = {
+        "machine": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "detector": options.detector,
+        "steps": options.steps,
+        "margin": options.margin,
+        "rounds": options.rounds,
+        "images": [path.stem for path, _ in work],
+        "objects": sum(len(own.classes) for _, own in work),
+    }
+    sys.stdout.write(json.dumps(facts) + "\n")
+    if not facts["objects"]:
+        raise SystemExit("objects must be found by the detector, got none")
+    result = compare(options, detector, method, work)
+    sys.stdout.write(table(result))
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"bbam-{slug}.json"
+    path.write_text(json.dumps({**facts, **result}, indent=2) + "\n")
+    sys.stdout.write(f"written to {path}\n")
+
+
+if __name__ == "__main__":
+    main()
