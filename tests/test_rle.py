@@ -19,7 +19,7 @@ def runs(mask):
 
 
 def pack(lengths):
-    """COCO's bytes of run lengths: differences to the length before last, in groups of five bits."""
+    """COCO's bytes of run lengths: differences to the length before last, five bits at a time."""
     packed = []
     for i, length in enumerate(lengths):
         left = length - lengths[i - 2] if i > 2 else length

@@ -4,7 +4,7 @@ The same object is the command line's flags, the TOML file, the argument that tr
 and the record beside the results.
 """
 
-from rayseg.config.base import Compute, JobConfig
+from rayseg.config.base import Compute, JobConfig, SegmentersConfig
 from rayseg.config.boxes import (
     AnalyseBoxesConfig,
     AskDetectorConfig,
@@ -19,7 +19,6 @@ from rayseg.config.jobs import (
     PrepareConfig,
     RunConfig,
     ScoreConfig,
-    SegmentersConfig,
     ToyBottleneckConfig,
     TrainClassifierConfig,
     TrainFickleNetConfig,

@@ -65,6 +65,27 @@ class JobConfig:
             raise ValueError("run must name a folder, got nothing")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentersConfig(JobConfig):
+    """What the jobs about segmenters and Mask R-CNNs share.
+
+    Attributes:
+        labels: what each segmenter or Mask R-CNN is trained on, and its name: a folder of the run's
+            masks such as advcam+label_crf or bbam+box_crf, or truth for true masks. `run` takes its
+            last masks when empty.
+        val_split: the images that they are judged on.
+    """
+
+    labels: tuple[str, ...] = ()
+    val_split: str = "val"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.labels:
+            if not name or "/" in name or name.startswith("."):
+                raise ValueError(f"labels must be names of masks or truth, got {name!r}")
+
+
 def one_field_each(name: str, module: str, parts: Mapping[str, type]) -> type:
     """A dataclass with one field for each entry of a list such as METHODS."""
     return make_part(

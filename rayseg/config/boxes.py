@@ -105,7 +105,7 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalyseBoxesConfig(AskDetectorConfig, BoxRefinerFields):  # type: ignore[valid-type]
+class AnalyseBoxesConfig(BoxRefinerFields, AskDetectorConfig):  # type: ignore[valid-type]
     """Analyses maps of objects as section 5.5 of the dissertation does.
 
     Objects count whose true mask is known, or told apart by a semantic one.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rayseg.bottleneck import ToyBottleneck
-from rayseg.config.base import JobConfig, check_names, one_field_each
+from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
 from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
 from rayseg.config.objects import TrainDetectorConfig, TrainMaskRCNNConfig
@@ -64,26 +64,6 @@ class TrainFickleNetConfig(JobConfig):
 
     train_split: str = "train"
     ficklenet_classifier: FickleNetConfig = FickleNetConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentersConfig(JobConfig):
-    """What the jobs about segmenters share.
-
-    Attributes:
-        labels: what each segmenter is trained on, and its name: a folder of the run's masks such
-            as advcam+label_crf, or truth for true masks. `run` takes its last masks when empty.
-        val_split: the images that segmenters are judged on.
-    """
-
-    labels: tuple[str, ...] = ()
-    val_split: str = "val"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.labels:
-            if not name or "/" in name or name.startswith("."):
-                raise ValueError(f"labels must be names of masks or truth, got {name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,8 +194,8 @@ class ExportConfig(JobConfig):
     """Writes masks of a run in a foreign format.
 
     Attributes:
-        masks: a folder of the run's masks, such as advcam+label_crf, or of its predictions, such
-            as predictions/advcam+label_crf.
+        masks: a folder of the run's masks, such as advcam+label_crf, of its predictions, such as
+            predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
         format: which exporter.
         out: folder to write into.
         split: name of the list of ids that goes with them; empty is train, or val for predictions.

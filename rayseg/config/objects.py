@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rayseg.config.base import JobConfig
+from rayseg.config.base import JobConfig, SegmentersConfig
 from rayseg.inputs import Precision
 from rayseg.toml import check_literals
 from rayseg.training import DetectorSGD
@@ -31,7 +31,7 @@ class ObjectTraining:
             stage1 to stage4.
         upsample: of the pyramid's coarser levels: bilinear as BBAM, nearest as torchvision.
         channels: of the pyramid.
-        width: of the box head's hidden layers.
+        width: of the box head's hidden layers; the detectors of one stage have none.
         anchors: sides of the anchors in input pixels, one a level of the pyramid; the detectors of
             one stage have torchvision's.
         min_sides: the shorter side of a training image is resized to one of these, drawn for each.
@@ -96,6 +96,9 @@ class DetectorConfig(ObjectTraining):
     """A detector and its training.
 
     Attributes:
+        first_level: of the pyramid, 2 at stride 4, which is as published; detectors of one stage
+            begin at 3.
+        regions: proposals of an image that the box head of a faster_rcnn learns from.
         kind: faster_rcnn, or of one stage retinanet or fcos. BBAM trained its RetinaNet at lr 0.005
             in batches of 8, on images of 800 only.
         keep_empty: images without an object are trained on as well.
@@ -103,6 +106,8 @@ class DetectorConfig(ObjectTraining):
 
     kind: Literal["faster_rcnn", "retinanet", "fcos"] = "faster_rcnn"
     keep_empty: bool = False
+    first_level: Literal[2, 3, 4] = 2
+    regions: int = 512
 
 
 @dataclass(frozen=True)
@@ -163,24 +168,13 @@ class TrainDetectorConfig(JobConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainMaskRCNNConfig(JobConfig):
+class TrainMaskRCNNConfig(SegmentersConfig):
     """Trains a Mask R-CNN on masks of objects of one split, pseudo or true.
 
     Attributes:
-        labels: what each Mask R-CNN is trained on, and its name: a folder of the run's masks such
-            as bbam+box_crf, or truth for true masks.
         train_split: the images to train on.
-        val_split: the images that checkpoints are judged on.
         mask_rcnn: network and training.
     """
 
-    labels: tuple[str, ...] = ()
     train_split: str = "train"
-    val_split: str = "val"
     mask_rcnn: MaskRCNNConfig = MaskRCNNConfig()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.labels:
-            if not name or "/" in name or name.startswith("."):
-                raise ValueError(f"labels must be names of masks or truth, got {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -278,8 +279,9 @@ def _class_index(name: str, path: Path) -> int:
 
 def _line_of(path: Path, text: str) -> int:
     """The first line with an element of that text, 1 where there is none."""
+    element = re.compile(rf"<(\w+)>\s*{re.escape(text)}\s*</\1>")
     lines = path.read_text("utf-8-sig").splitlines()
-    return next((i for i, line in enumerate(lines, start=1) if f">{text}</" in line), 1)
+    return next((i for i, line in enumerate(lines, start=1) if element.search(line)), 1)
 
 
 # -------------------------------------------------------------------------- true masks of objects

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 from pycocotools import mask as codec
-from skimage.measure import approximate_polygon, find_contours, label
+from skimage.measure import approximate_polygon, find_contours, label, regionprops
 
 from rayseg.rle import decode_mask
 
@@ -33,9 +33,10 @@ def mask_polygons(mask: Bool[ndarray, "h w"], tolerance_px: float = 0.0) -> list
     polygons = []
     for piece, top, left in _pieces(mask):
         (outline,) = find_contours(np.pad(piece, 1).astype(float), 0.5, fully_connected="low")
-        simple = approximate_polygon(outline, max(tolerance_px, _ON_A_LINE))[:-1]
-        if len(simple) >= 3:
-            polygons.append((simple[:, ::-1] - 0.5 + (left, top)).ravel().tolist())
+        points = approximate_polygon(outline, max(tolerance_px, _ON_A_LINE))[:-1]
+        if len(points) < 3:  # a piece smaller than the tolerance stays
+            points = outline[:-1]
+        polygons.append((points[:, ::-1] - 0.5 + (left, top)).ravel().tolist())
     return polygons
 
 
@@ -68,15 +69,8 @@ def _pieces(mask: Bool[ndarray, "h w"]) -> Iterator[tuple[Bool[ndarray, "h w"], 
 
 def _components(mask: Bool[ndarray, "h w"]) -> Iterator[tuple[Bool[ndarray, "h w"], int, int]]:
     """Pieces whose pixels share sides, each cut out, with its first row and column."""
-    numbers, count = label(mask, connectivity=1, return_num=True)
-    for number in range(1, count + 1):
-        piece = numbers == number
-        rows, columns = np.flatnonzero(piece.any(1)), np.flatnonzero(piece.any(0))
-        yield (
-            piece[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
-            int(rows[0]),
-            int(columns[0]),
-        )
+    for region in regionprops(label(mask, connectivity=1)):
+        yield region.image, region.bbox[0], region.bbox[1]
 
 
 def _column_of_hole(piece: Bool[ndarray, "h w"]) -> int | None:

@@ -72,6 +72,7 @@ from rayseg.store import (
     read_manifest,
     read_rows,
     read_run,
+    read_shard,
     stored_ids,
     write_manifest,
     write_run,
@@ -313,17 +314,30 @@ def score(config: ScoreConfig) -> Outcome:
 
 
 def export(config: ExportConfig) -> Outcome:
-    """Writes the masks or predictions of a run in a foreign format."""
+    """Writes the masks, predictions or instances of a run in a foreign format."""
     run_folder = Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     kind, name = "masks", config.masks
-    if name.startswith("predictions/"):
+    if name.startswith(("predictions/", "instances/")):
         kind, _, name = name.partition("/")
     masks = run_folder / kind / name
     if not masks.names(".parquet"):
         raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, kind)}")
-    rows = read_rows(masks, ["id", "status", "labels"])
-    ready = ((row["id"], row["labels"]) for row in rows if row["status"] == "ok")
-    split = config.split or ("val" if kind == "predictions" else "train")
-    number = EXPORTERS[config.format](ready, config.out, manifest.classes, split)
-    return Outcome([f"export: {number} masks in {config.out}"])
+    exporter = EXPORTERS[config.format]
+    have = read_shard(masks, masks.names(".parquet")[0]).column_names
+    missing = [column for column in exporter.columns if column not in have]
+    if missing:
+        raise ValueError(
+            f"format {config.format} needs {missing[0]} of each object; {masks} holds labels only"
+        )
+    table = manifest.table.select(["id", "path"])
+    paths = dict(zip(*table.to_pydict().values(), strict=True))
+    rows = read_rows(masks, ["id", "status", *exporter.columns])
+    ready = (
+        row | {"path": paths.get(row["id"], "")}
+        for row in rows
+        if row["status"] in exporter.statuses
+    )
+    split = config.split or ("train" if kind == "masks" else "val")
+    written = exporter.write(ready, config.out, manifest.classes, manifest.category_ids, split)
+    return Outcome([f"export: {written}"])

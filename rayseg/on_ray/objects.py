@@ -32,7 +32,7 @@ from rayseg.loading import (
     bad_boxes,
     object_batches,
 )
-from rayseg.nets.backbones import freeze_normalisation, keep_depthwise_float
+from rayseg.nets.backbones import FloatDepthwise, freeze_normalisation, keep_depthwise_float
 from rayseg.nets.detectors import build_detector, detector_facts
 from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
 from rayseg.nets.detectors.one_stage import OneStage
@@ -108,24 +108,22 @@ class ObjectWork:
 
 
 def _build(config: DetectorConfig | MaskRCNNConfig, num_classes: int) -> ObjectNetwork:
-    weights = local_copy(config.weights)
-    freeze = config.freeze if config.weights != "none" else "none"
+    shared: dict[str, Any] = {
+        "weights": local_copy(config.weights),
+        "freeze": config.freeze if config.weights != "none" else "none",
+    }
+    same = ("frozen_statistics", "upsample", "channels", "min_sides", "test_side", "max_side")
+    shared |= {name: getattr(config, name) for name in same}
     if isinstance(config, MaskRCNNConfig):
         return MaskRCNN(
-            config.trunk, num_classes, weights=weights,
-            frozen_statistics=config.frozen_statistics, freeze=freeze, upsample=config.upsample,
-            channels=config.channels, width=config.width,
-            min_sides=config.min_sides, test_side=config.test_side, max_side=config.max_side,
-            anchors=config.anchors, grow=config.grow, sure_foreground=config.sure_foreground,
+            config.trunk, num_classes, **shared, width=config.width, anchors=config.anchors,
+            grow=config.grow, sure_foreground=config.sure_foreground,
             sure_background=config.sure_background, mask_loss=config.mask_loss,
         )  # fmt: skip
-    return build_detector(
-        config.kind, config.trunk, num_classes, weights=weights,
-        frozen_statistics=config.frozen_statistics, freeze=freeze, upsample=config.upsample,
-        channels=config.channels, width=config.width,
-        min_sides=config.min_sides, test_side=config.test_side, max_side=config.max_side,
-        anchors=config.anchors,
-    )  # fmt: skip
+    if config.kind == "faster_rcnn":
+        own = ("width", "anchors", "first_level", "regions")
+        shared |= {name: getattr(config, name) for name in own}
+    return build_detector(config.kind, config.trunk, num_classes, **shared)
 
 
 def fit_detector(config: TrainDetectorConfig, gpus: float) -> dict[str, Any]:
@@ -236,7 +234,7 @@ def _trained(work: ObjectWork, num_classes: int) -> ObjectNetwork:
     rank, world = context.get_world_rank(), context.get_world_size()
     network = work.network(num_classes).to(device)
     if device.type == "cpu":
-        keep_depthwise_float(network)
+        keep_slow_float(network)
     else:  # on a CPU it costs a copy of every gradient
         network = network.to(memory_format=torch.channels_last)
     dtype = choose_dtype(config.precision, device)
@@ -258,6 +256,19 @@ def _trained(work: ObjectWork, num_classes: int) -> ObjectNetwork:
     )  # fmt: skip
     course.follow(losses)
     return network
+
+
+def keep_slow_float(network: nn.Module) -> None:
+    """Keeps what a CPU does slowly or wrongly in bf16 in float32, parameters and names unchanged.
+
+    The gradient of a strided 3x3 convolution's weights is not set at all where its input is a
+    single cell, as the coarsest level of a one-stage detector is for images of 64 pixels.
+    """
+    keep_depthwise_float(network)
+    for pyramid in _lowered(network):
+        for module in pyramid.get_submodule("extra").modules():
+            if type(module) is nn.Conv2d:
+                module.__class__ = FloatDepthwise
 
 
 def _lowered(network: nn.Module) -> list[nn.Module]:

@@ -35,7 +35,7 @@ def run(config: RunConfig) -> Outcome:
     run_folder = Folder(config.run)
     run_folder.write("run.toml", as_toml(config).encode())
     if config.until == "segmenters":
-        _check_labels(config, run_folder)
+        check_labels(config, run_folder)
     splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
     judged = config.val_split in splits
     with session(config.address):
@@ -92,7 +92,7 @@ def from_boxes(config: RunConfig, judged: bool) -> Outcome:
     return outcome
 
 
-def _check_labels(config: RunConfig, run_folder: Folder) -> None:
+def check_labels(config: RunConfig, run_folder: Folder) -> None:
     """Refuses at once what would be missing hours later.
 
     Raises:

@@ -81,3 +81,9 @@ def test_overlap_of_wrong_polygons_is_stated():
     mask[:4] = True
     assert polygons_iou([[0, 0, 10, 0, 10, 8, 0, 8]], mask) == pytest.approx(0.5)
     assert polygons_iou([], mask) == 0
+
+
+def test_a_piece_smaller_than_the_tolerance_stays():
+    mask = np.zeros((20, 20), bool)
+    mask[2:12, 2:12] = mask[15, 15] = True
+    assert enclosed(mask_polygons(mask, tolerance_px=3.0), mask.shape)[15, 15]

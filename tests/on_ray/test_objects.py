@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rayseg.config import Compute
@@ -16,20 +17,23 @@ from rayseg.config.objects import (
     TrainDetectorConfig,
     TrainMaskRCNNConfig,
 )
-from rayseg.loading import ObjectLabels, TrueInstances
+from rayseg.loading import GivenBoxes, ObjectLabels, TrueInstances
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.objects import (
     DETECTOR_WEIGHTS,
     MASK_RCNN_WEIGHTS,
+    ObjectWork,
+    _lowered,
     fit_detector,
     fit_mask_rcnn,
+    keep_slow_float,
 )
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.rle import encode_mask
 from rayseg.store import Folder, write_manifest
-from rayseg.training import DetectorSGD
+from rayseg.training import DetectorSGD, ObjectSteps
 
 pytestmark = [
     pytest.mark.ray,
@@ -186,3 +190,20 @@ def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_p
     assert "try a lower mask_rcnn.schedule.lr" in said
     assert "\n" not in said
     assert not load_state(folder).facts
+
+
+def test_bf16_trains_a_one_stage_detector_on_images_whose_coarsest_level_is_one_cell():
+    config = DetectorConfig(**TINY, kind="retinanet")
+    work = ObjectWork("", "", GivenBoxes, [], "", config, 1, 0)
+    target = {"boxes": torch.tensor([[5.0, 6.0, 40.0, 50.0]]), "classes": torch.tensor([1])}
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    given = [([image] * 2, [target] * 2, ["a", "b"])] * 8
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        network = work.network(2).train()
+        keep_slow_float(network)
+        optimizer = config.schedule.optimizer(network)
+        steps = ObjectSteps(config.schedule, 8, dtype)
+        found = steps.run(network, optimizer, iter(given), lowered=_lowered(network))
+        losses.append([one["loss"] for one in found])
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

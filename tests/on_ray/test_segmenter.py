@@ -20,6 +20,7 @@ from rayseg.config import (
 from rayseg.loading import SegmentationCrops
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.on_ray import jobs
+from rayseg.on_ray.run import check_labels
 from rayseg.on_ray.scoring import _add_ratios
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.palette import decode_labels, encode_labels
@@ -247,8 +248,8 @@ def test_a_run_refuses_labels_that_it_will_not_have(tmp_path):
     config = new_run(tmp_path / "typo")
     given = RunConfig(run=config.run, labels=("advcam+label_crff",))
     with pytest.raises(ValueError, match=r"got 'advcam\+label_crff'; did you mean 'advcam\+label_"):
-        jobs._check_labels(given, Folder(config.run))
-    jobs._check_labels(RunConfig(run=config.run, labels=("truth", "made")), Folder(config.run))
+        check_labels(given, Folder(config.run))
+    check_labels(RunConfig(run=config.run, labels=("truth", "made")), Folder(config.run))
 
 
 def test_no_usable_mask_at_all_is_an_error(tmp_path):

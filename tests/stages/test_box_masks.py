@@ -74,7 +74,10 @@ def test_an_object_with_a_bad_box_has_no_mask_and_the_others_keep_theirs(manifes
 def test_rows_without_maps_keep_their_status(manifest):
     given = [row(status="empty", note="no boxes"), row(status="error", error="cut short")]
     made = RefineBoxMaps(PLAIN, manifest)(given)
-    assert [(one["status"], one["error"]) for one in made] == [("empty", ""), ("error", "cut short")]
+    assert [(one["status"], one["error"]) for one in made] == [
+        ("empty", ""),
+        ("error", "cut short"),
+    ]
 
 
 def test_masks_follow_the_proposals_of_a_folder(manifest, tmp_path):

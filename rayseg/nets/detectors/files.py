@@ -8,40 +8,54 @@ from typing import Any
 from rayseg.detection import Detector
 from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.detectors.one_stage import FCOS, OneStage, RetinaNet
+from rayseg.nets.detectors.pyramid import Upsample
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.nets.detectors.yolox import YOLOX
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
-DETECTORS: dict[str, type[FasterRCNN] | type[OneStage]] = {
-    "faster_rcnn": FasterRCNN,
-    "retinanet": RetinaNet,
-    "fcos": FCOS,
-}
+ONE_STAGE: dict[str, type[OneStage]] = {"retinanet": RetinaNet, "fcos": FCOS}
+DETECTORS = ("faster_rcnn", *ONE_STAGE)
 """What can be trained."""
 
 
 def build_detector(
-    kind: str, trunk: str, num_classes: int, **options: Any
+    kind: str,
+    trunk: str,
+    num_classes: int,
+    weights: str = "none",
+    frozen_statistics: bool = True,
+    freeze: str = "none",
+    upsample: Upsample = "bilinear",
+    channels: int = 256,
+    min_sides: Sequence[int] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
+    test_side: int = 800,
+    max_side: int = 1333,
+    anchors: Sequence[int] = (32, 64, 128, 256, 512),
+    width: int = 1024,
+    first_level: int = 2,
+    regions: int = 512,
 ) -> FasterRCNN | OneStage:
-    """An untrained detector.
+    """A detector of one of DETECTORS.
 
-    Args:
-        kind: one of DETECTORS.
-        trunk: of its pyramid.
-        num_classes: foreground classes.
-        options: the others of its class.
+    Its other arguments are those of `FasterRCNN`; the last four are of no use to the others.
 
     Raises:
         ValueError: an unknown kind or trunk, or other weights.
     """
     if kind not in DETECTORS:
         raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {kind!r}")
-    return DETECTORS[kind](trunk, num_classes, **options)
+    start = (trunk, num_classes, weights, frozen_statistics, freeze, upsample, channels)
+    if kind == "faster_rcnn":
+        return FasterRCNN(
+            *start, width, first_level, anchors, min_sides, test_side, max_side, regions
+        )
+    return ONE_STAGE[kind](*start, min_sides, test_side, max_side)
 
 
 def detector_facts(detector: FasterRCNN | OneStage, classes: Sequence[str]) -> dict[str, object]:
     """What stands beside a detector's tensors, so that `load_detector` can build it again."""
-    (kind,) = (name for name, made in DETECTORS.items() if type(detector) is made)
+    kinds: dict[type, str] = {made: name for name, made in ONE_STAGE.items()}
+    kind = kinds.get(type(detector), "faster_rcnn")
     return {"network": kind, "classes": list(classes), **detector.facts}
 
 

@@ -22,21 +22,17 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.models.detection.transform import GeneralizedRCNNTransform, resize_boxes
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.models.detection.transform import resize_boxes
 
-from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
+from rayseg.inputs import Precision, choose_dtype
 from rayseg.losses import balanced_mask_loss, grown_seeds
 from rayseg.nets.classifier import read_network_facts
 from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
+from rayseg.nets.detectors.pooling import RegionPool
 from rayseg.nets.detectors.pyramid import build_pyramid
+from rayseg.nets.detectors.two_stage import box_heads, box_losses, proposal_network, resizing
 from rayseg.nets.weights import load_into, read_tensors
 
 LEVELS = ("0", "1", "2", "3")
@@ -105,11 +101,11 @@ class MaskRCNN(nn.Module):
         self.pyramid = build_pyramid(
             trunk, weights, frozen_statistics, freeze, "pool", upsample, channels
         )
-        self.fit_training = _resizing(min_sides, max_side)
-        self.fit_test = _resizing((test_side,), max_side)
-        self.rpn = _proposal_network(channels, self.anchors)
-        self.boxes = _box_heads(channels, width, num_classes)
-        self.mask_pool = MultiScaleRoIAlign(LEVELS, POOLED_MASK, 2)
+        self.fit_training = resizing(min_sides, max_side)
+        self.fit_test = resizing((test_side,), max_side)
+        self.rpn = proposal_network(channels, self.anchors)
+        self.boxes = box_heads(channels, width, num_classes)
+        self.mask_pool = RegionPool(len(LEVELS), POOLED_MASK)
         self.mask_head = nn.Sequential(
             MaskRCNNHeads(channels, (width // 4,) * 4, 1),
             MaskRCNNPredictor(width // 4, width // 4, num_classes),
@@ -136,7 +132,7 @@ class MaskRCNN(nn.Module):
         proposals, losses = self.rpn(resized, features, boxed)
         proposals, matched, labels, wanted = self.boxes.select_training_samples(proposals, boxed)
         logits, deltas = self._read_boxes(features, proposals, resized)
-        losses |= _box_losses(logits, deltas, torch.cat(labels), torch.cat(wanted))
+        losses |= box_losses(logits, deltas, labels, wanted)
         sizes = [(image.shape[1], image.shape[2]) for image in images]
         rois = [
             _MaskRoIs.of(proposals[i], matched[i], labels[i], targets[i]) for i in range(len(sizes))
@@ -273,56 +269,6 @@ class _MaskRoIs:
         positive = (labels > 0).nonzero().flatten()
         taught = positive[target["has_mask"][matched[positive]]]
         return cls(proposals[taught], matched[taught], labels[taught] - 1)
-
-
-def _box_losses(
-    logits: Float[Tensor, "m l"],
-    deltas: Float[Tensor, "m l*4"],
-    labels: Int[Tensor, " m"],
-    wanted: Float[Tensor, "m 4"],
-) -> dict[str, Float[Tensor, ""]]:
-    positive = (labels > 0).nonzero().flatten()
-    own = deltas.unflatten(1, (-1, 4))[positive, labels[positive]]  # (m', 4)
-    distance = functional.smooth_l1_loss(own, wanted[positive], reduction="sum", beta=1.0)
-    return {
-        "loss_classifier": functional.cross_entropy(logits, labels),
-        "loss_box_reg": distance / max(len(labels), 1),
-    }
-
-
-def _resizing(min_sides: Sequence[int], max_side: int) -> GeneralizedRCNNTransform:
-    return GeneralizedRCNNTransform(tuple(min_sides), max_side, list(MEAN_RGB), list(DEVIATION_RGB))
-
-
-def _proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNetwork:
-    ratios = (0.5, 1.0, 2.0)
-    return RegionProposalNetwork(
-        AnchorGenerator(tuple((side,) for side in anchors), (ratios,) * len(anchors)),
-        RPNHead(channels, len(ratios)),
-        fg_iou_thresh=0.7,
-        bg_iou_thresh=0.3,
-        batch_size_per_image=256,
-        positive_fraction=0.5,
-        pre_nms_top_n={"training": 2000, "testing": 1000},
-        post_nms_top_n={"training": 2000, "testing": 1000},
-        nms_thresh=0.7,
-    )
-
-
-def _box_heads(channels: int, width: int, num_classes: int) -> RoIHeads:
-    return RoIHeads(
-        MultiScaleRoIAlign(LEVELS, POOLED, 2),
-        TwoMLPHead(channels * POOLED**2, width),
-        FastRCNNPredictor(width, num_classes + 1),
-        fg_iou_thresh=0.5,
-        bg_iou_thresh=0.5,
-        batch_size_per_image=512,
-        positive_fraction=0.25,
-        bbox_reg_weights=(10.0, 10.0, 5.0, 5.0),
-        score_thresh=0.05,
-        nms_thresh=0.5,
-        detections_per_img=100,
-    )
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class OneStage(Detector):
     ):
         super().__init__()
         self.num_classes, self.test_side, self.max_side = num_classes, test_side, max_side
-        self.facts = {
+        self.facts: dict[str, object] = {
             "trunk": trunk, "upsample": upsample, "channels": channels, "test_side": test_side,
             "max_side": max_side,
         }  # fmt: skip

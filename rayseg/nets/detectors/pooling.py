@@ -11,12 +11,74 @@ gradient that is added up in no fixed order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 SAMPLES = 2
 """Of a bin along each axis, as published detectors have them."""
+CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of that side is pooled from stride 16
+
+
+class RegionPool(nn.Module):
+    """Pools each region from the level of a pyramid that suits its size.
+
+    It takes the place of torchvision's `MultiScaleRoIAlign` and gives the same numbers.
+
+    Args:
+        levels: of the pyramid that regions are pooled from, named "0", "1", ...
+        size: bins along each axis.
+        first_level: of the pyramid, 2 at stride 4.
+    """
+
+    def __init__(self, levels: int, size: int, first_level: int = 2):
+        super().__init__()
+        self.levels, self.size, self.first_level = levels, size, first_level
+
+    def forward(
+        self,
+        features: Mapping[str, Float[Tensor, "n d y x"]],
+        boxes: Sequence[Float[Tensor, "m 4"]],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "m d s s"]:
+        """Features of the regions of all images, image by image.
+
+        Args:
+            features: by the name of the level.
+            boxes: of each image, in input pixels.
+            image_sizes: not asked for.
+        """
+        del image_sizes  # a level's stride is known
+        regions = torch.cat(list(boxes))
+        owner = torch.arange(len(boxes), device=regions.device).repeat_interleave(
+            torch.tensor([len(own) for own in boxes], device=regions.device)
+        )
+        level = region_levels(regions, self.levels, self.first_level)
+        parts, places = [], []
+        for place in range(self.levels):
+            own = (level == place).nonzero()[:, 0]
+            stride = 2 ** (self.first_level + place)
+            plane = features[str(place)]
+            parts.append(pool_regions(plane, regions[own], owner[own], stride, self.size))
+            places.append(own)
+        pooled = torch.cat(parts)[torch.cat(places).argsort()]
+        return pooled.permute(0, 3, 1, 2)
+
+
+def region_levels(
+    regions_xyxy: Float[Tensor, "m 4"], levels: int, first_level: int
+) -> Int[Tensor, " m"]:
+    """Index of the level that each region is pooled from, as torchvision's LevelMapper.
+
+    Source: Lin et al., CVPR 2017, eq. 1.
+    """
+    sides = regions_xyxy[:, 2:] - regions_xyxy[:, :2]
+    # torchvision's order of operations, since a rounding error changes the level
+    root = torch.sqrt(sides[:, 0] * sides[:, 1])
+    level = torch.floor(CANONICAL_LEVEL + torch.log2(root / CANONICAL_SIDE) + 1e-6)
+    return level.clamp(first_level, first_level + levels - 1).to(torch.int64) - first_level
 
 
 def pool_regions(

@@ -22,17 +22,16 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import MultiScaleRoIAlign, batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from rayseg.detection import Detections, Detector, InputFit, Reading, Window
 from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
-from rayseg.nets.detectors.pooling import pool_regions
+from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
 
 POOLED = 7
 """Bins along each axis that the box head sees of a region."""
 PADDED_TO = 32
-CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of that side is pooled from stride 16
 NMS_IOU = 0.5
 
 
@@ -89,7 +88,7 @@ class FasterRCNN(Detector):
         if len(anchors) != levels:
             raise ValueError(f"anchors must be {levels}, one a level, got {len(anchors)}")
         self.first_level, self.test_side, self.max_side = first_level, test_side, max_side
-        self.facts = {
+        self.facts: dict[str, object] = {
             "trunk": trunk, "upsample": upsample, "channels": channels, "width": width,
             "first_level": first_level, "anchors": list(anchors), "test_side": test_side,
             "max_side": max_side,
@@ -98,7 +97,7 @@ class FasterRCNN(Detector):
         self.fit_training = resizing(min_sides, max_side)
         self.fit_test = resizing((test_side,), max_side)
         self.rpn = proposal_network(channels, anchors)
-        self.boxes = box_heads(channels, width, num_classes, levels - 1, regions)
+        self.boxes = box_heads(channels, width, num_classes, levels - 1, first_level, regions)
         self.bins_first = False  # whether the box head's first weight is in that order
 
     def forward(
@@ -146,7 +145,7 @@ class FasterRCNN(Detector):
     ) -> Reading:
         """Pools each candidate from its level; levels that nobody asks for are not computed."""
         real = torch.promote_types(inputs.dtype, torch.float32)
-        level = self._levels(candidates)
+        level = region_levels(candidates, len(self.pyramid.layer), self.first_level)
         features = self.pyramid.some(inputs.to(self.dtype), owner, level)
         size = POOLED * POOLED * self.pyramid.out_channels
         pooled = candidates.new_zeros(len(candidates), size, dtype=self.dtype)
@@ -162,15 +161,6 @@ class FasterRCNN(Detector):
     def dtype(self) -> torch.dtype:
         """What the network computes in."""
         return self.boxes.box_predictor.cls_score.weight.dtype
-
-    def _levels(self, boxes_xyxy: Float[Tensor, "m 4"]) -> Int[Tensor, " m"]:
-        """Index of the level that each region is pooled from, as torchvision's LevelMapper."""
-        sides = boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]
-        # torchvision's order of operations, since a rounding error changes the level
-        root = torch.sqrt(sides[:, 0] * sides[:, 1])
-        level = torch.floor(CANONICAL_LEVEL + torch.log2(root / CANONICAL_SIDE) + 1e-6)
-        last = self.first_level + len(self.pyramid.layer) - 1
-        return level.clamp(self.first_level, last).to(torch.int64) - self.first_level
 
     def _heads(self, pooled: Float[Tensor, "m p"]) -> tuple[Tensor, Tensor]:
         """Both heads' outputs for pooled features, bin by bin and in each channel by channel."""
@@ -334,12 +324,16 @@ def proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNet
 
 
 def box_heads(
-    channels: int, width: int, num_classes: int, levels: int = 4, regions: int = 512
+    channels: int,
+    width: int,
+    num_classes: int,
+    levels: int = 4,
+    first_level: int = 2,
+    regions: int = 512,
 ) -> RoIHeads:
-    """torchvision's, pooling from that many levels."""
-    names = [str(level) for level in range(levels)]
+    """Torchvision's, pooling from that many levels."""
     return RoIHeads(
-        MultiScaleRoIAlign(names, POOLED, 2),
+        RegionPool(levels, POOLED, first_level),
         TwoMLPHead(channels * POOLED**2, width),
         FastRCNNPredictor(width, num_classes + 1),
         fg_iou_thresh=0.5,
