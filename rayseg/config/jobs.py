@@ -9,7 +9,7 @@ from rayseg.bottleneck import ToyBottleneck
 from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
 from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
-from rayseg.config.objects import TrainDetectorConfig, TrainMaskRCNNConfig
+from rayseg.config.objects import ObjectTraining, TrainDetectorConfig, TrainMaskRCNNConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
@@ -179,6 +179,13 @@ class RunConfig(
         """Whether a method works on the run's classifier, or a segmenter starts from it."""
         starts_from_it = self.until == "segmenters" and self.segmenter.weights == "classifier"
         return "classifier" in self.network_kinds or starts_from_it
+
+    @property
+    def trunks_from_classifier(self) -> bool:
+        """Whether a detector or Mask R-CNN starts from the run's own classifier."""
+        trained: list[ObjectTraining] = [] if self.detector_weights else [self.detector]
+        trained += [self.mask_rcnn] if self.until == "segmenters" else []
+        return any(one.weights == "classifier" for one in trained)
 
     def made_masks(self) -> list[str]:
         """The folders of masks that the run fills."""

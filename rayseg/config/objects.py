@@ -24,7 +24,8 @@ class ObjectTraining:
 
     Attributes:
         trunk: mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, with a feature pyramid.
-        weights: of the trunk: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
+        weights: of the trunk: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
+            classifier for the trunk of the run's own.
         batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained
             learns them; auto freezes them where there are weights.
         freeze: the last stage of the trunk that does not train, where it has weights: none, stem,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rayseg.config import (
+    DetectorConfig,
+    MaskRCNNConfig,
     PredictInstancesConfig,
     TrainDetectorConfig,
     TrainMaskRCNNConfig,
@@ -23,6 +26,7 @@ from rayseg.on_ray.bookkeeping import (
     open_folder,
     without,
 )
+from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
 from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
 from rayseg.on_ray.objects import MASK_RCNN_WEIGHTS, fit_detector, fit_mask_rcnn
 from rayseg.on_ray.session import gpus_each, session, threads_each
@@ -38,18 +42,36 @@ from rayseg.store import (
     stored_ids,
 )
 
+T = TypeVar("T", DetectorConfig, MaskRCNNConfig)
+
 
 def train_detector(config: TrainDetectorConfig) -> Outcome:
     """Trains the detector of the run on the boxes of one split."""
-    folder = Folder(config.run) / "detector"
+    run_folder = Folder(config.run)
+    folder = run_folder / "detector"
     identity = {"split": config.train_split, "detector": as_plain(config.detector)}
-    if Path(config.detector.weights).is_file():
-        identity["weights"] = digest(config.detector.weights)
+    given = replace(config, detector=start_of(run_folder, config.detector))
+    if Path(given.detector.weights).is_file():
+        identity["weights"] = digest(given.detector.weights)
     claim(folder, identity)
     if not read_run(folder).get("done"):
         with session(config.address):
-            write_figures(folder, fit_detector(config, gpus_each(config.compute)))
+            write_figures(folder, fit_detector(given, gpus_each(config.compute)))
     return trained("detector", read_run(folder))
+
+
+def start_of(run_folder: Folder, training: T) -> T:
+    """The training with the path of the run's own classifier where it is to start from that.
+
+    Raises:
+        FileNotFoundError: the run has none.
+    """
+    if training.weights != "classifier":
+        return training
+    own = run_folder / "classifier"
+    if not own.exists(CLASSIFIER_WEIGHTS):
+        raise FileNotFoundError(f"{own} holds no {CLASSIFIER_WEIGHTS}; run train-classifier first")
+    return replace(training, weights=own.path(CLASSIFIER_WEIGHTS))
 
 
 def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
@@ -57,6 +79,7 @@ def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
     run_folder = Folder(config.run)
     if not config.labels:
         raise ValueError("labels must name masks made from boxes or truth, got none")
+    given = replace(config, mask_rcnn=start_of(run_folder, config.mask_rcnn))
     outcome = Outcome()
     # of all before any, since a training takes hours
     sources = [instance_labels(run_folder, name, config.train_split) for name in config.labels]
@@ -65,12 +88,12 @@ def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
             folder = run_folder / "mask_rcnn" / name
             identity = {"labels": origin, "split": config.train_split}
             identity["mask_rcnn"] = as_plain(config.mask_rcnn)
-            if Path(config.mask_rcnn.weights).is_file():
-                identity["weights"] = digest(config.mask_rcnn.weights)
+            if Path(given.mask_rcnn.weights).is_file():
+                identity["weights"] = digest(given.mask_rcnn.weights)
             claim(folder, identity)
             if not read_run(folder).get("done"):
                 gpus = gpus_each(config.compute)
-                write_figures(folder, fit_mask_rcnn(config, folder, source, gpus))
+                write_figures(folder, fit_mask_rcnn(given, folder, source, gpus))
             outcome += trained(f"mask r-cnn {name}", read_run(folder))
     return outcome
 

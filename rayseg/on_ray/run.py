@@ -79,6 +79,8 @@ def from_boxes(config: RunConfig, judged: bool) -> Outcome:
         judged: whether there are images to judge Mask R-CNNs on.
     """
     outcome = Outcome()
+    if config.trunks_from_classifier:
+        outcome += train_classifier(config)
     if not config.detector_weights:
         outcome += train_detector(config)
     outcome += make_box_maps(config)

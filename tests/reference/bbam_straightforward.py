@@ -10,6 +10,7 @@ torchvision's networks.
 
 import copy
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from PIL import Image
 from torch import nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import MultiScaleRoIAlign
 
 from rayseg.attribution.base import seeded
+from rayseg.nets.detectors.two_stage import FasterRCNN
 from tests.reference.bbam_literal import grid_of, jitter, overlap
 
 
@@ -32,7 +35,15 @@ def prepare(detector):
 
 
 def network_of(detector):
-    """The network of torchvision's that a detector holds."""
+    """The network of torchvision's that a detector holds, or its parts put together as one.
+
+    rayseg's own Faster R-CNN pools regions by matrix products; here torchvision's kernel does.
+    """
+    if isinstance(detector, FasterRCNN):
+        heads = detector.boxes
+        names = [str(level) for level in range(len(detector.pyramid.layer))]
+        heads.box_roi_pool = MultiScaleRoIAlign(names, 7, 2)
+        return SimpleNamespace(backbone=detector.pyramid, rpn=detector.rpn, roi_heads=heads)
     for module in detector.modules():
         if isinstance(module, GeneralizedRCNN):
             return module
