@@ -42,6 +42,13 @@ def refused(capsys, arguments):
         (["prepare", "--data", "vok"], 2, "did you mean 'voc'?"),
         (["prepare", "--data", "folder", "--folder.tags", "/no.csv"], 1, "not found at /no.csv"),
         (["export", "--format", "vok"], 2, "did you mean 'voc'?"),
+        (["make-box-maps", "--box-methods", "bam"], 2, "did you mean 'bbam'?"),
+        (["make-box-masks", "--box-refiners", "boxcrf"], 2, "did you mean 'box_crf'?"),
+        (["make-box-maps", "--bbam.steps", "-1"], 2, "steps must be 0 or more, got -1"),
+        (["train-detector", "--detector.kind", "yolo"], 2, ": Invalid choice 'yolo'"),
+        (["train-mask-rcnn", "--run", "/nowhere/run"], 1, "labels must name masks made from boxes"),
+        (["analyse-boxes", "--run", "/nowhere/run"], 1, "make one with `rayseg prepare`"),
+        (["analyse-boxes", "--analyses", "head"], 2, "did you mean 'heads'?"),
         (["score", "--threshold-step", "0"], 2, "threshold_step must lie in (0, 0.5], got 0"),
         (["score", "--config", "nowhere.toml"], 1, "nowhere.toml does not exist"),
         (["score", "--config"], 2, "--config must be followed by a value"),
@@ -133,9 +140,12 @@ def test_help_lists_every_job(capsys):
 # Exit status
 
 
-@pytest.mark.parametrize(("failed", "status"), [(frozenset(), 0), (frozenset("ab"), 3)])
-def test_the_status_says_whether_images_failed(monkeypatch, capsys, failed, status):
-    job = (RunConfig, lambda config: Outcome([f"split {config.split}"], failed))
+@pytest.mark.parametrize(("failed", "left_out", "status"), [("", 0, 0), ("ab", 0, 3), ("", 2, 3)])
+def test_the_status_says_whether_images_failed(monkeypatch, capsys, failed, left_out, status):
+    job = (
+        RunConfig,
+        lambda config: Outcome([f"split {config.split}"], frozenset(failed), left_out),
+    )
     monkeypatch.setitem(cli.JOBS, "run", job)
     assert run_job("run", ["--split", "val"]) == status
     said = capsys.readouterr().out

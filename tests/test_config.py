@@ -9,21 +9,27 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from rayseg.attribution import COMBINATIONS, METHODS, RIB, AdvCAM, OnRIB
+from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS, RIB, AdvCAM, OnRIB
 from rayseg.config import (
+    AnalyseBoxesConfig,
     ClassifierConfig,
     Compute,
     ExportConfig,
     FickleNetConfig,
+    MakeBoxMapsConfig,
+    MakeBoxMasksConfig,
     MakeSeedsConfig,
     PredictConfig,
+    PredictInstancesConfig,
     PrepareConfig,
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
     SegmenterConfig,
     TrainClassifierConfig,
+    TrainDetectorConfig,
     TrainFickleNetConfig,
+    TrainMaskRCNNConfig,
     TrainSegmenterConfig,
     as_plain,
     as_toml,
@@ -44,8 +50,15 @@ JOBS = [
     RefineSeedsConfig,
     TrainSegmenterConfig,
     PredictConfig,
+    TrainDetectorConfig,
+    MakeBoxMapsConfig,
+    MakeBoxMasksConfig,
+    TrainMaskRCNNConfig,
+    PredictInstancesConfig,
     ScoreConfig,
 ]
+ALONE = [ExportConfig, AnalyseBoxesConfig]
+"""Jobs that are no part of a run."""
 
 
 def toml(tmp_path, text):
@@ -75,12 +88,12 @@ def test_a_run_has_every_key_of_every_job_with_the_same_default(kind):
         assert getattr(run, part.name) == getattr(kind(), part.name), part.name
 
 
-@pytest.mark.parametrize("kind", [*JOBS, RunConfig, ExportConfig])
+@pytest.mark.parametrize("kind", [*JOBS, RunConfig, *ALONE])
 def test_a_configuration_travels_to_an_actor(kind):
     assert pickle.loads(pickle.dumps(kind())) == kind()
 
 
-@pytest.mark.parametrize("kind", [*JOBS, RunConfig, ExportConfig])
+@pytest.mark.parametrize("kind", [*JOBS, RunConfig, *ALONE])
 def test_a_configuration_is_plain_json(kind):
     plain = as_plain(kind())
     assert json.loads(json.dumps(plain)) == plain
@@ -93,8 +106,9 @@ def test_a_configuration_goes_through_json_and_back():
 
 
 def test_as_written_reaches_every_method():
-    config = as_written(MakeSeedsConfig())
-    assert all(getattr(config, name) == part.as_written() for name, part in METHODS.items())
+    for kind, parts in ((MakeSeedsConfig, METHODS), (MakeBoxMapsConfig, BOX_METHODS)):
+        config = as_written(kind())
+        assert all(getattr(config, name) == part.as_written() for name, part in parts.items())
 
 
 def test_a_combination_is_made_of_its_methods_settings():
@@ -267,7 +281,7 @@ def test_a_path_that_is_none_by_default_is_a_path_when_given():
     assert config.folder.masks == Path("true/masks")
 
 
-@pytest.mark.parametrize("kind", [*JOBS, RunConfig, ExportConfig])
+@pytest.mark.parametrize("kind", [*JOBS, RunConfig, *ALONE])
 def test_every_field_takes_its_own_default(kind):
     """No field is of a type that the reader does not know."""
     given = as_plain(kind())

@@ -25,7 +25,7 @@ from rayseg.datasets import DATASETS
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.refine import REFINERS
+from rayseg.refine import BOX_REFINERS, REFINERS
 from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_shard
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,8 @@ def workplace(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for name in ("photo.jpg", "photos/meadow.jpg", "photos/stable.jpg", "photos/fog.jpg"):
         Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8)).save(name)
-    Path("tags.csv").write_text(blocks("csv")[0])
+    for name, text in zip(("tags.csv", "boxes.csv"), blocks("csv"), strict=True):
+        Path(name).write_text(text)
     Path("mine.toml").write_text(blocks("toml")[0])
     network = CamClassifier("mobilenet_v2", 5)
     facts = {"trunk": "mobilenet_v2", "stride": 16, "classes": ["a", "b", "c", "d", "e"]}
@@ -89,7 +90,7 @@ def execute(text):
 
 def test_every_block_is_of_a_kind_that_is_tested():
     assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "console", "toml", "csv", "text"}
-    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [2, 1, 2]
+    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [2, 2, 2]
 
 
 def test_the_example_of_one_image_is_eight_lines_and_gives_maps(workplace):
@@ -108,6 +109,16 @@ def test_the_example_that_reads_seeds_prints_one_line_a_map(workplace, capsys):
 def test_a_command_has_flags_that_exist(words, workplace):
     name, flags = as_job(words)
     parse(JOBS[name][0], flags, f"rayseg {name}")
+
+
+def test_the_boxes_of_the_readme_are_read_by_its_command(workplace):
+    (flags,) = [words[2:] for words in JOB_LINES if "boxes.csv" in words]
+    config = parse(RunConfig, flags, "rayseg run")
+    assert config.supervision == "boxes"
+    (meadow,) = config.dataset().samples(workplace)
+    assert config.dataset().classes == ("cow", "person")
+    assert meadow.boxes_xyxy.tolist() == [[34, 60, 210, 180], [220, 40, 260, 170]]
+    assert meadow.box_classes.tolist() == [0, 1]
 
 
 def test_targets_of_make_exist():
@@ -153,7 +164,8 @@ def test_files_that_the_text_names_exist():
 
 
 def test_lists_of_data_sets_refiners_and_exporters_are_complete():
-    lists = {"Data sets": DATASETS, "Refiners": REFINERS, "Exporters": EXPORTERS}
+    refiners = [*REFINERS, *BOX_REFINERS]
+    lists = {"Data sets": DATASETS, "Refiners": refiners, "Exporters": EXPORTERS}
     for title, names in lists.items():
         said = re.search(rf"{title}: ([^.]+)\.", README)
         assert re.findall(r"`(\w+)`", said[1]) == list(names)
@@ -227,6 +239,9 @@ TINY = [
 ]
 
 
+BOXES = ("detector", "box_maps", "mask_rcnn", "instances", "analyses")
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
@@ -240,8 +255,8 @@ def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
     assert {np.array(Image.open(path)).shape for path in Path("masks").rglob("*.png")} == {(40, 56)}
     for name in re.findall(r"^  ([\w.<>+/]+)", TREES["runs"], re.M):
         # folders of one's own stay where they are, no image of them is of a split val, no method
-        # asks for FickleNet, and nobody for the toy experiment
-        if name.split("/")[0] not in ("images", "predictions", "ficklenet", "bottleneck"):
+        # asks for FickleNet, and nobody for the toy experiment or boxes
+        if name.split("/")[0] not in ("images", "predictions", "ficklenet", "bottleneck", *BOXES):
             assert list(Path("runs/mine").glob(re.sub(r"<\w+>", "*", name))), name
 
 

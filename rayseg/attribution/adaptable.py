@@ -24,10 +24,10 @@ from rayseg.attribution.lean import (
     LeanNetwork,
     check_head,
     is_pointwise,
-    is_strided_depthwise,
     suit_cpu,
 )
 from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.suited import is_strided_depthwise
 
 FROZEN_STAGES = 3
 """Stem, stage1 and stage2, which the authors' classifier cuts off by a detach."""

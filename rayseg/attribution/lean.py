@@ -7,8 +7,7 @@ convolution are put another way:
 
 - A 1x1 convolution is a matrix product over channels. torch takes a slow path for few images on one
   thread, and copies between memory formats in the backward pass; as a product it does neither.
-- The gradient of a strided depthwise convolution has no bf16 kernel worth the name; it is taken in
-  float32, four times faster.
+- The gradient of a strided depthwise convolution is taken in float32 (nets/suited.py).
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
 from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.suited import StridedDepthwise, is_strided_depthwise
 
 
 class LeanNetwork(nn.Module):
@@ -109,7 +108,7 @@ def suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:
             if is_pointwise(child):
                 setattr(network, name, _Pointwise(child))
             elif dtype == torch.bfloat16 and is_strided_depthwise(child):
-                setattr(network, name, _StridedDepthwise(child))
+                setattr(network, name, StridedDepthwise(child))
         else:
             if isinstance(child, nn.ReLU | nn.ReLU6):
                 child.inplace = False  # in place on a product's view, autograd copies the view
@@ -119,11 +118,6 @@ def suit_cpu(network: nn.Module, dtype: torch.dtype) -> None:
 def is_pointwise(layer: nn.Conv2d) -> bool:
     """Whether it is a plain 1x1 convolution."""
     return layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
-
-
-def is_strided_depthwise(layer: nn.Conv2d) -> bool:
-    """Whether it looks at each channel alone, at some of the cells."""
-    return layer.groups == layer.in_channels > 1 and layer.stride != (1, 1)
 
 
 class _Pointwise(nn.Module):
@@ -137,30 +131,3 @@ class _Pointwise(nn.Module):
     def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n e h w"]:
         cells = functional.linear(inputs.permute(0, 2, 3, 1), self.weight, self.bias)
         return cells.permute(0, 3, 1, 2)
-
-
-class _StridedDepthwise(nn.Module):
-    """A strided depthwise convolution whose gradient is taken in float32."""
-
-    def __init__(self, layer: nn.Conv2d):
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h' w'"]:
-        return _FloatGradient.apply(inputs, self.layer)
-
-
-class _FloatGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, layer: nn.Conv2d) -> Tensor:
-        ctx.layer, ctx.shape = layer, inputs.shape
-        return layer(inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        layer: nn.Conv2d = ctx.layer
-        gradient = conv2d_input(
-            ctx.shape, layer.weight.float(), gradients[0].float(),
-            layer.stride, layer.padding, layer.dilation, layer.groups,
-        )  # fmt: skip
-        return gradient.to(layer.weight.dtype), None

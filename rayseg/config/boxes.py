@@ -134,6 +134,8 @@ class AnalyseBoxesConfig(BoxRefinerFields, AskDetectorConfig):  # type: ignore[v
         check_names("noise_refiner", (self.noise_refiner,), BOX_REFINERS)
         if self.max_images < 0:
             raise ValueError(f"max_images must be 0 or more, got {self.max_images}")
+        if min(self.fixed_strides, default=1) < 1:
+            raise ValueError(f"fixed_strides must be 1 or more, got {self.fixed_strides}")
         if list(self.amounts) != sorted({*self.amounts, 0.0}) or min(self.amounts) <= -0.5:
             raise ValueError(
                 f"amounts must ascend from above -0.5 with 0 among them, got {self.amounts}"
@@ -143,9 +145,11 @@ class AnalyseBoxesConfig(BoxRefinerFields, AskDetectorConfig):  # type: ignore[v
         """What an analysis compares, in the order of its picture."""
         bbam = self.bbam
         if analysis == "heads":
+            # curves of unlike lengths have no mean
+            whole = replace(bbam, use_box=True, use_class=True, early_stop=0.0, record=True)
             return (
-                Variant("box", replace(bbam, use_class=False, record=True)),
-                Variant("class", replace(bbam, use_box=False, record=True)),
+                Variant("box", replace(whole, use_class=False)),
+                Variant("class", replace(whole, use_box=False)),
             )
         if analysis == "noise":
             return tuple(Variant(f"{amount:+g}", bbam, amount) for amount in self.amounts)

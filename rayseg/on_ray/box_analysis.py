@@ -65,6 +65,8 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
                 "images": ids_of(chosen), "refiner": as_plain(config.refiner()),
                 "seed": config.noise_seed,
             }  # fmt: skip
+            if detector.classes:
+                identity["classes"] = list(detector.classes)
             claim(folder, identity)
             if not read_run(folder).get("done"):
                 make = partial(

@@ -120,6 +120,8 @@ def _identity(config: MakeBoxMapsConfig, name: str, fingerprint: str) -> dict[st
         name: {key: plain[key] for key in plain if key not in method.rounding_only}
     }
     found |= {"weights": fingerprint, "boxes": config.boxes}
+    if config.detector_classes:
+        found["detector_classes"] = list(config.detector_classes)
     return found | ({"min_score": config.min_score} if config.boxes == "predicted" else {})
 
 
@@ -151,11 +153,7 @@ def make_box_masks(config: MakeBoxMasksConfig) -> Outcome:
             refiner = config.box_refiner(name)
             folder = run_folder / "masks" / label
             identity = {name: as_plain(refiner), "box_maps": read_run(maps)["config"]}
-            if proposals:
-                identity["proposals"] = config.proposals
-                identity["superpixels"] = as_plain(config.superpixels)
-                identity["proposal_refinement"] = as_plain(config.proposal_refinement)
-            open_folder(folder, identity, compute)
+            open_folder(folder, identity | _identity_of(proposals, config), compute)
             pending = find_pending(maps, stored_ids(folder))
             if pending.rows:
                 manifest = run_folder / "manifest"
@@ -170,6 +168,18 @@ def make_box_masks(config: MakeBoxMasksConfig) -> Outcome:
                 add_seconds(folder, seconds)
             outcome += close_folder(folder, f"masks {label}")
     return outcome
+
+
+def _identity_of(
+    proposals: FolderProposals | OwnProposals | None, config: MakeBoxMasksConfig
+) -> dict[str, Any]:
+    """What masks follow from besides maps and refiner."""
+    if proposals is None:
+        return {}
+    told = {"proposal_refinement": as_plain(config.proposal_refinement)}
+    if isinstance(proposals, FolderProposals):
+        return told | {"proposals": proposals.folder.location}
+    return told | {"proposals": config.proposals, "superpixels": as_plain(config.superpixels)}
 
 
 def _proposals(config: MakeBoxMasksConfig) -> FolderProposals | OwnProposals | None:

@@ -34,7 +34,7 @@ def score_objects(run: Folder, config: ScoreConfig) -> dict[str, dict[str, Any]]
     split, with the share of full supervision that it reaches.
     """
     entries: dict[str, dict[str, Any]] = {}
-    made = [name for name in (run / "masks").folders() if _holds_objects(run / "masks" / name)]
+    made = [name for name in (run / "masks").folders() if holds_objects(run / "masks" / name)]
     if made:
         truths = TrueObjects(run / "manifest", config.split)
         for name in made:
@@ -49,7 +49,8 @@ def score_objects(run: Folder, config: ScoreConfig) -> dict[str, dict[str, Any]]
     return entries
 
 
-def _holds_objects(masks: Folder) -> bool:
+def holds_objects(masks: Folder) -> bool:
+    """Whether a folder of masks was made from boxes."""
     return "box_maps" in read_run(masks).get("config", {})
 
 

@@ -23,6 +23,7 @@ from rayseg.on_ray.jobs import (
     train_ficklenet,
     train_segmenter,
 )
+from rayseg.on_ray.object_scoring import holds_objects
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.session import session
 from rayseg.store import Folder, read_manifest
@@ -42,7 +43,8 @@ def run(config: RunConfig) -> Outcome:
         road = from_boxes if config.supervision == "boxes" else from_tags
         outcome += road(config, judged)
         if config.until == "segmenters" and not judged:
-            lacking = "predictions" if config.labels else "segmenters; --labels trains one anyway"
+            network = "Mask R-CNNs" if config.supervision == "boxes" else "segmenters"
+            lacking = "predictions" if config.labels else f"{network}; --labels trains one anyway"
             outcome += Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
         outcome += score(config)
     return outcome
@@ -100,7 +102,9 @@ def check_labels(config: RunConfig, run_folder: Folder) -> None:
     Raises:
         ValueError: labels that the run will not have.
     """
-    known = {*config.made_masks(), *(run_folder / "masks").folders()}
+    masks = run_folder / "masks"
+    there = [n for n in masks.folders() if config.supervision == "tags" or holds_objects(masks / n)]
+    known = {*config.made_masks(), *there}
     if _has_truth(config, run_folder):
         known.add("truth")
     for name in config.labels:

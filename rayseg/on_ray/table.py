@@ -38,10 +38,11 @@ def _table(rows: dict[str, dict[str, str]]) -> list[str]:
     """A line of titles and one for each name, columns that are empty throughout left out."""
     width = max(map(len, rows), default=0)
     titles = list(dict.fromkeys(title for row in rows.values() for title in row if row[title]))
-    lines = [" " * width + "".join(f"  {title:>9}" for title in titles)] if rows else []
-    for name, row in rows.items():
-        lines.append(f"{name:{width}}" + "".join(f"  {row.get(t, ''):>9}" for t in titles))
-    return lines
+    cells = [("", dict(zip(titles, titles, strict=True))), *rows.items()] if rows else []
+    return [
+        f"{name:{width}}" + "".join(f"  {row.get(t, ''):>{max(len(t), 9)}}" for t in titles)
+        for name, row in cells
+    ]
 
 
 def _object_cells(entry: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from rayseg.attribution import BoxAttribution, ObjectMap, Objects, enlarge_grid
 from rayseg.box_analysis import PositionCounts, head_positions, shake_boxes, threshold_ious
-from rayseg.boxes import box_areas
+from rayseg.boxes import box_areas, box_problem
 from rayseg.nets.detectors import load_detector
 from rayseg.stages.box_maps import class_numbers
 from rayseg.stages.box_masks import BoxRefiner
@@ -46,6 +46,10 @@ class Variant:
 
 class AnalyseObjects:
     """Decoded rows to rows of `id`, `objects` (JSON, a dictionary an object) and `error`.
+
+    Objects count that have a true mask and a box that names pixels. With noise, which only their
+    masks are judged by, those that the detector misses count as well: they have a mask from their
+    box. Otherwise an object counts where no variant misses it.
 
     Args:
         analysis: one of ANALYSES.
@@ -100,15 +104,17 @@ class AnalyseObjects:
 
     def _image(self, row: Row) -> list[dict[str, Any]]:
         size_hw = (row["height"], row["width"])
+        given = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
         masks = {
             place: mask
             for place, mask in self.truths.masks(row["id"], size_hw).items()
             if self.number_of[row["box_classes"][place]] is not None
+            and not box_problem(given[place], size_hw)
         }
         if not masks:
             return []
         image = np.frombuffer(row["pixels"], np.uint8).reshape(*size_hw, 3)
-        boxes = np.array(row["boxes_xyxy"], np.float32)[list(masks)]
+        boxes = given[list(masks)]
         numbers = [self.number_of[row["box_classes"][place]] for place in masks]
         answers = [self._ask(one, image, boxes, numbers, row["id"]) for one in self.variants]
         shares = box_areas(boxes) / (size_hw[0] * size_hw[1])

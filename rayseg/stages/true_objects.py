@@ -69,7 +69,7 @@ def _extent(mask: Bool[ndarray, "h w"]) -> Float[ndarray, " 4"]:
 
 
 class TrueObjects:
-    """True masks of objects in the manifest's boxes, by id.
+    """True masks of objects in the manifest's boxes, by id; a crowd is no object.
 
     Args:
         manifest: with true masks of objects, or else with semantic ones.
@@ -79,7 +79,7 @@ class TrueObjects:
 
     def __init__(self, manifest: Folder, split: str = "", alone: AloneInBox | None = None):
         opened = read_manifest(manifest, true_masks=True).select(split)
-        names = ["id", "boxes_xyxy", "box_classes", "true_masks"]
+        names = ["id", "boxes_xyxy", "box_classes", "crowds", "true_masks"]
         rows = opened.table.select(names).to_pylist()
         self.rows = {row["id"]: row for row in rows if row["boxes_xyxy"]}
         self.truths = Truths(manifest, split)
@@ -95,15 +95,19 @@ class TrueObjects:
         if row is None:
             return {}
         if any(row["true_masks"]):
-            return {
-                i: decode_mask(counts, size_hw)
-                for i, counts in enumerate(row["true_masks"])
-                if counts
-            }
-        if id_ not in self.truths.ids:
+            known = {i: counts for i, counts in enumerate(row["true_masks"]) if counts}
+            found = {i: decode_mask(counts, size_hw) for i, counts in known.items()}
+        else:
+            found = self._told_apart(row, size_hw)
+        return {i: mask for i, mask in found.items() if i not in row["crowds"]}
+
+    def _told_apart(
+        self, row: Mapping[str, Any], size_hw: tuple[int, int]
+    ) -> dict[int, Bool[ndarray, "h w"]]:
+        if row["id"] not in self.truths.ids:
             return {}
         boxes = np.array(row["boxes_xyxy"], np.float32)
-        return self.alone(boxes, row["box_classes"], self.truths.read(id_, size_hw))
+        return self.alone(boxes, row["box_classes"], self.truths.read(row["id"], size_hw))
 
 
 def place_of(

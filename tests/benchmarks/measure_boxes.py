@@ -137,7 +137,7 @@ def options():
 def main():
     given = options()
     named = dict(one.split("=", 1) for one in given.masks)
-    run = Path(next(iter(named.values()))).parents[1]
+    run = str(Path(next(iter(named.values()))).parents[1])
     objects = draw_objects(run, given.split, given.objects)
     if given.list:
         given.list.write_text("\n".join(dict.fromkeys(s.id for s, *_ in objects)) + "\n")

@@ -28,16 +28,18 @@ def manifest(tmp_path):
     return folder
 
 
-def grid(rng):
-    return pack_maps(rng.random((1, 4, 5), dtype=np.float32))[0]
+def grid(row, column):
+    """A map that says one cell of four by five."""
+    cells = np.full((1, 4, 5), 0.1, np.float32)
+    cells[0, row, column] = 1
+    return pack_maps(cells)[0]
 
 
 def row(**changed):
-    rng = np.random.default_rng(5)
     made = {
         "id": "a", "status": "ok", "error": "", "note": "", "height": 30, "width": 40,
         "boxes_xyxy": BOXES, "classes": [0, 1], "object_status": ["ok", "ok"],
-        "maps": [grid(rng), grid(rng)],
+        "maps": [grid(1, 1), grid(2, 3)],
     }  # fmt: skip
     return made | changed
 
@@ -87,8 +89,9 @@ def test_masks_follow_the_proposals_of_a_folder(manifest, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([counts]))
     folder = FolderProposals(Folder(str(tmp_path)))
     stage = RefineBoxMaps(PLAIN, manifest, folder, ProposalRefinement(min_side=0))
-    (made,) = stage([row(boxes_xyxy=BOXES[1:], classes=[1], object_status=["ok"])])
-    np.testing.assert_array_equal(masks(made)[0] & proposal, proposal)
+    one = {"boxes_xyxy": BOXES[1:], "classes": [1], "object_status": ["ok"], "maps": [grid(2, 3)]}
+    (made,) = stage([row(**one)])
+    np.testing.assert_array_equal(masks(made)[0], proposal)
 
 
 def test_missing_proposals_are_the_images_error(manifest, tmp_path):

@@ -16,6 +16,9 @@ from rayseg.nets.weights import load_into, read_facts, read_tensors
 ONE_STAGE: dict[str, type[OneStage]] = {"retinanet": RetinaNet, "fcos": FCOS}
 DETECTORS = ("faster_rcnn", *ONE_STAGE)
 """What can be trained."""
+ONE_STAGE_FACTS = ("trunk", "upsample", "channels", "test_side", "max_side")
+TWO_STAGE_FACTS = ("width", "first_level", "anchors")
+"""What a Faster R-CNN's file says besides."""
 
 
 def build_detector(
@@ -40,7 +43,7 @@ def build_detector(
     Its other arguments are those of `FasterRCNN`; the last four are of no use to the others.
 
     Raises:
-        ValueError: an unknown kind or trunk, or other weights.
+        ValueError: an unknown kind or trunk, other weights, or not one anchor a level.
     """
     if kind not in DETECTORS:
         raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {kind!r}")
@@ -81,6 +84,9 @@ def load_detector(path: str, classes: Sequence[str] | None = None) -> Detector:
     kind = str(facts.pop("network", "classifier"))
     if kind not in DETECTORS:
         raise ValueError(f"{path} holds a {kind}, not a detector")
+    needed = {"classes", *ONE_STAGE_FACTS, *(TWO_STAGE_FACTS if kind == "faster_rcnn" else ())}
+    if needed != facts.keys():
+        raise ValueError(f"facts of {path} must be {sorted(needed)}, got {sorted(facts)}")
     known = facts.pop("classes")
     check_trained_on(path, known, classes)
     detector = build_detector(kind, num_classes=len(known), **facts)

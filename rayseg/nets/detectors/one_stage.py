@@ -1,32 +1,67 @@
 """RetinaNet and FCOS on a feature pyramid.
 
 Source: Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017; Tian et al., *FCOS*, ICCV
-2019. torchvision's networks are inside, their heads, losses and anchors as they are.
+2019. torchvision's networks are inside, their heads and losses as they are; anchors differ where an
+input is no multiple of the coarsest stride (`ExactAnchors`).
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.nn import functional
 from torchvision.models.detection import FCOS as FCOSNetwork
 from torchvision.models.detection import RetinaNet as RetinaNetwork
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
 from rayseg.detection import Detections, Detector, InputFit, Reading, Window
-from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
-from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
+from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.detectors.pyramid import Pyramid, Upsample, build_pyramid
 from rayseg.nets.detectors.two_stage import check_window, fit_input, resizing, suppress
+from rayseg.nets.suited import suit_depthwise
 
 FIRST_LEVEL = 3
+NORMALISED = 32
+"""Groups of channels that FCOS's head normalises."""
 MOST_READ = 1000
-"""Anchors of an image that `detect` looks at: the likeliest."""
+"""Anchors of an image that `detect` suppresses among: the likeliest."""
+
+
+class ExactAnchors(AnchorGenerator):
+    """torchvision's anchors, neighbours a stride apart whatever the input's size.
+
+    torchvision divides the input's side by the number of cells, which is less than the stride where
+    the last cell reaches over the edge: at 288 pixels, cells of stride 128 have anchors 96 pixels
+    apart. An anchor of a window would not be that of the whole.
+
+    Args:
+        sizes: sides in input pixels, for each level.
+        ratios: of height to width, the same for all levels.
+        strides: of the levels.
+    """
+
+    def __init__(
+        self, sizes: Sequence[Sequence[int]], ratios: Sequence[float], strides: Sequence[int]
+    ):
+        super().__init__(tuple(map(tuple, sizes)), (tuple(ratios),) * len(sizes))
+        self.strides = tuple(strides)
+
+    def grid_anchors(
+        self, grid_sizes: list[list[int]], strides: list[list[Tensor]]
+    ) -> list[Float[Tensor, "a 4"]]:
+        """Anchors of each level; the strides that torchvision finds are not asked for."""
+        del strides
+        exact: list[list[int]] = [[stride, stride] for stride in self.strides]
+        return super().grid_anchors(grid_sizes, exact)
 
 
 class OneStage(Detector):
@@ -45,7 +80,7 @@ class OneStage(Detector):
         max_side: what no longer side exceeds.
 
     Raises:
-        ValueError: an unknown trunk or other weights.
+        ValueError: an unknown trunk, other weights, or channels that FCOS has no groups of.
     """
 
     score_threshold = 0.05
@@ -77,25 +112,22 @@ class OneStage(Detector):
         )
         self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
         self.fit_test = resizing((test_side,), max_side)
-        sizes = {"min_size": tuple(min_sides), "max_size": max_side}
-        normal = {"image_mean": list(MEAN_RGB), "image_std": list(DEVIATION_RGB)}
-        self.network = self.build(pyramid, num_classes, **sizes, **normal)
+        self.network = self.build(pyramid)
+        self.network.transform = resizing(min_sides, max_side)
 
-    def build(
-        self, pyramid: torch.nn.Module, num_classes: int, **options: object
-    ) -> RetinaNetwork | FCOSNetwork:
+    @abstractmethod
+    def build(self, pyramid: Pyramid) -> RetinaNetwork | FCOSNetwork:
         """Torchvision's network."""
-        raise NotImplementedError
 
-    def scores(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, "n a c"]:
-        """Probabilities of the classes at all anchors."""
-        raise NotImplementedError
+    @abstractmethod
+    def scores(self, outputs: Mapping[str, Float[Tensor, "m _"]]) -> Float[Tensor, "m c"]:
+        """Probabilities of the classes from what the head gives of anchors, by its names."""
 
+    @abstractmethod
     def decode(
         self, deltas: Float[Tensor, "m 4"], anchors: Float[Tensor, "m 4"]
     ) -> Float[Tensor, "m 4"]:
         """Boxes in input pixels."""
-        raise NotImplementedError
 
     def forward(
         self, images: Sequence[Float[Tensor, "3 h w"]], targets: Sequence[Mapping[str, Tensor]]
@@ -147,27 +179,44 @@ class OneStage(Detector):
     def read(
         self, inputs: Float[Tensor, "n 3 y x"], owner: Int[Tensor, " m"], candidates: Tensor
     ) -> Reading:
-        """The heads at all anchors, of which the candidates are picked."""
+        """The heads at the levels that candidates lie on, each of the inputs that ask for it."""
         real = torch.promote_types(inputs.dtype, torch.float32)
-        scores, deltas, anchors = self._all(inputs)
-        own = deltas[owner, candidates].to(real)
-        boxes = self.decode(own, anchors[candidates].to(real))
+        features = list(self.network.backbone(inputs.to(self.dtype)).values())
         size = (inputs.shape[2], inputs.shape[3])
+        like = [level[:1].to(inputs.dtype) for level in features]
+        (anchors,) = self.network.anchor_generator(ImageList(inputs[:1], [size]), like)
+        own = {
+            name: part.to(real) for name, part in self._picked(features, owner, candidates).items()
+        }
+        scores, deltas = self.scores(own), own["bbox_regression"]
+        boxes = self.decode(deltas, anchors[candidates].to(real))
         return Reading(
-            scores[owner, candidates].to(real),
-            torch.zeros(len(owner), dtype=real, device=inputs.device),
-            own[:, None],
+            scores,
+            torch.zeros_like(scores[:, 0]),
+            deltas[:, None],
             clip_boxes_to_image(boxes, size)[:, None],
         )
 
-    def _all(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (n, a, c), deltas (n, a, 4) and anchors (a, 4) of all anchors."""
-        features = list(self.network.backbone(inputs.to(self.dtype)).values())
-        outputs = self.network.head(features)
-        shape = [(inputs.shape[2], inputs.shape[3])]
-        like = [level[:1].to(inputs.dtype) for level in features]
-        (anchors,) = self.network.anchor_generator(ImageList(inputs[:1], shape), like)
-        return self.scores(outputs), outputs["bbox_regression"], anchors
+    def _picked(
+        self, features: Sequence[Float[Tensor, "n d y x"]], owner: Tensor, candidates: Tensor
+    ) -> dict[str, Float[Tensor, "m _"]]:
+        """What the head gives of the candidates, by its names."""
+        each = self._anchors_a_cell
+        sizes = [level.shape[2] * level.shape[3] * each for level in features]
+        ends = torch.tensor(sizes, device=candidates.device).cumsum(0)
+        level = torch.bucketize(candidates, ends, right=True)
+        parts, places = [], []
+        for place in level.unique().tolist() or [len(features) - 1]:
+            own = (level == place).nonzero()[:, 0]
+            # one image where nobody asks, so that the parts have their shapes
+            images = owner[own].unique() if len(own) else owner.new_zeros(1)
+            outputs = self.network.head([features[place][images]])
+            among = torch.searchsorted(images, owner[own])
+            number = candidates[own] - (ends[place] - sizes[place])
+            parts.append({name: part[among, number] for name, part in outputs.items()})
+            places.append(own)
+        order = torch.cat(places).argsort()
+        return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -191,14 +240,12 @@ class OneStage(Detector):
     ) -> list[Detections]:
         """Finds objects; those of a class that overlap a likelier one by 0.5 are left out."""
         fit, inputs = self.fit((images.shape[1], images.shape[2])), self.encode(images)
-        found = []
+        every, found = self.candidates(inputs.new_zeros(0, 4), fit.input_hw), []
         for one in inputs[:, None]:
-            scores, _, _ = self._all(one)
-            likely = scores[0].amax(1).topk(min(MOST_READ, scores.shape[1])).indices
-            owner = torch.zeros(len(likely), dtype=torch.int64, device=inputs.device)
-            reading = self.read(one, owner, likely)
-            every = torch.ones_like(owner, dtype=torch.bool)
-            found.append(suppress(reading, every, likely, fit, min_score, max_objects))
+            reading = self.read(one, torch.zeros_like(every), every)
+            likely = reading.probabilities.amax(1).topk(min(MOST_READ, len(every))).indices
+            kept = torch.zeros_like(every, dtype=torch.bool).index_fill(0, likely, True)
+            found.append(suppress(reading, kept, every, fit, min_score, max_objects))
         return found
 
     def lean(self, device: torch.device, precision: Precision) -> Self:
@@ -210,6 +257,8 @@ class OneStage(Detector):
             dtype = choose_dtype(precision, device)
         made = made.to(device)
         made.network.backbone.to(dtype).to(memory_format=torch.channels_last)
+        if device.type == "cpu" and dtype == torch.bfloat16:
+            suit_depthwise(made.network.backbone)
         made.network.head.to(dtype)
         return made
 
@@ -217,11 +266,14 @@ class OneStage(Detector):
 class RetinaNet(OneStage):
     """RetinaNet: nine anchors a cell, a sigmoid for each class."""
 
-    def build(self, pyramid: torch.nn.Module, num_classes: int, **options: object) -> RetinaNetwork:
+    def build(self, pyramid: Pyramid) -> RetinaNetwork:
         """Torchvision's network."""
-        return RetinaNetwork(pyramid, num_classes, **options)
+        sides = [4 * stride for stride in pyramid.strides]
+        sizes = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for side in sides]
+        anchors = ExactAnchors(sizes, (0.5, 1.0, 2.0), pyramid.strides)
+        return RetinaNetwork(pyramid, self.num_classes, anchor_generator=anchors)
 
-    def scores(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, "n a c"]:
+    def scores(self, outputs: Mapping[str, Float[Tensor, "m _"]]) -> Float[Tensor, "m c"]:
         """Sigmoids of the logits."""
         return outputs["cls_logits"].sigmoid()
 
@@ -235,13 +287,20 @@ class RetinaNet(OneStage):
 class FCOS(OneStage):
     """FCOS: one point a cell; a class counts by its centre-ness as well."""
 
-    def build(self, pyramid: torch.nn.Module, num_classes: int, **options: object) -> FCOSNetwork:
+    def build(self, pyramid: Pyramid) -> FCOSNetwork:
         """Torchvision's network."""
-        return FCOSNetwork(pyramid, num_classes, **options)
+        if pyramid.out_channels % NORMALISED:
+            raise ValueError(
+                f"channels must be a multiple of {NORMALISED} for FCOS, got {pyramid.out_channels}"
+            )
+        anchors = ExactAnchors([[stride] for stride in pyramid.strides], (1.0,), pyramid.strides)
+        return FCOSNetwork(pyramid, self.num_classes, anchor_generator=anchors)
 
-    def scores(self, outputs: Mapping[str, Tensor]) -> Float[Tensor, "n a c"]:
+    def scores(self, outputs: Mapping[str, Float[Tensor, "m _"]]) -> Float[Tensor, "m c"]:
         """Square roots of both sigmoids' product, as torchvision has it."""
-        return (outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid()).sqrt()
+        # by logarithms, since a root's slope at a product that rounds to 0 is infinite
+        logarithm = functional.logsigmoid(outputs["cls_logits"])
+        return ((logarithm + functional.logsigmoid(outputs["bbox_ctrness"])) / 2).exp()
 
     def decode(
         self, deltas: Float[Tensor, "m 4"], anchors: Float[Tensor, "m 4"]

@@ -28,6 +28,7 @@ from rayseg.detection import Detections, Detector, InputFit, Reading, Window
 from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
+from rayseg.nets.suited import suit_depthwise
 
 POOLED = 7
 """Bins along each axis that the box head sees of a region."""
@@ -174,7 +175,7 @@ class FasterRCNN(Detector):
         self, logits: Tensor, deltas: Tensor, proposals: Tensor, inputs: Tensor
     ) -> Reading:
         probabilities = logits.softmax(1)
-        boxes = self.boxes.box_coder.decode(deltas, [proposals])
+        boxes = self.boxes.box_coder.decode_single(deltas, proposals).unflatten(1, (-1, 4))
         size = (inputs.shape[2], inputs.shape[3])
         return Reading(
             probabilities[:, 1:],
@@ -217,10 +218,13 @@ class FasterRCNN(Detector):
         made = made.to(device)
         # the proposal network makes boxes, which half precision would move
         made.pyramid.to(dtype).to(memory_format=torch.channels_last)
+        if device.type == "cpu" and dtype == torch.bfloat16:
+            suit_depthwise(made.pyramid)
         made.boxes.to(dtype)
-        first = made.boxes.box_head.fc6.weight
-        first.data = bins_first(first)
-        made.bins_first = True
+        if not made.bins_first:
+            first = made.boxes.box_head.fc6.weight
+            first.data = bins_first(first)
+            made.bins_first = True
         return made
 
 
@@ -255,17 +259,20 @@ def suppress(
 
 
 def check_window(window: Window, input_hw: tuple[int, int], stride: int) -> None:
-    """Refuses a window that is off the stride or reaches out of the input.
+    """Refuses a window that is off the stride, empty, or reaches out of the input.
+
+    A side that ends where the input does needs not be a multiple of the stride.
 
     Raises:
         ValueError: both sides are said.
     """
-    sides = (window.top, window.left, window.height, window.width)
-    inside = window.top + window.height <= input_hw[0] and window.left + window.width <= input_hw[1]
-    if any(side % stride or side < 0 for side in sides) or not inside:
-        raise ValueError(
-            f"window must lie in the input of {input_hw} at multiples of {stride}, got {window}"
-        )
+    spans = ((window.top, window.height, input_hw[0]), (window.left, window.width, input_hw[1]))
+    for start, length, end in spans:
+        inside = start >= 0 and length > 0 and start + length <= end
+        if not inside or start % stride or (length % stride and start + length < end):
+            raise ValueError(
+                f"window must lie in the input of {input_hw} at multiples of {stride}, got {window}"
+            )
 
 
 def bins_first(weight: Float[Tensor, "w p"]) -> Float[Tensor, "w p"]:
@@ -274,9 +281,8 @@ def bins_first(weight: Float[Tensor, "w p"]) -> Float[Tensor, "w p"]:
 
 
 def fit_input(image_hw: tuple[int, int], test_side: int, max_side: int) -> InputFit:
-    """How torchvision's transform resizes images: it counts in float32."""
-    sides = torch.tensor(image_hw, dtype=torch.float32)
-    scale = float(torch.minimum(test_side / sides.min(), max_side / sides.max()))
+    """How torchvision's transform resizes images."""
+    scale = min(test_side / min(image_hw), max_side / max(image_hw))
     content = (math.floor(image_hw[0] * scale), math.floor(image_hw[1] * scale))
     return InputFit(image_hw, content, (_round_up(content[0]), _round_up(content[1])))
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn import functional
 from torchvision.ops import clip_boxes_to_image
 
@@ -65,14 +66,15 @@ class YOLOX(Detector):
         """
         try:
             with torch.no_grad():
-                outputs = self._run(torch.zeros(1, 3, SIDE, SIDE))
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+                outputs = self._run(torch.zeros(2, 3, SIDE, SIDE))
+        except Exception as error:  # networks of others raise almost anything
+            reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path} must take images of {SIDE}x{SIDE}: {reason}") from None
-        if outputs.ndim != 3 or outputs.shape[1] != POINTS or outputs.shape[2] < 6:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        if len(shape) != 3 or shape[:2] != (2, POINTS) or outputs.shape[2] < 6:
             raise ValueError(
-                f"{path} must give ({POINTS}, 5 + classes) an image as YOLOX does, got "
-                f"{tuple(outputs.shape)}"
+                f"{path} must give (2, {POINTS}, 5 + classes) for two images as YOLOX does, "
+                f"got {shape}"
             )
         return outputs.shape[2]
 
@@ -84,9 +86,7 @@ class YOLOX(Detector):
         with warnings.catch_warnings():
             # onnx2torch 1.5 indexes by lists; the result is right
             warnings.filterwarnings("ignore", "Using a non-tuple sequence", UserWarning)
-            outputs = self.network(inputs)
-        # a batch comes back as one long image
-        return outputs.view(len(inputs), -1, outputs.shape[-1])
+            return self.network(inputs)
 
     def fit(self, image_hw: tuple[int, int]) -> InputFit:
         """The longer side becomes 416."""
@@ -178,27 +178,48 @@ def _converted(path: str) -> nn.Module:
     except Exception as error:  # readers of damaged files raise almost anything
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} must be an ONNX network: {reason}") from None
-    return fuse_silu(network).eval()
+    return fuse_silu(free_batch(network)).eval()
 
 
-def fuse_silu(network: Any) -> nn.Module:
+def free_batch(network: GraphModule) -> GraphModule:
+    """Lets an exported graph take any number of images where it was written down for one.
+
+    Its reshapes name a first size of 1, by which the channels of several images would be taken for
+    cells of one; ONNX's 0 stands for as many as come in.
+
+    Args:
+        network: of onnx2torch; changed in place.
+    """
+    for node in network.graph.nodes:
+        if node.op != "call_module":
+            continue
+        reshapes = type(network.get_submodule(str(node.target))).__name__ == "OnnxReshape"
+        if reshapes and node.args[1].op == "get_attr":
+            shape = network.get_buffer(str(node.args[1].target))
+            if shape[0] == 1:
+                shape[0] = 0
+    return network
+
+
+def fuse_silu(network: GraphModule) -> GraphModule:
     """Puts one SiLU where an exported graph multiplies x by sigmoid(x).
 
     Args:
-        network: a `torch.fx.GraphModule`; changed in place.
+        network: of onnx2torch; changed in place.
     """
     modules = dict(network.named_modules())
     network.add_submodule("silu", nn.SiLU())
     for node in list(network.graph.nodes):
         if node.op != "call_module" or len(node.args) != 2:
             continue
-        first, second = node.args
-        gate = second if getattr(second, "op", "") == "call_module" else None
-        if gate is None or not isinstance(modules.get(str(gate.target)), nn.Sigmoid):
-            continue
-        if gate.args != (first,) or len(gate.users) != 1:
-            continue
         if getattr(modules[str(node.target)], "math_op_function", None) is not torch.mul:
+            continue
+        first, gate = node.args
+        if getattr(gate, "op", "") != "call_module" or gate.args != (first,):
+            first, gate = gate, first
+        if getattr(gate, "op", "") != "call_module" or gate.args != (first,):
+            continue
+        if not isinstance(modules.get(str(gate.target)), nn.Sigmoid) or len(gate.users) != 1:
             continue
         with network.graph.inserting_before(node):
             made = network.graph.call_module("silu", (first,))

@@ -1,0 +1,274 @@
+"""From boxes to instances by the jobs: drawn scenes, in the least that each job can do."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from rayseg.attribution import BBAM, BOX_METHODS
+from rayseg.box_analysis import THRESHOLDS
+from rayseg.cli import run_job
+from rayseg.config import (
+    AnalyseBoxesConfig,
+    Compute,
+    ExportConfig,
+    MakeBoxMapsConfig,
+    RunConfig,
+    as_toml,
+)
+from rayseg.config.objects import DetectorConfig, MaskRCNNConfig
+from rayseg.datasets import DATASETS
+from rayseg.nets.detectors import load_detector
+from rayseg.nets.detectors.files import detector_facts
+from rayseg.nets.weights import to_safetensors
+from rayseg.on_ray.box_analysis import analyse_boxes
+from rayseg.on_ray.boxes import make_box_maps, make_box_masks
+from rayseg.on_ray.instances import train_detector
+from rayseg.on_ray.jobs import export, prepare
+from rayseg.on_ray.run import run
+from rayseg.refine import BoxThreshold
+from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
+from rayseg.store import Folder, count_status, read_manifest, read_rows, unpack_grid
+from rayseg.training import DetectorSGD
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(300),
+]
+TINY = {
+    "trunk": "mobilenet_v2",
+    "weights": "none",
+    "batch_norm": "frozen",
+    "channels": 16,
+    "width": 32,
+    "min_sides": (64,),
+    "test_side": 64,
+    "max_side": 64,
+    "iterations": 4,
+    "batch_size": 2,
+    "schedule": DetectorSGD(warmup_steps=2),
+    "precision": "fp32",
+    "judge_images": 2,
+}
+ASKED = {"num_jitters": 40, "iou_levels": (0.0,), "precision": "fp32"}
+METHOD = BBAM(**ASKED, steps=2, stride_base=8, stride_range=8)
+MASKS = "bbam+box_threshold"
+COMPUTE = Compute(actors=1, threads=1, num_gpus=0, block_rows=4)
+MADE = ("*/*/*.parquet", "*/*.safetensors", "mask_rcnn/*/*.safetensors")
+
+
+def let_speak(address):
+    """Gives a detector that has learnt nothing an opinion: never background, classes at random."""
+    network = load_detector(address)
+    scores = network.boxes.box_predictor.cls_score
+    scores.weight.data.mul_(300)
+    scores.bias.data[0] = -1000
+    facts = detector_facts(network, DATASETS["synthetic"]().classes)
+    Path(address).write_bytes(to_safetensors(network, facts))
+
+
+@pytest.fixture(scope="module")
+def made(cluster, tmp_path_factory):
+    """The configuration of a finished run, and what it said."""
+    config = RunConfig(
+        run=str(tmp_path_factory.mktemp("boxes")),
+        supervision="boxes",
+        synthetic=DATASETS["synthetic"](count=8, val_count=4, size=96),
+        detector=DetectorConfig(**TINY),
+        bbam=METHOD,
+        box_refiners=("box_threshold",),
+        box_threshold=BoxThreshold(foreground=0.5, crf=False),
+        mask_rcnn=MaskRCNNConfig(**TINY),
+        instances=InstancePrediction(min_score=0.0, mask_threshold=0.0),
+        labels=(MASKS, "truth"),
+        compute=COMPUTE,
+        size_bounds_px=(400, 1600),
+    )
+    prepare(config)
+    train_detector(config)
+    let_speak(f"{config.run}/detector/detector.safetensors")
+    return config, run(config)
+
+
+@pytest.fixture(scope="module")
+def folder(made):
+    return Folder(made[0].run)
+
+
+def maps_config(made, **changed):
+    return MakeBoxMapsConfig(**{"run": made[0].run, "bbam": METHOD, "compute": COMPUTE} | changed)
+
+
+def test_rows_of_box_maps_are_those_of_a_plain_loop(made, folder):
+    manifest = read_manifest(folder / "manifest")
+    stage = MakeBoxMaps(METHOD, folder.path("detector/detector.safetensors"), manifest.classes)
+    decode = DecodeImages(untagged=True)
+    stored = {row["id"]: row for row in read_rows(folder / "box_maps" / "bbam")}
+    statuses = Counter()
+    for row in manifest.select("train").table.to_pylist():
+        (expected,) = stage(decode([row]))
+        found = stored.pop(row["id"])
+        for name in ("status", "boxes_xyxy", "classes", "object_status", "positives"):
+            assert found[name] == expected[name], name
+        assert found["box_loss"] == pytest.approx(expected["box_loss"], rel=1e-3)
+        for one, other in zip(found["maps"], expected["maps"], strict=True):
+            np.testing.assert_allclose(unpack_grid(one), unpack_grid(other), atol=1.5 / 255)
+        statuses.update(found["object_status"])
+    assert not stored
+    assert statuses.keys() == {"ok", "missed"}
+
+
+def times(folder):
+    paths = [path for pattern in MADE for path in Path(folder.location).glob(pattern)]
+    return {str(path): os.stat(path).st_mtime_ns for path in paths}
+
+
+def test_a_second_start_repeats_nothing(made, folder):
+    before = times(folder)
+    again = run(made[0])
+    assert len(before) > 6
+    assert times(folder) == before
+    assert again == made[1]
+
+
+@pytest.mark.parametrize(
+    ("job", "changed", "said"),
+    [
+        (make_box_maps, {"bbam": replace(METHOD, steps=3)}, "bbam.steps is 2 there, 3 here"),
+        (make_box_maps, {"boxes": "predicted"}, "boxes is given there, predicted here"),
+        (make_box_masks, {"box_threshold": BoxThreshold(crf=False)}, "box_threshold.foreground is"),
+        (train_detector, {"train_split": "val"}, "split is train there, val here"),
+    ],
+)
+def test_another_configuration_on_the_folder_is_refused(made, job, changed, said):
+    with pytest.raises(ValueError, match=f"was made under another configuration .*{said}"):
+        job(replace(made[0], **changed))
+
+
+def test_labels_that_the_run_will_not_have_are_refused_at_the_start(made):
+    with pytest.raises(ValueError, match=r"labels must be of .*got 'bbam\+box_crf'"):
+        run(replace(made[0], labels=("bbam+box_crf",)))
+
+
+@pytest.fixture(scope="module")
+def scores(folder):
+    return json.loads(folder.read("scores.json"), parse_constant=pytest.fail)
+
+
+def test_masks_of_objects_are_scored_by_the_objects_own_truth(made, folder, scores):
+    entry = scores[f"objects/{MASKS}"]
+    boxes = read_manifest(folder / "manifest").select("train").table.column("boxes_xyxy")
+    assert entry["objects"] == sum(map(len, boxes.to_pylist()))
+    assert 0 < entry["mean_iou"] < 1
+    assert scores[f"masks/{MASKS}"]["images"] == 8
+
+
+def test_instances_are_scored_and_held_against_full_supervision(scores):
+    weak, full = scores[f"instances/{MASKS}"], scores["instances/truth"]
+    assert (weak["images"], weak["images_with_masks"]) == (4, 4)
+    assert 0 < weak["abo"] < 1
+    assert weak["of_full_supervision"]["abo"] == weak["abo"] / full["abo"]
+    assert "of_full_supervision" not in full
+
+
+def test_the_run_says_each_training_and_the_table(made):
+    said = [line.split()[0].rstrip(":") for line in made[1].lines]
+    for name in ("detector", "box", "masks", "mask", f"objects/{MASKS}", f"instances/{MASKS}"):
+        assert name in said, name
+    assert any("AP50 of full" in line or "ABO of full" in line for line in made[1].lines)
+    assert not made[1].failed
+
+
+@pytest.mark.parametrize("name", [MASKS, f"instances/{MASKS}"])
+def test_an_export_loads_in_pycocotools(made, folder, name, tmp_path):
+    export(ExportConfig(run=made[0].run, masks=name, format="coco", out=str(tmp_path)))
+    (path,) = tmp_path.glob("instances_*.json")
+    read = COCO(str(path))
+    stored = name if name.startswith("instances/") else f"masks/{name}"
+    masks = [one for row in read_rows(folder / stored) for one in row["foreground"]]
+    assert 0 < len(read.anns) <= len(masks)
+    assert all(read.annToMask(one).sum() == one["area"] > 0 for one in read.anns.values())
+
+
+def test_the_report_has_a_section_of_objects(folder):
+    page = folder.read("report.html").decode()
+    section = page.partition('<section id="objects">')[2]
+    assert MASKS in section
+    assert "Mask R-CNN" in section
+
+
+def test_what_is_bad_costs_its_own_row_or_object_and_is_said(made, folder, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows = list(read_manifest(folder / "manifest").select("train").table.to_pylist())
+    for name, row in zip(("good", "bare", "cut"), rows, strict=False):
+        Image.open(row["path"]).save(photos / f"{name}.png")
+    data = (photos / "cut.png").read_bytes()
+    (photos / "cut.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "tags.csv").write_text("image,tags\ngood.png,cat\nbare.png,dog\ncut.png,cat\n")
+    boxes = ["4,4,80,90", "200,200,260,260", "10,10,10,40", "60,60,20,20"]
+    lines = [f"good.png,cat,{box}" for box in boxes] + [f"cut.png,cat,{boxes[0]}"]
+    (tmp_path / "boxes.csv").write_text("\n".join(["image,class,x1,y1,x2,y2", *lines, ""]))
+    own = DATASETS["folder"](
+        images=photos,
+        tags=tmp_path / "tags.csv",
+        boxes=tmp_path / "boxes.csv",
+        class_names=DATASETS["synthetic"]().classes,
+    )
+    config = replace(
+        made[0],
+        run=str(tmp_path / "run"),
+        data="folder",
+        folder=own,
+        until="masks",
+        labels=(),
+        detector_weights=folder.path("detector/detector.safetensors"),
+    )
+    (tmp_path / "run.toml").write_text(as_toml(config))
+    assert run_job("run", ["--config", str(tmp_path / "run.toml")]) == 3
+    said = capsys.readouterr().out
+    assert "box maps bbam: 3 objects have no map, such as of good: box must " in said
+    assert "1 images have no result" in said
+    own = Folder(config.run)
+    expected = {"empty": 1, "error": 1, "ok": 1}
+    assert count_status(own / "box_maps" / "bbam") == expected
+    assert count_status(own / "masks" / MASKS) == expected
+    (row,) = [one for one in read_rows(own / "masks" / MASKS) if one["status"] == "ok"]
+    assert [status.partition(" must ")[0] for status in row["object_status"][1:]] == ["box"] * 3
+    assert [bool(counts) for counts in row["foreground"]] == [True, False, False, False]
+
+
+def test_each_analysis_leaves_a_table_and_a_picture(made, folder):
+    config = AnalyseBoxesConfig(
+        run=made[0].run,
+        max_images=4,
+        amounts=(-0.1, 0.0),
+        fixed_strides=(12,),
+        noise_refiner="box_threshold",
+        box_threshold=made[0].box_threshold,
+        compute=COMPUTE,
+        **{name: replace(kind(), **ASKED) for name, kind in BOX_METHODS.items()} | {"bbam": METHOD},
+    )
+    outcome = analyse_boxes(config)
+    assert [line.partition(":")[0] for line in outcome.lines] == list(config.analyses)
+    for name in config.analyses:
+        own = folder / "analyses" / name
+        assert Image.open(own.open(f"{name}.png")).size > (300, 300)
+        assert set(own.names()) == {f"{name}.json", f"{name}.png", "run.json"}
+    tables = {name: json.loads(folder.read(f"analyses/{name}/{name}.json")) for name in ANALYSES}
+    assert tables["noise"]["amounts"] == [-0.1, 0.0]
+    assert len(tables["heads"]["box_head"]["box_loss"]) == METHOD.steps
+    for name in ("strides", "methods"):
+        for one in tables[name]["kinds"].values():
+            assert len(one["iou_by_threshold"]) == len(THRESHOLDS)
+    assert list(tables["methods"]["kinds"]) == list(BOX_METHODS)
+    assert list(tables["strides"]["kinds"]) == ["adaptive", "stride 12"]

@@ -1,0 +1,154 @@
+"""Entries of scores.json about objects, against numbers counted by hand; no Ray."""
+
+import numpy as np
+import pytest
+
+from rayseg.config import ScoreConfig
+from rayseg.on_ray import object_scoring
+from rayseg.on_ray.object_scoring import score_objects, true_instances
+from rayseg.records import Sample
+from rayseg.rle import encode_mask
+from rayseg.store import (
+    INSTANCES_SCHEMA,
+    Folder,
+    read_manifest,
+    read_shard,
+    rows_to_table,
+    write_manifest,
+    write_run,
+    write_shard,
+)
+
+SIZE_HW = (40, 40)
+BOXES = {"a": [[0, 0, 10, 10]], "b": [[0, 0, 20, 20], [20, 20, 40, 40]], "c": [[5, 5, 25, 25]]}
+
+
+def square(x1, y1, x2, y2):
+    mask = np.zeros(SIZE_HW, bool)
+    mask[y1:y2, x1:x2] = True
+    return encode_mask(mask)
+
+
+def sample(id_, split, masks=True, **changed):
+    boxes = BOXES[id_[-1]]
+    known = tuple(square(*box) for box in boxes) if masks else ()
+    return Sample(
+        id_, f"{id_}.png", *SIZE_HW, (0,), np.array(boxes, np.float32),
+        np.zeros(len(boxes), np.int64), split, true_masks=known, **changed,
+    )  # fmt: skip
+
+
+def row(id_, masks, status="ok"):
+    boxes = BOXES[id_[-1]]
+    return {
+        "id": id_, "status": status, "height": SIZE_HW[0], "width": SIZE_HW[1],
+        "boxes_xyxy": boxes, "classes": [0] * len(boxes), "object_status": ["ok"] * len(boxes),
+        "scores": [0.9] * len(boxes), "foreground": masks, "possible": masks,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Three train and three val images; one of each has no true masks."""
+    monkeypatch.setattr(object_scoring, "collect", lambda rows, pool: pool.make()(rows))
+    monkeypatch.setattr(object_scoring, "pending_rows", plain_rows)
+    samples = [sample(id_, "train", id_ != "c") for id_ in "abc"]
+    samples += [sample(f"val-{id_}", "val", id_ != "c") for id_ in "abc"]
+    folder = Folder(str(tmp_path))
+    write_manifest(folder / "manifest", samples, ["cow"])
+    return folder
+
+
+def plain_rows(pending, number):
+    """The rows that Ray would read."""
+    places = [address.rpartition("/") for address in pending.shards]
+    rows = [
+        row for folder, _, name in places for row in read_shard(Folder(folder), name).to_pylist()
+    ]
+    return [row for row in rows if row["id"] not in pending.skip]
+
+
+def store(folder, rows, config=None):
+    write_run(folder, {"config": config or {"box_maps": {}}})
+    write_shard(folder, rows_to_table(rows, INSTANCES_SCHEMA))
+
+
+def halves(id_):
+    """The upper half of each object of an image."""
+    return [square(x1, y1, x2, (y1 + y2) // 2) for x1, y1, x2, y2 in BOXES[id_[-1]]]
+
+
+def wholes(id_):
+    return [square(*box) for box in BOXES[id_[-1]]]
+
+
+def test_masks_from_boxes_have_the_mean_of_their_objects_overlaps(run):
+    made = [row("a", wholes("a")), row("b", [halves("b")[0], b""]), row("c", wholes("c"))]
+    store(run / "masks" / "bbam", [*made, row("val-a", wholes("a"))])
+    entry = score_objects(run, ScoreConfig(size_bounds_px=(200, 300)))["objects/bbam"]
+    assert (entry["split"], entry["objects"]) == ("train", 3)  # the truth of c is not known
+    assert entry["mean_iou"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert entry["iou_over_50"] == pytest.approx(1 / 3)
+    assert (entry["small"], entry["medium"]) == (1.0, None)
+    assert entry["large"] == pytest.approx(0.25)
+
+
+def test_an_image_that_failed_counts_no_object(run):
+    store(run / "masks" / "bbam", [row("a", halves("a")), row("b", [b"", b""], "error")])
+    entry = score_objects(run, ScoreConfig())["objects/bbam"]
+    assert (entry["objects"], entry["mean_iou"]) == (1, 0.5)
+
+
+def test_without_a_known_object_there_are_no_figures(run):
+    store(run / "masks" / "bbam", [row("c", wholes("c"))])
+    entry = score_objects(run, ScoreConfig())["objects/bbam"]
+    assert (entry["objects"], entry["mean_iou"], entry["large"]) == (0, None, None)
+
+
+def test_masks_of_tags_have_no_objects(run):
+    write_run(run / "masks" / "cam+threshold", {"config": {"seeds": {}}})
+    assert score_objects(run, ScoreConfig()) == {}
+
+
+def instances(run, name, make, trained=None, ids="abc"):
+    """Predictions of a Mask R-CNN, and what it was trained with."""
+    rows = [row(f"val-{id_}", make(id_)) for id_ in ids]
+    store(run / "instances" / name, rows, {"weights": name})
+    write_run(run / "mask_rcnn" / name, {"config": {"mask_rcnn": trained or {"lr": 0.1}}})
+
+
+def test_instances_have_the_precision_of_masks_where_these_are_known_and_of_boxes_anywhere(run):
+    instances(run, "bbam", halves)
+    entry = score_objects(run, ScoreConfig())["instances/bbam"]
+    assert (entry["images"], entry["images_with_masks"]) == (3, 2)
+    assert entry["boxes"]["ap50"] == pytest.approx(1)
+    assert entry["ap25"] == pytest.approx(1)
+    assert (entry["ap70"], entry["abo"]) == (0, 0.5)
+
+
+def test_the_share_of_full_supervision_is_each_figure_over_that_on_true_masks(run):
+    instances(run, "truth", wholes)
+    instances(run, "bbam", halves)
+    entries = score_objects(run, ScoreConfig())
+    assert entries["instances/truth"]["abo"] == 1
+    ratios = entries["instances/bbam"]["of_full_supervision"]
+    assert ratios.keys() == {"ap", "ap25", "ap50", "ap70", "ap75", "abo"}
+    assert (ratios["ap25"], ratios["ap75"], ratios["abo"]) == (pytest.approx(1), 0, 0.5)
+    assert "of_full_supervision" not in entries["instances/truth"]
+
+
+@pytest.mark.parametrize(("trained", "ids"), [({"lr": 0.2}, "abc"), (None, "ab")])
+def test_unlike_trainings_or_images_are_not_held_against_each_other(run, trained, ids):
+    instances(run, "truth", wholes)
+    instances(run, "bbam", halves, trained, ids)
+    assert "of_full_supervision" not in score_objects(run, ScoreConfig())["instances/bbam"]
+
+
+def test_difficult_objects_and_crowds_are_neither_hit_nor_miss(tmp_path):
+    given = sample("b", "val", difficult=(0,), crowds=(1,))
+    write_manifest(Folder(str(tmp_path)), [given], ["cow"])
+    (truth,) = true_instances(read_manifest(Folder(str(tmp_path)), true_masks=True)).values()
+    assert truth.ignored.tolist() == [True, True]
+    assert truth.crowd.tolist() == [False, True]
+    assert truth.masks == given.true_masks
+    assert truth.size_hw == SIZE_HW
