@@ -80,8 +80,17 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
                 (folder / "pending").remove()
                 (folder / "inflight").remove()
                 _write(folder, name, [one.name for one in variants], found)
-            outcome += Outcome([f"{name}: {read_run(folder)['said']}"])
+            outcome += _told(name, read_run(folder))
     return outcome
+
+
+def _told(name: str, facts: dict[str, Any]) -> Outcome:
+    """What to tell of a finished analysis."""
+    lines, errors = [f"{name}: {facts['said']}"], facts["errors"]
+    if errors:
+        first = min(errors)
+        lines.append(f"{name}: {len(errors)} images left out, such as {first}: {errors[first]}")
+    return Outcome(lines, left_out=len(errors))
 
 
 def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:

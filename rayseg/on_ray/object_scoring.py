@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rayseg.config import ScoreConfig
+from rayseg.on_ray.bookkeeping import read_ids
 from rayseg.on_ray.data import collect, pending_rows, task_pool
 from rayseg.scores import (
     ObjectGuesses,
@@ -56,7 +57,8 @@ def holds_objects(masks: Folder) -> bool:
 
 def _overlaps(folder: Folder, truths: TrueObjects, config: ScoreConfig) -> dict[str, Any]:
     statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
-    left_out = {i for i, status in statuses.items() if status != "ok" or i not in truths.rows}
+    asked = truths.rows.keys() & (read_ids(config.ids) or truths.rows.keys())
+    left_out = {i for i, status in statuses.items() if status != "ok" or i not in asked}
     found: dict[str, list[Any]] = defaultdict(list)
     pending = find_pending(folder, left_out)
     if pending.rows:
@@ -75,6 +77,7 @@ def _overlaps(folder: Folder, truths: TrueObjects, config: ScoreConfig) -> dict[
     }
     return {
         "split": config.split,
+        "ids": config.ids,
         "objects": len(ious),
         "mean_iou": _mean(ious),
         "iou_over_50": _mean(ious > 0.5),

@@ -14,6 +14,7 @@ from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray import jobs
 from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.seeds import make_seeds
 from rayseg.records import Sample
 from rayseg.stages import DecodeImages, MakeSeeds, by_size
 from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
@@ -61,7 +62,7 @@ def weights(run):
 @pytest.fixture(scope="module")
 def made(run):
     """Seeds of the train images by the job, and what it said."""
-    outcome = jobs.make_seeds(config(run))
+    outcome = make_seeds(config(run))
     return Folder(str(run / "seeds" / "cam")), outcome
 
 
@@ -138,13 +139,13 @@ def test_a_method_that_fails_on_one_image_costs_no_neighbour(run, weights, tmp_p
 
 def test_a_second_run_computes_nothing(run, made):
     before = read_run(made[0])["seconds"], made[0].names(".parquet")
-    assert jobs.make_seeds(config(run)).lines == made[1].lines
+    assert make_seeds(config(run)).lines == made[1].lines
     assert (read_run(made[0])["seconds"], made[0].names(".parquet")) == before
 
 
 def test_another_configuration_is_refused_naming_what_differs(run, made):
     with pytest.raises(ValueError, match=r"another configuration \(cam.flip is True there, False"):
-        jobs.make_seeds(config(run, cam=replace(METHOD, flip=False)))
+        make_seeds(config(run, cam=replace(METHOD, flip=False)))
 
 
 def test_other_weights_are_refused(run, made, tmp_path):
@@ -152,18 +153,18 @@ def test_other_weights_are_refused(run, made, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(to_safetensors(CamClassifier("resnet18", 2), facts))
     with pytest.raises(ValueError, match=r"weights is .* there"):
-        jobs.make_seeds(config(run, weights=str(other)))
+        make_seeds(config(run, weights=str(other)))
 
 
 def test_how_widely_a_job_runs_may_change(run, made):
     compute = replace(COMPUTE, actors=1, block_rows=1)
     changed = config(run, cam=replace(METHOD, max_pairs=3), compute=compute)
-    assert jobs.make_seeds(changed).lines == made[1].lines
+    assert make_seeds(changed).lines == made[1].lines
 
 
 def test_a_pool_larger_than_the_cluster_is_refused_at_once(run, tmp_path, made):
     with pytest.raises(ValueError, match="seeds gradcam needs 10 CPUs"):
-        jobs.make_seeds(config(run, methods=("gradcam",), compute=replace(COMPUTE, actors=9)))
+        make_seeds(config(run, methods=("gradcam",), compute=replace(COMPUTE, actors=9)))
 
 
 def test_failed_images_are_tried_again_when_asked_and_other_splits_join(run, made):
@@ -171,7 +172,7 @@ def test_failed_images_are_tried_again_when_asked_and_other_splits_join(run, mad
     broken = path.read_bytes()
     Image.new("RGB", (48, 48), (9, 9, 9)).save(path)
     once_more = replace(COMPUTE, actors=1, retry_failed=True)
-    outcome = jobs.make_seeds(config(run, split="", compute=once_more))
+    outcome = make_seeds(config(run, split="", compute=once_more))
     path.write_bytes(broken)
     assert not outcome.failed
     rows = [row["id"] for row in read_rows(made[0])]

@@ -99,6 +99,13 @@ def test_an_image_that_failed_counts_no_object(run):
     assert (entry["objects"], entry["mean_iou"]) == (1, 0.5)
 
 
+def test_only_the_images_of_a_list_count(run, tmp_path):
+    store(run / "masks" / "bbam", [row("a", halves("a")), row("b", wholes("b"))])
+    (tmp_path / "few.txt").write_text("a\n")
+    entry = score_objects(run, ScoreConfig(ids=str(tmp_path / "few.txt")))["objects/bbam"]
+    assert (entry["objects"], entry["mean_iou"]) == (1, 0.5)
+
+
 def test_without_a_known_object_there_are_no_figures(run):
     store(run / "masks" / "bbam", [row("c", wholes("c"))])
     entry = score_objects(run, ScoreConfig())["objects/bbam"]

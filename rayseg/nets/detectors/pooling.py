@@ -6,20 +6,26 @@ that it is separable, with A_y and A_x of each region (their rows sum to 1 insid
     pooled[i, j] = sum_y sum_x A_y[i, y] A_x[j, x] F[y, x]
 
 torchvision's kernel does the same one sample after the other: slowly on CPUs, and on GPUs with a
-gradient that is added up in no fixed order.
+gradient that is added up in no fixed order. Here regions that lie near each other are pooled
+together, from no more of the map than they span.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 SAMPLES = 2
 """Of a bin along each axis, as published detectors have them."""
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # a region of that side is pooled from stride 16
+NEAR = 32
+"""Regions are pooled together whose centres lie in one square of so many cells."""
 
 
 class RegionPool(nn.Module):
@@ -97,34 +103,88 @@ def pool_regions(
         stride: input pixels a cell.
         size: bins along each axis.
     """
-    rows = _bins(regions_xyxy[:, [1, 3]] / stride, features.shape[2], size)
-    columns = _bins(regions_xyxy[:, [0, 2]] / stride, features.shape[3], size)
-    planes = features.permute(0, 2, 3, 1)  # (n, y, x, d)
-    parts, places = [], []
-    for image in owner.unique().tolist():
-        own = (owner == image).nonzero()[:, 0]
-        (top, bottom), (left, right) = _span(rows[own]), _span(columns[own])
-        parts.append(
-            _pool(
-                planes[image, top:bottom, left:right],
-                rows[own, :, top:bottom].to(features),
-                columns[own, :, left:right].to(features),
-            )
-        )
-        places.append(own)
-    if not parts:
-        return features.new_zeros(0, size, size, features.shape[1])
-    pooled, order = torch.cat(parts), torch.cat(places)
-    return pooled if len(parts) == 1 else pooled[order.argsort()]
+    y, x = regions_xyxy[:, [1, 3]] / stride, regions_xyxy[:, [0, 2]] / stride
+    rows, columns = _bins(y, features.shape[2], size), _bins(x, features.shape[3], size)
+    groups = _groups(owner, torch.stack([y.mean(1), x.mean(1)], 1), rows, columns)
+    return _Pooling.apply(features, rows.to(features), columns.to(features), groups)
 
 
-def _pool(
-    plane: Float[Tensor, "y x d"], rows: Float[Tensor, "m s y"], columns: Float[Tensor, "m s x"]
-) -> Float[Tensor, "m s s d"]:
-    regions, size, height = rows.shape
-    width, channels = plane.shape[1:]
-    tall = rows.reshape(regions * size, height) @ plane.reshape(height, width * channels)
-    return columns[:, None] @ tall.view(regions, size, width, channels)
+@dataclass(frozen=True)
+class _Group:
+    """Regions that are pooled together, and the part of a map that they span."""
+
+    members: Int[Tensor, " g"]
+    image: int
+    rows: slice
+    columns: slice
+
+
+def _groups(
+    owner: Int[Tensor, " m"],
+    centres_yx: Float[Tensor, "m 2"],
+    rows: Float[Tensor, "m s y"],
+    columns: Float[Tensor, "m s x"],
+) -> list[_Group]:
+    """Regions of one image that lie near each other; centres are in cells."""
+    squares = (centres_yx / NEAR).floor().long()
+    keys, group, counts = torch.cat([owner[:, None], squares], 1).unique(
+        dim=0, return_inverse=True, return_counts=True
+    )
+    bounds = [counts, keys[:, 0]]
+    for weights in (rows, columns):
+        length = weights.shape[2]
+        cells = torch.arange(length, device=weights.device)
+        used = (weights > 0).any(1)  # (m, length)
+        first = torch.where(used, cells, length).amin(1)
+        end = torch.where(used, cells + 1, 0).amax(1)
+        bounds.append(first.new_full(counts.shape, length).scatter_reduce(0, group, first, "amin"))
+        bounds.append(end.new_zeros(counts.shape).scatter_reduce(0, group, end, "amax"))
+    # once for all groups, since a GPU is waited for
+    told = torch.stack(bounds, 1).tolist()
+    members = group.argsort(stable=True).split([count for count, *_ in told])
+    return [
+        _Group(own, image, slice(top, bottom), slice(left, right))
+        for own, (_, image, top, bottom, left, right) in zip(members, told, strict=True)
+    ]
+
+
+class _Pooling(torch.autograd.Function):
+    """Both products, group by group, and the gradient to the features.
+
+    By autograd, each group would keep what lies between its products, and add a gradient of all
+    maps' size.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, rows: Tensor, columns: Tensor, groups: list[_Group]
+    ) -> Tensor:
+        ctx.save_for_backward(rows, columns)
+        ctx.groups, ctx.shape = groups, features.shape
+        planes, size, channels = features.permute(0, 2, 3, 1), rows.shape[1], features.shape[1]
+        pooled = features.new_empty(len(rows), size, size, channels)
+        for group in groups:
+            plane = planes[group.image, group.rows, group.columns]  # (y, x, d)
+            down = rows[group.members, :, group.rows].flatten(0, 1)  # (g * s, y)
+            tall = (down @ plane.flatten(1)).view(len(group.members), size, *plane.shape[1:])
+            across = columns[group.members, None, :, group.columns]  # (g, 1, s, x)
+            pooled[group.members] = (across @ tall).to(pooled)
+        return pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rows, columns = ctx.saved_tensors
+        images, channels, height, width = ctx.shape
+        found = rows.new_zeros(images, height, width, channels)
+        for group in ctx.groups:
+            across = columns[group.members, None, :, group.columns]  # (g, 1, s, x)
+            tall = across.transpose(2, 3) @ gradients[0][group.members]  # (g, s, x, d)
+            down = rows[group.members, :, group.rows].flatten(0, 1)  # (g * s, y)
+            part = down.T @ tall.flatten(2).flatten(0, 1)  # (y, x * d)
+            whole = found[group.image, group.rows, group.columns]
+            whole += part.view(whole.shape)
+        return found.permute(0, 3, 1, 2), None, None, None
 
 
 def _bins(sides: Float[Tensor, "m 2"], length: int, size: int) -> Float[Tensor, "m s length"]:
@@ -138,9 +198,3 @@ def _bins(sides: Float[Tensor, "m 2"], length: int, size: int) -> Float[Tensor, 
     near = places.clamp(0, length - 1)[..., None]
     weights = (1 - (near - cells).abs()).clamp(min=0) * inside[..., None]  # (m, count, length)
     return weights.view(len(sides), size, SAMPLES, length).mean(2)
-
-
-def _span(weights: Float[Tensor, "m s length"]) -> tuple[int, int]:
-    """First cell with any weight, and the one after the last."""
-    used = (weights > 0).any(0).any(0).nonzero()[:, 0]
-    return (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
