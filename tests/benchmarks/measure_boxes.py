@@ -4,10 +4,10 @@ Run from the repository root, on run folders whose masks of objects were made al
 a name that the table calls it by:
 
     python tests/benchmarks/measure_boxes.py --name boxes-voc40 \\
-        --masks "BBAM, YOLOX-nano=runs/voc_yolox/masks/bbam+box_crf" ...
+        --masks "BBAM, YOLOX=runs/voc_yolox/masks/bbam+box_crf" ...
 
 The objects are those that a semantic mask tells apart (`AloneInBox`: alone of their class, and the
-extent of its pixels agrees with the box), a fixed draw of them; which they are stands in the result.
+extent of its pixels agrees with the box), a fixed draw of them; the result says which they are.
 GrabCut is OpenCV's, started from the box, five iterations. Ignored pixels of the truth (255, VOC's
 borders) count for neither.
 """
@@ -158,8 +158,11 @@ def main():
             [iou(mask, truth, counted) for mask, (_, _, truth, counted) in pairs]
         )
         results[name]["missing"] = sum(one is None for one in masks)
-        print(f"{name:28} {results[name]['mean_iou']:5.1f} median {results[name]['median_iou']:5.1f} "
-              f"over .5 {results[name]['over_50']:5.1f} missing {results[name]['missing']}")  # fmt: skip
+        facts = results[name]
+        print(
+            f"{name:28} {facts['mean_iou']:5.1f} median {facts['median_iou']:5.1f} "
+            f"over .5 {facts['over_50']:5.1f} missing {facts['missing']}"
+        )
     stated = [{"id": sample.id, "place": place} for sample, place, *_ in objects]
     facts = {"split": given.split, "objects": stated, "results": results}
     (RESULTS / f"{given.name}.json").write_text(json.dumps(facts, indent=1) + "\n")

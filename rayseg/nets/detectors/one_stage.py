@@ -26,7 +26,7 @@ from torchvision.ops import clip_boxes_to_image
 from rayseg.detection import Detections, Detector, InputFit, Reading, Window
 from rayseg.inputs import Precision, choose_dtype
 from rayseg.nets.detectors.pyramid import Pyramid, Upsample, build_pyramid
-from rayseg.nets.detectors.two_stage import check_window, fit_input, resizing, suppress
+from rayseg.nets.detectors.two_stage import check_window, evaluating, fit_input, resizing, suppress
 from rayseg.nets.suited import suit_depthwise
 
 FIRST_LEVEL = 3
@@ -242,7 +242,8 @@ class OneStage(Detector):
         fit, inputs = self.fit((images.shape[1], images.shape[2])), self.encode(images)
         every, found = self.candidates(inputs.new_zeros(0, 4), fit.input_hw), []
         for one in inputs[:, None]:
-            reading = self.read(one, torch.zeros_like(every), every)
+            with evaluating(self):
+                reading = self.read(one, torch.zeros_like(every), every)
             likely = reading.probabilities.amax(1).topk(min(MOST_READ, len(every))).indices
             kept = torch.zeros_like(every, dtype=torch.bool).index_fill(0, likely, True)
             found.append(suppress(reading, kept, every, fit, min_score, max_objects))

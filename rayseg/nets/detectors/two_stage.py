@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -191,18 +192,14 @@ class FasterRCNN(Detector):
         """Finds objects; those of a class that overlap a likelier one by 0.5 are left out."""
         fit = self.fit((images.shape[1], images.shape[2]))
         inputs = self.encode(images)
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             features = self.pyramid(inputs.to(self.dtype))
             real = {name: level.to(inputs.dtype) for name, level in features.items()}
             proposals, _ = self.rpn(ImageList(inputs, [fit.content_hw] * len(inputs)), real)
-        finally:
-            self.train(was_training)
-        owner = torch.arange(len(inputs), device=inputs.device).repeat_interleave(
-            torch.tensor([len(own) for own in proposals], device=inputs.device)
-        )
-        reading = self.read(inputs, owner, torch.cat(proposals))
+            owner = torch.arange(len(inputs), device=inputs.device).repeat_interleave(
+                torch.tensor([len(own) for own in proposals], device=inputs.device)
+            )
+            reading = self.read(inputs, owner, torch.cat(proposals))
         return [
             suppress(reading, owner == i, torch.cat(proposals), fit, min_score, max_objects)
             for i in range(len(inputs))
@@ -226,6 +223,17 @@ class FasterRCNN(Detector):
             first.data = bins_first(first)
             made.bins_first = True
         return made
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; as it was, afterwards."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 def suppress(

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 from torchvision.models.detection import roi_heads
 
+from rayseg.nets.detectors import mask_rcnn
 from rayseg.nets.detectors.instance_masks import SoftInstances, paste_grid, project_masks
 from rayseg.nets.detectors.mask_rcnn import MaskRCNN, load_mask_rcnn, mask_rcnn_facts
 from rayseg.nets.detectors.two_stage import box_losses

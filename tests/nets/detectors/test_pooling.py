@@ -2,6 +2,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
+from rayseg.nets.detectors import pooling
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from tests.nets.detectors.tiny import regions
 
@@ -34,6 +35,25 @@ def test_pooling_and_its_gradient_equal_roi_align(size):
     made = both_ways(boxes, torch.arange(40) % 3, size=size)
     assert_equal(made)
     assert made[0][0].std() > 0.1
+
+
+@pytest.mark.parametrize("near", [1, 3, 6])
+def test_pooling_equals_roi_align_however_regions_are_grouped(near, monkeypatch):
+    monkeypatch.setattr(pooling, "NEAR", near)
+    assert_equal(both_ways(regions(40, (80, 112)), torch.arange(40) % 3))
+
+
+def test_regions_of_a_big_map_are_pooled_from_what_they_span():
+    torch.manual_seed(0)
+    boxes, owner = regions(60, (12, 16)), torch.arange(60) % 2
+    boxes = boxes + torch.rand(60, 2, dtype=torch.float64).repeat(1, 2) * 100
+    features = torch.randn(2, 2, 100, 110, dtype=torch.float64, requires_grad=True)
+    indexed = torch.cat([owner[:, None].to(boxes), boxes], 1)
+    ours = pool_regions(features, boxes, owner, 1).permute(0, 3, 1, 2)
+    theirs = roi_align(features, indexed, 7, 1, 2, aligned=False)
+    weights = torch.randn(theirs.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad((one * weights).sum(), features)[0] for one in (ours, theirs)]
+    assert_equal([(ours.detach(), gradients[0]), (theirs.detach(), gradients[1])])
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,15 @@ def test_candidates_of_detections_read_back(detector, inputs):
         torch.testing.assert_close(fit.to_image(boxes), found.boxes_xyxy)
 
 
-def test_detecting_leaves_the_mode_as_it_was():
-    network = tiny.build("faster_rcnn").train()
-    network.detect(pictures(1))
+def test_detecting_leaves_mode_and_statistics_as_they_were():
+    network = tiny.build("faster_rcnn", frozen_statistics=False).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    (found,) = network.detect(pictures(1))
     assert network.training
     assert network.rpn.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    (expected,) = network.eval().detect(pictures(1))
+    torch.testing.assert_close(found.scores, expected.scores)
 
 
 def test_answer_does_not_depend_on_other_candidates(detector, inputs):
