@@ -40,7 +40,7 @@ PIXELS_A_CANDIDATE = 64  # what is pooled from a candidate takes the room of so 
 
 @dataclass(frozen=True)
 class BBAM(BoxAttribution):
-    """A search for the smallest mask; with `steps` 0 it is the union of the predicted boxes.
+    """The smallest mask that preserves a detector's answers; with `steps` 0 its predicted boxes.
 
     Attributes:
         use_box: 1_box (Figure 5.4).

@@ -2,11 +2,9 @@
 
 What the dissertation holds BBAM against (5.5, Figures 5.7(c) and 5.8):
 
-    SimpleGrad   max over channels of |dS/dx|     Simonyan et al., *Deep Inside Convolutional
-                                                  Networks*, ICLR workshop 2014
-    SmoothGrad   the same of the mean gradient    Smilkov et al., *SmoothGrad*, 2017
-                 over noisy copies of x
-    Grad-CAM     ReLU(sum_k mean(dS/df_k) f_k)    Selvaraju et al., *Grad-CAM*, ICCV 2017
+    SimpleGrad   max over channels of |dS/dx|
+    SmoothGrad   the same of the mean gradient over noisy copies of x
+    Grad-CAM     ReLU(sum_k mean(dS/df_k) f_k)
 
 S is an output of the detector, averaged over the candidates that predict the object, which are
 BBAM's positives, found by the same rule. By default it is the probability of the object's class,
@@ -115,7 +113,10 @@ class BoxGradient(BoxAttribution):
 
 @dataclass(frozen=True)
 class SimpleGrad(BoxGradient):
-    """The gradient with respect to the pixels, its largest absolute value over the channels."""
+    """The gradient with respect to the pixels, its largest absolute value over the channels.
+
+    Simonyan et al., *Deep Inside Convolutional Networks*, ICLR 2014.
+    """
 
     def pixel_map(
         self,
@@ -133,6 +134,8 @@ class SimpleGrad(BoxGradient):
 @dataclass(frozen=True)
 class SmoothGrad(BoxGradient):
     """SimpleGrad of the mean gradient over noisy copies of the image.
+
+    Smilkov et al., *SmoothGrad: Removing Noise by Adding Noise*, arXiv 2017.
 
     Attributes:
         num_copies: of the image (Smilkov et al.: 50 change little more).
@@ -185,6 +188,8 @@ class SmoothGrad(BoxGradient):
 @dataclass(frozen=True)
 class BoxGradCAM(BoxGradient):
     """Grad-CAM on the detector's trunk: features weighted by their mean gradient.
+
+    Selvaraju et al., *Grad-CAM*, ICCV 2017.
 
     The detector names the module whose output is looked at in an attribute `feature_layer`.
     """

@@ -35,6 +35,7 @@ class ObjectTraining:
         width: of the box head's hidden layers; the detectors of one stage have none.
         anchors: sides of the anchors in input pixels, one a level of the pyramid; the detectors of
             one stage have torchvision's.
+        regions: proposals of an image that the heads of two stages learn from.
         min_sides: the shorter side of a training image is resized to one of these, drawn for each.
         test_side: ... of other images to this,
         max_side: ... unless the longer side would exceed this.
@@ -58,6 +59,7 @@ class ObjectTraining:
     channels: int = 256
     width: int = 1024
     anchors: tuple[int, ...] = (32, 64, 128, 256, 512)
+    regions: int = 512
     min_sides: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
     test_side: int = 800
     max_side: int = 1333
@@ -75,7 +77,7 @@ class ObjectTraining:
         check_literals(self)
         for name in (
             "iterations", "batch_size", "log_every", "save_every", "test_side", "max_side",
-            "channels", "width",
+            "channels", "width", "regions",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -99,7 +101,6 @@ class DetectorConfig(ObjectTraining):
     Attributes:
         first_level: of the pyramid, 2 at stride 4, which is as published; detectors of one stage
             begin at 3.
-        regions: proposals of an image that the box head of a faster_rcnn learns from.
         kind: faster_rcnn, or of one stage retinanet or fcos. BBAM trained its RetinaNet at lr 0.005
             in batches of 8, on images of 800 only.
         keep_empty: images without an object are trained on as well.
@@ -108,7 +109,6 @@ class DetectorConfig(ObjectTraining):
     kind: Literal["faster_rcnn", "retinanet", "fcos"] = "faster_rcnn"
     keep_empty: bool = False
     first_level: Literal[2, 3, 4] = 2
-    regions: int = 512
 
 
 @dataclass(frozen=True)

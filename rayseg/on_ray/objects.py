@@ -117,7 +117,7 @@ def _build(config: DetectorConfig | MaskRCNNConfig, num_classes: int) -> ObjectN
     if isinstance(config, MaskRCNNConfig):
         return MaskRCNN(
             config.trunk, num_classes, **shared, width=config.width, anchors=config.anchors,
-            grow=config.grow, sure_foreground=config.sure_foreground,
+            regions=config.regions, grow=config.grow, sure_foreground=config.sure_foreground,
             sure_background=config.sure_background, mask_loss=config.mask_loss,
         )  # fmt: skip
     if config.kind == "faster_rcnn":

@@ -60,6 +60,8 @@ class MaskRCNN(nn.Module):
         min_sides: shorter sides of training images; one is drawn each time by torch's generator.
         test_side: shorter side of other images.
         max_side: what no longer side exceeds.
+        regions: proposals of a training image that the heads learn from; at most a quarter of them
+            hold an object, and those train the mask head.
         grow: whether cells in doubt join a side of which the network is sure.
         sure_foreground: probability above which it is; see `grown_seeds`.
         sure_background: ... and below which.
@@ -83,6 +85,7 @@ class MaskRCNN(nn.Module):
         min_sides: Sequence[int] = (416, 440, 464, 488, 512),
         test_side: int = 512,
         max_side: int = 800,
+        regions: int = 512,
         grow: bool = True,
         sure_foreground: float = 0.9,
         sure_background: float = 0.1,
@@ -104,7 +107,7 @@ class MaskRCNN(nn.Module):
         self.fit_training = resizing(min_sides, max_side)
         self.fit_test = resizing((test_side,), max_side)
         self.rpn = proposal_network(channels, self.anchors)
-        self.boxes = box_heads(channels, width, num_classes)
+        self.boxes = box_heads(channels, width, num_classes, regions=regions)
         self.mask_pool = RegionPool(len(LEVELS), POOLED_MASK)
         self.mask_head = nn.Sequential(
             MaskRCNNHeads(channels, (width // 4,) * 4, 1),

@@ -92,6 +92,14 @@ def test_an_object_without_a_mask_changes_boxes_but_not_what_masks_learn():
     assert a["loss_box_reg"] == b["loss_box_reg"] > 0
 
 
+@pytest.mark.parametrize("regions", [4, 16])
+def test_at_most_a_quarter_of_the_regions_train_the_mask_head(regions):
+    network, seen = tiny(regions=regions), []
+    network.mask_head.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+    losses(network, [objects(TWO, (60, 80))])
+    assert 0 < seen[0] <= regions // 4
+
+
 def recorded(monkeypatch, network, targets):
     """The mask loss, and the logits and hard targets that it was taken of."""
     seen = []
