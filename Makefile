@@ -14,8 +14,12 @@ demo: $(INSTALLED)
 test: lint
 	$(VENV)/bin/python -m pytest
 
-bench: $(INSTALLED)
+bench: $(INSTALLED) runs/voc_boxes/detector/detector.safetensors
 	set -e; for script in tests/benchmarks/bench_*.py; do echo "$$script"; $(VENV)/bin/python "$$script"; done
+
+runs/voc_boxes/detector/detector.safetensors: | $(INSTALLED)
+	$(VENV)/bin/rayseg prepare --config jobs/presets/voc_boxes.toml
+	$(VENV)/bin/rayseg train-detector --config jobs/presets/voc_boxes.toml
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

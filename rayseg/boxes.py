@@ -6,7 +6,7 @@ A box is (x, y) of its upper left corner and (x, y) of its lower right one, excl
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 
@@ -31,6 +31,12 @@ def clip_boxes(
     """The parts of boxes that lie in an image."""
     height, width = size_hw
     return np.clip(boxes_xyxy, 0, np.array([width, height, width, height], boxes_xyxy.dtype))
+
+
+def mask_extent(mask: Bool[ndarray, "h w"]) -> Float[ndarray, " 4"]:
+    """The smallest box, float32, around the pixels of a mask, which must have some."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
 def box_problem(box_xyxy: Float[ndarray, " 4"], size_hw: tuple[int, int]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy import ndarray
 
 from rayseg.palette import decode_labels
 from rayseg.records import IGNORE
-from rayseg.store import Folder, read_file, read_manifest, read_shard
+from rayseg.store import Folder, RowsById, read_file, read_manifest, read_shard, shard_columns
 
 
 class LabelSource(Protocol):
@@ -100,11 +101,80 @@ class Truths:
         return self.read(row["id"], (row["height"], row["width"]))
 
 
-class StoredMasks:
-    """Masks that a run made, by id; those of status ok.
+class StoredRows:
+    """Rows that a run made, by id; those of status ok.
 
-    Only ids are held: reading a mask reads its shard, of a few rows. The folder must not change
-    meanwhile; a mask that is gone is an error of its own.
+    Only ids are held: reading a row reads its shard, of a few rows. The folder must not change
+    meanwhile; a row that is gone is an error of its own.
+
+    Args:
+        folder: shards that have an `id`, a `status` and the columns.
+        columns: that are read of a row.
+        what: a row holds, for errors, such as ``mask``.
+        needed: a column of lists that must hold something for a row to count; empty for none.
+
+    Raises:
+        FileNotFoundError: the folder has no shard.
+        ValueError: its shards cannot be read or lack a column.
+    """
+
+    def __init__(self, folder: Folder, columns: Sequence[str], what: str, needed: str = ""):
+        self.folder, self.what = folder, what
+        names = folder.names(".parquet")
+        if not names:
+            raise FileNotFoundError(f"{folder} holds no {what}s")
+        self._check_columns(names[0], ["id", "status", *columns])
+        with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
+            found = zip(names, pool.map(partial(self._ok_ids, needed), names), strict=True)
+            shard_of = {id_: name for name, ids in found for id_ in ids}
+        self._rows = RowsById(shard_of, partial(read_shard, folder, columns=["id", *columns]))
+
+    @property
+    def ids(self) -> Set[str]:
+        """Of the images that have a row to read."""
+        return self._rows.part_of.keys()
+
+    def name(self, id_: str) -> str:
+        """What an error calls the row of an image, with its folder and shard."""
+        shard = self._rows.part_of.get(id_)
+        return f"{self.what} of {id_!r} in {self.folder.path(shard) if shard else self.folder}"
+
+    def row(self, id_: str) -> dict[str, Any]:
+        """The row of an image.
+
+        Raises:
+            ValueError: the row is missing or cannot be read.
+        """
+        try:
+            return self._rows[id_]
+        except (KeyError, FileNotFoundError):
+            raise ValueError(f"{self.name(id_)} is missing") from None
+        except (ValueError, OSError) as error:  # pyarrow's are of these
+            raise ValueError(f"{self.name(id_)} cannot be read: {error}") from None
+
+    def _check_columns(self, shard: str, columns: list[str]) -> None:
+        found = self._checked(shard_columns, shard)
+        if not set(columns).issubset(found):
+            raise ValueError(
+                f"{self.folder} must hold {self.what}s, columns {columns}, got {found}"
+            )
+
+    def _ok_ids(self, needed: str, shard: str) -> list[str]:
+        columns = ["id", "status", needed] if needed else ["id", "status"]
+        rows = self._checked(partial(read_shard, columns=columns), shard).to_pylist()
+        return [
+            row["id"] for row in rows if row["status"] == "ok" and (not needed or any(row[needed]))
+        ]
+
+    def _checked(self, read: Callable[[Folder, str], Any], shard: str) -> Any:
+        try:
+            return read(self.folder, shard)
+        except (ValueError, OSError) as error:  # pyarrow's are of these
+            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
+
+
+class StoredMasks(StoredRows):
+    """Masks that a run made, by id; those of status ok.
 
     Args:
         folder: shards of MASKS_SCHEMA.
@@ -116,26 +186,8 @@ class StoredMasks:
     """
 
     def __init__(self, folder: Folder, num_classes: int):
-        self.folder = folder
+        super().__init__(folder, ["labels"], "mask")
         self.num_classes = num_classes
-        names = folder.names(".parquet")
-        if not names:
-            raise FileNotFoundError(f"{folder} holds no masks")
-        self._check_columns(names[0])
-        with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
-            found = zip(names, pool.map(self._ok_ids, names), strict=True)
-            self._shard_of = {id_: name for name, ids in found for id_ in ids}
-        self._recent: dict[str, dict[str, bytes]] = {}
-
-    @property
-    def ids(self) -> Set[str]:
-        """Of the images that have a mask."""
-        return self._shard_of.keys()
-
-    def name(self, id_: str) -> str:
-        """The mask's folder and shard."""
-        where = self.folder.path(self._shard_of[id_]) if id_ in self._shard_of else self.folder
-        return f"mask of {id_!r} in {where}"
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
         """The labels made for an image of that size.
@@ -143,44 +195,7 @@ class StoredMasks:
         Raises:
             ValueError: the mask is missing, no mask, of another size or with labels of no class.
         """
-        try:
-            data = self._masks(self._shard_of[id_]).get(id_) if id_ in self._shard_of else None
-        except FileNotFoundError:
-            data = None
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{self.name(id_)} cannot be read: {error}") from None
-        return _labels(data, self.name(id_), size_hw, self.num_classes)
-
-    def _check_columns(self, shard: str) -> None:
-        columns = self._table(shard, None).column_names
-        if not set(_COLUMNS).issubset(columns):
-            raise ValueError(f"{self.folder} must hold masks, columns {_COLUMNS}, got {columns}")
-
-    def _ok_ids(self, shard: str) -> list[str]:
-        rows = self._table(shard, ["id", "status"]).to_pylist()
-        return [row["id"] for row in rows if row["status"] == "ok"]
-
-    def _table(self, shard: str, columns: list[str] | None) -> Any:
-        try:
-            return read_shard(self.folder, shard, columns)
-        except (ValueError, OSError) as error:  # pyarrow's are of these
-            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
-
-    def _masks(self, shard: str) -> dict[str, bytes]:
-        """The shard's masks; the last shards are kept, since a check goes through them in order."""
-        recent = self._recent
-        if shard not in recent:
-            rows = read_shard(self.folder, shard, _COLUMNS).to_pylist()
-            masks = {row["id"]: row["labels"] for row in rows if row["status"] == "ok"}
-            self._recent = recent = dict([*recent.items(), (shard, masks)][-_RECENT:])
-        return recent[shard]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_recent": {}}
-
-
-_COLUMNS = ["id", "status", "labels"]
-_RECENT = 4
+        return _labels(self.row(id_)["labels"], self.name(id_), size_hw, self.num_classes)
 
 
 def _labels(

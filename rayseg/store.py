@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,12 @@ def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) 
         return pq.read_table(file, columns=columns)
 
 
+def shard_columns(folder: Folder, name: str) -> list[str]:
+    """Names of a shard's columns; none of its rows is read."""
+    with folder.open(name) as file:
+        return pq.read_schema(file).names
+
+
 def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """All rows of a folder, shard by shard, so that memory does not grow with their number."""
     for name in folder.names(".parquet"):
@@ -276,6 +282,47 @@ def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[
 def stored_ids(folder: Folder) -> set[str]:
     """Ids of the images that have a row in the folder."""
     return {row["id"] for row in read_rows(folder, ["id"])}
+
+
+class RowsById(Mapping[str, dict[str, Any]]):
+    """Rows by id, of which only ids are held and the parts of a file that were read last.
+
+    Rows are asked for in nearly the order in which they are stored, so that reading a row's whole
+    part reads the next rows too. What was read does not travel to other processes.
+
+    Args:
+        part_of: the part of each id, in the order of the ids.
+        read: the rows of a part, with their `id`; picklable.
+
+    Raises:
+        KeyError: when a row is asked for, the id is not known, or gone from its part.
+    """
+
+    def __init__(self, part_of: Mapping[str, Any], read: Callable[[Any], pa.Table]):
+        self.part_of, self._read = part_of, read
+        self._recent: dict[Any, dict[str, dict[str, Any]]] = {}
+
+    def __getitem__(self, id_: str) -> dict[str, Any]:
+        part, recent = self.part_of[id_], self._recent
+        if part not in recent:
+            rows = {row["id"]: row for row in self._read(part).to_pylist()}
+            self._recent = recent = dict([*recent.items(), (part, rows)][-_RECENT:])
+        return recent[part][id_]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.part_of)
+
+    def __len__(self) -> int:
+        return len(self.part_of)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.part_of  # Mapping's own would read the row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_recent": {}}
+
+
+_RECENT = 4
 
 
 @dataclass(frozen=True)
@@ -491,23 +538,57 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     """
     if not folder.exists("manifest.parquet"):
         raise FileNotFoundError(f"{folder} holds no manifest; make one with `rayseg prepare`")
+    columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
+    with folder.open("manifest.parquet") as file:
+        metadata = _manifest_metadata(folder, file)
+        table = pq.read_table(file, columns=columns)
+    if not table.num_rows:
+        raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
+    classes, numbers = (
+        tuple(json.loads(metadata.get(key, b"[]"))) for key in (b"classes", b"category_ids")
+    )
+    return Manifest(classes, table, numbers)
+
+
+def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes]:
+    """What stands beside a manifest's rows, which must have all columns."""
     try:
-        table = pq.read_table(io.BytesIO(folder.read("manifest.parquet")))
+        schema = pq.read_schema(file)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{folder.path('manifest.parquet')} is no Parquet file: {error}") from None
-    lacking = [name for name in MANIFEST_SCHEMA.names if name not in table.column_names]
+    lacking = [name for name in MANIFEST_SCHEMA.names if name not in schema.names]
     if lacking:
         raise ValueError(
             f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
             f"lacks {lacking}"
         )
-    if not table.num_rows:
-        raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
-    metadata = table.schema.metadata or {}
-    classes, numbers = (
-        tuple(json.loads(metadata.get(key, b"[]"))) for key in (b"classes", b"category_ids")
-    )
-    return Manifest(classes, table if true_masks else table.drop("true_masks"), numbers)
+    return schema.metadata or {}
+
+
+def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
+    """Rows of a manifest, read a row group (of a thousand, as written here) at a time.
+
+    Args:
+        folder: of the manifest.
+        ids: of the rows.
+        columns: of MANIFEST_SCHEMA that the rows have, besides the id.
+
+    Raises:
+        KeyError: an id is not in the manifest.
+    """
+    group_of: dict[str, int] = {}
+    with folder.open("manifest.parquet") as file:
+        manifest = pq.ParquetFile(file)
+        for group in range(manifest.num_row_groups):
+            found = manifest.read_row_group(group, ["id"]).column("id").to_pylist()
+            group_of |= dict.fromkeys(found, group)
+    read = partial(_read_group, folder, ["id", *columns])
+    return RowsById({id_: group_of[id_] for id_ in ids}, read)
+
+
+def _read_group(folder: Folder, columns: list[str], group: int) -> pa.Table:
+    with folder.open("manifest.parquet") as file:
+        return pq.ParquetFile(file).read_row_group(group, columns)
 
 
 # Maps as bytes

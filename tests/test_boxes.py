@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rayseg.boxes import box_areas, box_ious, box_problem, clip_boxes
+from rayseg.boxes import box_areas, box_ious, box_problem, clip_boxes, mask_extent
 
 
 def cells(box):
@@ -46,6 +46,13 @@ def test_clipped_boxes_hold_the_cells_of_the_image():
     for box, clipped in zip(boxes, clip_boxes(boxes, (6, 8)), strict=True):
         assert cells(clipped) == cells(box) & image
     assert clip_boxes(boxes, (6, 8)).dtype == np.float32
+
+
+def test_the_extent_of_a_mask_is_the_smallest_box_with_its_pixels():
+    mask = np.zeros((6, 9), bool)
+    mask[2, 7] = mask[4, 3] = True
+    assert mask_extent(mask).tolist() == [3, 2, 8, 5]
+    assert mask_extent(~mask).tolist() == [0, 0, 9, 6]
 
 
 @pytest.mark.parametrize(

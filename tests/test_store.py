@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rayseg.store import (
     MASKS_SCHEMA,
     SEEDS_SCHEMA,
     Folder,
+    RowsById,
     claim,
     count_status,
     failed_ids,
@@ -23,6 +25,7 @@ from rayseg.store import (
     forget_failed,
     forget_repeats,
     local_copy,
+    manifest_rows_by_id,
     pack_maps,
     read_file,
     read_manifest,
@@ -222,6 +225,56 @@ def test_the_ends_of_the_range_are_exact():
     assert unpack_seeds(row).maps.tolist() == maps.tolist()
 
 
+class Parts:
+    """Parts of a table of two rows each, and which of them were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __call__(self, part):
+        self.read.append(part)
+        return rows(f"{part}a", f"{part}b")
+
+
+@pytest.fixture
+def by_id():
+    parts = Parts()
+    return RowsById({f"{part}{x}": part for part in range(6) for x in "ab"}, parts), parts
+
+
+def test_a_row_by_id_reads_its_part_once(by_id):
+    found, parts = by_id
+    assert [found[id_]["id"] for id_ in ("3b", "3a", "4a")] == ["3b", "3a", "4a"]
+    assert parts.read == [3, 4]
+
+
+def test_which_rows_there_are_is_known_without_reading(by_id):
+    found, parts = by_id
+    assert (len(found), "5a" in found, "9a" in found) == (12, True, False)
+    assert found.keys() & ["5a", "9a"] == {"5a"}
+    assert parts.read == []
+
+
+def test_only_the_last_four_parts_are_held(by_id):
+    found, parts = by_id
+    for part in (*range(6), 2, 1):
+        found[f"{part}a"]
+    assert parts.read == [0, 1, 2, 3, 4, 5, 1]
+
+
+def test_rows_that_were_read_do_not_travel(by_id):
+    found, _ = by_id
+    assert found["0a"]["error"] == ""
+    sent = pickle.dumps(found)
+    assert b"error" not in sent
+    assert pickle.loads(sent)["0a"] == found["0a"]
+
+
+def test_a_row_that_is_gone_from_its_part_is_a_key_error():
+    with pytest.raises(KeyError):
+        RowsById({"c": 0}, Parts())["c"]
+
+
 # The manifest
 
 
@@ -233,6 +286,35 @@ def test_a_manifest_comes_back_as_it_was_written(folder):
     assert [one.id for one in back] == [str(n) for n in range(2500)]
     assert back[7].boxes_xyxy.tolist() == [[1, 2, 3, 4.5]]
     assert back[7].tags == (0, 1)
+
+
+def test_true_masks_are_read_only_if_that_is_asked_for(folder):
+    write_manifest(folder, [sample("a", true_masks=(b"counts" * 9,))], ("cat", "dog"))
+    damage(folder, "true_masks")
+    (back,) = read_manifest(folder).samples()
+    assert (back.id, back.true_masks) == ("a", ())
+    with pytest.raises(OSError):  # noqa: PT011 - whatever pyarrow says
+        read_manifest(folder, true_masks=True)
+
+
+def damage(folder, column):
+    """Overwrites the values of a column that has no dictionary."""
+    chunks = pq.ParquetFile(io.BytesIO(folder.read("manifest.parquet"))).metadata.row_group(0)
+    index = next(i for i in range(chunks.num_columns) if column in chunks.column(i).path_in_schema)
+    chunk, data = chunks.column(index), bytearray(folder.read("manifest.parquet"))
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    folder.write("manifest.parquet", bytes(data))
+
+
+def test_rows_of_a_manifest_come_by_id_with_their_true_masks(folder):
+    masks = {f"{n}": (f"counts of {n}".encode(),) for n in range(1500)}
+    write_manifest(folder, (sample(id_, true_masks=own) for id_, own in masks.items()), "ab")
+    rows = manifest_rows_by_id(folder, ["1400", "7"], ["true_masks"])
+    assert list(rows) == ["1400", "7"]
+    assert rows["7"] == {"id": "7", "true_masks": [b"counts of 7"]}
+    assert rows["1400"]["true_masks"] == [b"counts of 1400"]
+    assert rows.get("8") is None
 
 
 def test_an_id_that_comes_twice_is_refused(folder):

@@ -91,15 +91,22 @@ class COCO(Dataset):
 
     @cached_property
     def _pairs(self) -> list[tuple[int, str]]:
-        return _categories(_load(self.annotations), self.annotations)
+        return self._first.categories
+
+    @cached_property
+    def _first(self) -> _Part:
+        return _Part.opened(self.images, self.annotations, self.split)
 
     def samples(self, workspace: Path) -> Iterator[Sample]:
         """Yields the images of the JSON in its order; writes ``workspace/masks/ID.png``."""
-        parts = [_Part.opened(self.images, self.annotations, self.split)]
+        parts = [self._first]
+        index = {number: i for i, (number, _) in enumerate(self._pairs)}
+        vars(self).pop("_first")  # gigabytes of a large file, and a configuration keeps its reader
         if self.val_images is not None and self.val_annotations is not None:
             parts.append(_Part.opened(self.val_images, self.val_annotations, "val"))
+        for part in parts:
+            _check_images(part, self.masks)
         _check_ids(parts)
-        index = {number: i for i, (number, _) in enumerate(self._pairs)}
         grouped = [self._objects(part, index) for part in parts]
         (workspace / "masks").mkdir(parents=True, exist_ok=True)
         for part, objects in zip(parts, grouped, strict=True):
@@ -115,12 +122,7 @@ class COCO(Dataset):
             )
         objects: dict[Any, list[_Json]] = defaultdict(list)
         for entry in part.content["annotations"]:
-            if entry["category_id"] not in index:
-                raise DatasetError(
-                    f"{part.path}: annotation {entry.get('id')} has the unknown category "
-                    f"{entry['category_id']}" + nearest(str(entry["category_id"]), map(str, index))
-                )
-            _check_box(entry, part.path)
+            _check_annotation(entry, part.path, index)
             objects[entry["image_id"]].append(entry)
         return objects
 
@@ -184,16 +186,15 @@ def _load(annotations: Path) -> _Json:
         content = json.loads(path.read_text("utf-8-sig"))
     except ValueError as error:
         raise DatasetError(f"{path} is not JSON ({error}): replace it") from None
-    keys = ("images", "annotations", "categories")
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise DatasetError(f"{path}: expected an object with the keys {keys}, lacks {missing}")
+    _check_keys(content, ("images", "annotations", "categories"), str(path))
     if not content["images"]:
         raise DatasetError(f"{path} lists no image: expected at least one")
     return content
 
 
 def _categories(content: _Json, path: Path) -> list[tuple[int, str]]:
+    for place, entry in enumerate(content["categories"]):
+        _check_keys(entry, ("id", "name"), f"{path}: category {place + 1} of the list")
     pairs = sorted((int(entry["id"]), str(entry["name"])) for entry in content["categories"])
     twice = [number for number, count in Counter(n for n, _ in pairs).items() if count > 1]
     if twice:
@@ -210,14 +211,37 @@ def _check_ids(parts: list[_Part]) -> None:
         raise DatasetError(f"{files}: duplicate image id {name!r}, {count} times: keep one")
 
 
-def _check_box(entry: _Json, path: Path) -> None:
+def _check_images(part: _Part, sized: bool) -> None:
+    keys = ("id", "file_name", "height", "width") if sized else ("id", "file_name")
+    for place, image in enumerate(part.content["images"]):
+        _check_keys(image, keys, f"{part.path}: image {place + 1} of the list")
+
+
+def _check_annotation(entry: _Json, path: Path, index: dict[int, int]) -> None:
+    _check_keys(entry, ("image_id", "category_id"), _named(entry, path))
+    if entry["category_id"] not in index:
+        raise DatasetError(
+            f"{_named(entry, path)} has the unknown category {entry['category_id']}"
+            + nearest(str(entry["category_id"]), map(str, index))
+        )
     box = entry.get("bbox", [0, 0, 0, 0])
     known = isinstance(box, list) and len(box) == 4
     if not known or not all(isinstance(x, int | float) and isfinite(x) for x in box):
         raise DatasetError(
-            f"{path}: annotation {entry.get('id')}: bbox must be the four numbers x, y, width and "
-            f"height, got {box}"
+            f"{_named(entry, path)}: bbox must be the four numbers x, y, width and height, "
+            f"got {box}"
         )
+
+
+def _named(entry: object, path: Path) -> str:
+    return f"{path}: annotation {entry.get('id') if isinstance(entry, dict) else entry}"
+
+
+def _check_keys(entry: object, keys: tuple[str, ...], what: str) -> None:
+    """A key whose value is null counts as lacking."""
+    lacking = [key for key in keys if not isinstance(entry, dict) or entry.get(key) is None]
+    if lacking:
+        raise DatasetError(f"{what} must be an object with the keys {keys}, lacks {lacking}")
 
 
 def _true_masks(objects: list[_Json], size_hw: tuple[int, int]) -> tuple[bytes, ...]:
@@ -275,6 +299,7 @@ def _outline(entry: _Json, size_hw: tuple[int, int]) -> bytes:
         return codec.merge(codec.frPyObjects(polygons, *size_hw))["counts"]
     if not isinstance(outline, dict):
         return b""
+    _check_keys(outline, ("size", "counts"), f"annotation {entry.get('id')}: RLE")
     if tuple(outline["size"]) != size_hw:
         raise DatasetError(
             f"annotation {entry.get('id')}: RLE of size {tuple(outline['size'])}, its image has "

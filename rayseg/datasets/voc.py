@@ -10,10 +10,10 @@ from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from rayseg.boxes import box_ious
+from rayseg.boxes import box_ious, mask_extent
 from rayseg.datasets.base import (
     Dataset,
     DatasetError,
@@ -343,7 +343,7 @@ def match_objects(
     fit = np.zeros((len(boxes_xyxy), 256))
     for value in values:
         mask = objects == value
-        overlap = box_ious(boxes_xyxy, _extent(mask)[None])[:, 0]
+        overlap = box_ious(boxes_xyxy, mask_extent(mask)[None])[:, 0]
         same = labels is None or np.equal(classes, np.bincount(labels[mask]).argmax() - 1)
         fit[:, value] = np.where(same & (overlap > _MIN_IOU), overlap, 0)
     matched = {i: i + 1 for i in range(min(len(fit), IGNORE - 1)) if fit[i, i + 1]}
@@ -354,8 +354,3 @@ def match_objects(
         matched[i] = value
         fit[i, :], fit[:, value] = 0, 0
     return matched
-
-
-def _extent(mask: Bool[ndarray, "h w"]) -> Float[ndarray, " 4"]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,19 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from rayseg.boxes import box_problem, clip_boxes
 from rayseg.images import ImageError, decode_image
+from rayseg.labels import StoredRows
 from rayseg.loading.order import DrawOrder
 from rayseg.records import Sample
 from rayseg.rle import decode_mask
-from rayseg.store import Folder, Manifest, read_file, read_manifest, read_shard
+from rayseg.store import Folder, Manifest, read_file, read_manifest
 
 logger = logging.getLogger(__name__)
 
 Targets = dict[str, Tensor]
-ObjectBatch = tuple[list[UInt8[Tensor, "3 h w"]], list[Targets], list[str]]
 
 _TRIES = 20
-_RECENT = 4
-_COLUMNS = ["id", "height", "width", "boxes_xyxy", "classes", "foreground", "possible"]
 
 
 @dataclass(frozen=True)
@@ -188,11 +185,8 @@ class TrueInstances:
         return self.__dict__ | {"_masks": {}}
 
 
-class StoredInstances:
-    """Masks of objects that a run made; those of images of status ok.
-
-    Only ids are held: reading one image reads its shard, of a few rows. The folder must not change
-    meanwhile.
+class StoredInstances(StoredRows):
+    """Masks of objects that a run made; those of images of status ok with a mask of some object.
 
     Args:
         folder: shards of INSTANCES_SCHEMA.
@@ -203,60 +197,29 @@ class StoredInstances:
     """
 
     def __init__(self, folder: Folder):
-        self.folder = folder
-        names = folder.names(".parquet")
-        if not names:
-            raise FileNotFoundError(f"{folder} holds no masks of objects")
-        columns = read_shard(folder, names[0]).column_names
-        if not set(_COLUMNS).issubset(columns):
-            raise ValueError(f"{folder} must hold columns {_COLUMNS}, got {columns}")
-        with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
-            found = zip(names, pool.map(self._ok_ids, names), strict=True)
-            self._shard_of = {id_: name for name, ids in found for id_ in ids}
-        self._recent: dict[str, dict[str, dict[str, Any]]] = {}
-
-    @property
-    def ids(self) -> Set[str]:
-        """Of the images that have a mask of some object."""
-        return self._shard_of.keys()
+        columns = ["height", "width", "boxes_xyxy", "classes", "foreground", "possible"]
+        super().__init__(folder, columns, "object mask", needed="foreground")
 
     def read(self, sample: Sample) -> ObjectTargets:
-        """The objects that the row of that image holds; crowds are known by the sample.
+        """The objects that the row of that image holds, which are no crowds.
 
         Raises:
-            ValueError: the row is missing, or of an image of another size.
+            ValueError: the row is missing, cannot be read, or is of an image of another size.
         """
         size_hw = (sample.height, sample.width)
-        row = self._row(sample.id)
+        row = self.row(sample.id)
         if (row["height"], row["width"]) != size_hw:
             raise ValueError(
-                f"masks of {sample.id!r} in {self.folder} must be of {size_hw} as its image, "
+                f"{self.name(sample.id)} must be of {size_hw} as its image, "
                 f"got {(row['height'], row['width'])}"
             )
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
         classes = np.array(row["classes"], np.int64)
-        kept = [i for i in _sound(boxes, size_hw) if not _is_crowd(boxes[i], classes[i], sample)]
+        kept = _sound(boxes, size_hw)
         masks = ObjectMasks.decoded(
             [row["foreground"][i] for i in kept], [row["possible"][i] for i in kept], size_hw
         )
         return ObjectTargets(clip_boxes(boxes[kept], size_hw), classes[kept], masks)
-
-    def _ok_ids(self, shard: str) -> list[str]:
-        rows = read_shard(self.folder, shard, ["id", "status", "foreground"]).to_pylist()
-        return [row["id"] for row in rows if row["status"] == "ok" and any(row["foreground"])]
-
-    def _row(self, id_: str) -> dict[str, Any]:
-        shard = self._shard_of.get(id_)
-        if shard is None:
-            raise ValueError(f"masks of {id_!r} are not in {self.folder}")
-        if shard not in self._recent:
-            rows = read_shard(self.folder, shard, _COLUMNS).to_pylist()
-            latest = (shard, {row["id"]: row for row in rows})
-            self._recent = dict([*self._recent.items(), latest][-_RECENT:])
-        return self._recent[shard][id_]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_recent": {}}
 
 
 def bad_boxes(samples: Iterable[Sample]) -> Iterator[tuple[str, str]]:
@@ -280,13 +243,6 @@ def _taught(sample: Sample) -> list[int]:
 
 def _sound(boxes_xyxy: Float[ndarray, "o 4"], size_hw: tuple[int, int]) -> list[int]:
     return [i for i, box in enumerate(boxes_xyxy) if not box_problem(box, size_hw)]
-
-
-def _is_crowd(box_xyxy: Float[ndarray, " 4"], class_index: int, sample: Sample) -> bool:
-    return any(
-        sample.box_classes[i] == class_index and np.array_equal(sample.boxes_xyxy[i], box_xyxy)
-        for i in sample.crowds
-    )
 
 
 class ObjectImages(Dataset[tuple[Tensor, Targets, str]]):
@@ -362,6 +318,8 @@ def object_batches(
     return DataLoader(images, batch_sampler=order, num_workers=loader_workers, collate_fn=_as_lists)
 
 
-def _as_lists(items: Sequence[tuple[Tensor, Mapping[str, Tensor], str]]) -> ObjectBatch:
+def _as_lists(
+    items: Sequence[tuple[UInt8[Tensor, "3 h w"], Targets, str]],
+) -> tuple[list[UInt8[Tensor, "3 h w"]], list[Targets], list[str]]:
     planes, targets, ids = zip(*items, strict=True)
-    return list(planes), [dict(target) for target in targets], list(ids)
+    return list(planes), list(targets), list(ids)

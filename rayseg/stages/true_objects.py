@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from rayseg.boxes import box_ious, box_problem
+from rayseg.boxes import box_ious, box_problem, mask_extent
 from rayseg.labels import Truths
 from rayseg.rle import decode_mask
-from rayseg.store import Folder, read_manifest
+from rayseg.store import Folder, manifest_rows_by_id, read_manifest
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AloneInBox:
             mask = self._around(box, labels == classes[i] + 1)
             if mask.sum() < self.min_pixels:
                 continue
-            if box_ious(box[None], _extent(mask)[None])[0, 0] >= self.min_iou:
+            if box_ious(box[None], mask_extent(mask)[None])[0, 0] >= self.min_iou:
                 found[i] = mask
         return found
 
@@ -63,13 +63,10 @@ class AloneInBox:
         return kept
 
 
-def _extent(mask: Bool[ndarray, "h w"]) -> Float[ndarray, " 4"]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
-
-
 class TrueObjects:
     """True masks of objects in the manifest's boxes, by id; a crowd is no object.
+
+    No mask travels to workers: each reads those rows of the manifest that it is asked about.
 
     Args:
         manifest: with true masks of objects, or else with semantic ones.
@@ -78,10 +75,11 @@ class TrueObjects:
     """
 
     def __init__(self, manifest: Folder, split: str = "", alone: AloneInBox | None = None):
-        opened = read_manifest(manifest, true_masks=True).select(split)
-        names = ["id", "boxes_xyxy", "box_classes", "crowds", "true_masks"]
-        rows = opened.table.select(names).to_pylist()
-        self.rows = {row["id"]: row for row in rows if row["boxes_xyxy"]}
+        table = read_manifest(manifest).select(split).table
+        ids, classes = (table.column(name).to_pylist() for name in ("id", "box_classes"))
+        boxed = [id_ for id_, own in zip(ids, classes, strict=True) if own]
+        columns = ["boxes_xyxy", "box_classes", "crowds", "true_masks"]
+        self.rows = manifest_rows_by_id(manifest, boxed, columns)
         self.truths = Truths(manifest, split)
         self.alone = alone or AloneInBox()
 

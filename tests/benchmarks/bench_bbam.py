@@ -1,7 +1,7 @@
 """BBAM against the straightforward procedure, in one run, at equal masks.
 
-Run from the repository root with a trained two-stage detector:
-``python tests/benchmarks/bench_bbam.py --detector FILE.safetensors [--help]``.
+Run from the repository root: ``python tests/benchmarks/bench_bbam.py [--help]``. It needs a trained
+two-stage detector, by default that of `rayseg train-detector --config jobs/presets/voc_boxes.toml`.
 Rounds of the forms alternate, so that whatever else the machine does hits all of them alike. The
 straightforward form does what the authors' code does (tests/reference/bbam_straightforward.py): one
 object at a time; in each step it reads the image anew and runs the whole detector, proposals and
@@ -35,6 +35,7 @@ from tests.reference import bbam_straightforward
 
 ROOT = Path(__file__).parents[2]
 VOC = ROOT.parent / "shared" / "data" / "voc_animals/VOCdevkit/VOC2012"
+DETECTOR = "runs/voc_boxes/detector/detector.safetensors"
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
@@ -49,7 +50,7 @@ FORMS = {
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--detector", required=True, help="a .safetensors file that rayseg wrote")
+    parser.add_argument("--detector", default=DETECTOR, help="a .safetensors file that rayseg wrote")
     parser.add_argument("--classes", nargs="+", default=CLASSES, help="that the detector counts")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
@@ -180,6 +181,8 @@ def main():
     options = parse()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if not Path(options.detector).is_file():
+        raise SystemExit(f"detector must be a trained one, got no file {options.detector}")
     detector = load_detector(options.detector, tuple(options.classes))
     method = replace(BBAM.official(), steps=options.steps, window_margin=options.margin)
     prepared = replace(method, precision="fp32").prepare(detector, torch.device("cpu"))

@@ -77,7 +77,7 @@ def main():
     if given.list:
         given.list.write_text("\n".join(dict.fromkeys(s.id for s, *_ in objects)) + "\n")
         return
-    rows = {row["id"]: row for row in read_rows(Folder(given.maps))}
+    rows = {row["id"]: row for row in read_rows(Folder(str(given.maps)))}
     work = [(rows[one[0].id], one) for one in objects]
     with Pool() as pool:
         found = pool.map(partial(ious_of, foregrounds=given.foregrounds), work)

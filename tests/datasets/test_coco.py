@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from pycocotools.coco import COCO as Official
 
-from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError
+from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError, coco
 from rayseg.datasets.coco import coco_classes, rasterise
 from rayseg.palette import decode_labels
 from rayseg.rle import decode_mask, mask_area
@@ -244,12 +245,48 @@ def test_an_unreadable_image_costs_only_its_size(reader, tmp_path):
         (lambda c: c["images"].clear(), "lists no image"),
         (lambda c: c.pop("annotations"), r"lacks \['annotations'\]"),
         (lambda c: c["annotations"][2]["segmentation"].update(size=[30, 20]), "annotation 3: RLE"),
+        (lambda c: c["annotations"][2]["segmentation"].pop("size"), r"n 3: RLE .*lacks \['size'"),
+        (lambda c: c["annotations"][2]["segmentation"].pop("counts"), r"n 3: .*lacks \['counts'"),
+        (lambda c: c["annotations"][1].pop("category_id"), r"n 2 must .*lacks \['category_id'\]"),
+        (
+            lambda c: c["annotations"][1].pop("image_id"),
+            r"annotation 2 must .*lacks \['image_id'\]",
+        ),
+        (lambda c: c["annotations"].append([4]), r"annotation \[4\] must be an object"),
+        (lambda c: c["images"][1].pop("id"), r"image 2 of the list must .*lacks \['id'\]"),
+        (lambda c: c["images"][1].pop("file_name"), r"image 2 of .*lacks \['file_name'\]"),
+        (lambda c: c["images"][1].update(height=None), r"image 2 of .*lacks \['height'\]"),
+        (lambda c: c["images"][1].pop("width"), r"image 2 of the list .*lacks \['width'\]"),
+        (lambda c: c["categories"][1].pop("name"), r"category 2 of the list .*lacks \['name'\]"),
     ],
 )
 def test_contradictions_are_errors(content, tmp_path, change, message):
     change(content)
     with pytest.raises(DatasetError, match=message):
         list(write(tmp_path, content).samples(tmp_path / "w"))
+
+
+def test_sizes_in_the_file_are_not_needed_without_masks(content, tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "7.jpg")
+    for image in content["images"]:
+        del image["height"], image["width"]
+    sample = next(write(tmp_path, content, masks=False).samples(tmp_path / "w"))
+    assert (sample.height, sample.width) == (20, 30)
+
+
+def test_classes_and_samples_come_of_one_reading_of_the_file(reader, tmp_path, monkeypatch):
+    read = []
+    load = coco._load
+    monkeypatch.setattr(coco, "_load", lambda path: read.append(path) or load(path))
+    assert reader.classes == ("airplane", "toothbrush")
+    assert [len(sample.true_masks) for sample in reader.samples(tmp_path / "w")] == [4, 0]
+    assert reader.category_ids == (5, 90)
+    assert read == [reader.annotations]
+
+
+def test_a_reader_keeps_nothing_of_the_file_but_its_classes(reader, tmp_path):
+    list(reader.samples(tmp_path / "w"))
+    assert b"other.jpg" not in pickle.dumps(reader)
 
 
 def test_what_is_missing_is_an_error_with_a_way_out(reader, tmp_path):

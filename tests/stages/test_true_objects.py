@@ -1,5 +1,7 @@
 """Which objects a semantic mask tells apart, and what a manifest knows of them."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,16 @@ def test_known_masks_come_first_then_those_out_of_semantic_masks(manifest):
 def test_a_semantic_mask_of_another_size_is_an_error(manifest):
     with pytest.raises(ValueError, match=r"must be \(50, 80\) as its image, got \(60, 80\)"):
         TrueObjects(manifest[0]).masks("b", (50, 80))
+
+
+def test_true_masks_do_not_travel_to_workers(manifest):
+    folder, own, _ = manifest
+    truths = TrueObjects(folder)
+    sent = pickle.dumps(truths)
+    truths.masks("a", (60, 80))
+    assert len(pickle.dumps(truths)) == len(sent)
+    assert encode_mask(own) not in sent
+    np.testing.assert_array_equal(pickle.loads(sent).masks("a", (60, 80))[0], own)
 
 
 def test_an_object_is_found_again_by_box_and_class():
