@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,11 +8,11 @@ from pycocotools.cocoeval import COCOeval
 
 from rayseg.rle import as_rle, decode_mask, encode_mask, mask_area
 from rayseg.scores import (
+    MaskQuality,
     ObjectGuesses,
     ObjectTruths,
     average_best_overlap,
     average_precision,
-    mask_quality,
 )
 from rayseg.scores.instances import IOU_THRESHOLDS
 from tests.reference import ap_literal as literal
@@ -154,13 +155,12 @@ def test_precision_equals_pycocotools_own_where_crowds_alone_are_ignored(kind, i
     )
 
 
-@pytest.mark.parametrize("kind", ["boxes", "masks"])
-def test_best_overlap_equals_a_literal_count(kind):
+def test_best_overlap_equals_a_literal_count():
     rng = np.random.default_rng(3)
     images = {f"{i}": draw_image(rng) for i in range(8)}
     truths, guesses = ({k: v[i] for k, v in images.items()} for i in range(2))
-    by_class = [[as_sets(*pair, c, kind) for pair in images.values()] for c in range(3)]
-    found = average_best_overlap(truths, guesses, 3, kind)
+    by_class = [[as_sets(*pair, c, "masks") for pair in images.values()] for c in range(3)]
+    found = average_best_overlap(truths, guesses, 3)
     assert found == pytest.approx(literal.best_overlap(by_class))
 
 
@@ -246,28 +246,26 @@ def test_nothing_is_printed(capsys):
 
 
 @pytest.mark.parametrize(
-    ("truths", "guesses", "kind", "message"),
+    ("truths", "guesses", "message"),
     [
-        ({}, {"a": one([], scores=[])}, "boxes", "0 images with truth, got 'a'"),
-        ({"a": one([[0, 0, 1, 1]], [3])}, {}, "boxes", r"classes of truths must be 0..2"),
+        ({}, {"a": one([], scores=[])}, "0 images with truth, got 'a'"),
+        ({"a": one([[0, 0, 1, 1]], [3])}, {}, r"classes of truths must be 0..2"),
         (
             {"a": ObjectTruths(SIZE, np.zeros((1, 4)), *np.zeros((3, 1), int))},
             {},
-            "masks",
             "must have 1 masks for 'a', got 0",
         ),
         (
             {"a": ObjectTruths(SIZE, np.zeros((1, 4)), *np.zeros((3, 1), int), (b"",))},
             {},
-            "masks",
             "'a' lacks one",
         ),
     ],
 )
-def test_contradictions_are_errors(truths, guesses, kind, message):
-    for score in (average_precision, average_best_overlap):
+def test_contradictions_are_errors(truths, guesses, message):
+    for score in (partial(average_precision, kind="masks"), average_best_overlap):
         with pytest.raises(ValueError, match=message):
-            score(truths, guesses, 3, kind)
+            score(truths, guesses, 3)
 
 
 def test_parts_of_unequal_number_are_refused():
@@ -285,19 +283,20 @@ def test_best_overlap_means_over_objects_then_classes():
     assert average_best_overlap({"a": one([])}, {}, 4) is None
 
 
-def test_masks_are_held_against_their_own_truth():
-    boxes = [[0, 0, 4, 4], [0, 0, 10, 4], [0, 0, 10, 10], [0, 0, 2, 2]]
-    truths = [encode_mask(filled(box)) for box in boxes]
-    made = [truths[0], encode_mask(filled([0, 0, 5, 4])), b"", truths[3]]
-    quality = mask_quality([*truths[:3], b""], made, SIZE, (16, 50))
-    entry = (quality + mask_quality(truths[:1], truths[:1], SIZE, (16, 50))).as_dict()
-    assert entry == {
+def test_mask_quality_means_over_all_objects_and_those_of_a_size():
+    quality = MaskQuality(np.array([1, 0.5, 0, 1]), np.array([16, 49, 50, 15]), (16, 50))
+    assert quality.as_dict() == {
         "objects": 4,
-        "mean_iou": pytest.approx((1 + 0.5 + 0 + 1) / 4),
-        "small": None,
-        "medium": pytest.approx((1 + 0.5 + 1) / 3),
+        "mean_iou": 0.625,
+        "iou_over_50": 0.5,
+        "small": 1,
+        "medium": 0.75,
         "large": 0,
         "bounds_px": [16, 50],
     }
-    with pytest.raises(ValueError, match="masks must be 4, one a true mask, got 1"):
-        mask_quality(truths, made[:1], SIZE)
+
+
+def test_mask_quality_of_nothing_is_unknown():
+    entry = MaskQuality(np.zeros(0), np.zeros(0, int)).as_dict()
+    assert (entry["objects"], entry["mean_iou"], entry["iou_over_50"]) == (0, None, None)
+    assert (entry["small"], entry["medium"], entry["large"]) == (None, None, None)

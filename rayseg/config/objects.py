@@ -47,7 +47,8 @@ class ObjectTraining:
             in it. Boxes and losses are float32.
         log_every: steps between two entries of the loss curve.
         save_every: steps between two checkpoints: the most that a lost worker costs.
-        judge_images: images of the val split on which each checkpoint is judged; 0 for none.
+        judge_images: images of the val split on which each checkpoint is judged, a detector's last
+            one on all; 0 for none.
         seed: of the heads, the order, the mirroring and the draws of the network.
     """
 

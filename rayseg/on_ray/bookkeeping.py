@@ -28,7 +28,7 @@ class Outcome:
     Attributes:
         lines: what to tell the user.
         failed: ids of images that have a row saying why they have no result.
-        left_out: images that a training had to do without.
+        left_out: images, masks or boxes that a job had to do without.
     """
 
     lines: list[str] = field(default_factory=list)

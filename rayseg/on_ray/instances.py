@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rayseg.config import (
-    DetectorConfig,
-    MaskRCNNConfig,
     PredictInstancesConfig,
     TrainDetectorConfig,
     TrainMaskRCNNConfig,
@@ -26,12 +23,12 @@ from rayseg.on_ray.bookkeeping import (
     open_folder,
     without,
 )
-from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
 from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
 from rayseg.on_ray.objects import MASK_RCNN_WEIGHTS, fit_detector, fit_mask_rcnn
 from rayseg.on_ray.session import gpus_each, session, threads_each
+from rayseg.on_ray.start_weights import start_of, weights_identity
 from rayseg.on_ray.train import write_figures
-from rayseg.stages import DecodeImages, PredictInstances
+from rayseg.stages import DecodeImages, InstancePrediction, PredictInstances
 from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,
@@ -42,7 +39,8 @@ from rayseg.store import (
     stored_ids,
 )
 
-T = TypeVar("T", DetectorConfig, MaskRCNNConfig)
+ROUNDING_ONLY = ("batch_size",)
+"""Settings of a prediction that change results by no more than rounding."""
 
 
 def train_detector(config: TrainDetectorConfig) -> Outcome:
@@ -51,27 +49,11 @@ def train_detector(config: TrainDetectorConfig) -> Outcome:
     folder = run_folder / "detector"
     identity = {"split": config.train_split, "detector": as_plain(config.detector)}
     given = replace(config, detector=start_of(run_folder, config.detector))
-    if Path(given.detector.weights).is_file():
-        identity["weights"] = digest(given.detector.weights)
-    claim(folder, identity)
+    claim(folder, identity | weights_identity(given.detector.weights))
     if not read_run(folder).get("done"):
         with session(config.address):
             write_figures(folder, fit_detector(given, gpus_each(config.compute)))
     return trained("detector", read_run(folder))
-
-
-def start_of(run_folder: Folder, training: T) -> T:
-    """The training with the path of the run's own classifier where it is to start from that.
-
-    Raises:
-        FileNotFoundError: the run has none.
-    """
-    if training.weights != "classifier":
-        return training
-    own = run_folder / "classifier"
-    if not own.exists(CLASSIFIER_WEIGHTS):
-        raise FileNotFoundError(f"{own} holds no {CLASSIFIER_WEIGHTS}; run train-classifier first")
-    return replace(training, weights=own.path(CLASSIFIER_WEIGHTS))
 
 
 def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
@@ -88,9 +70,7 @@ def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
             folder = run_folder / "mask_rcnn" / name
             identity = {"labels": origin, "split": config.train_split}
             identity["mask_rcnn"] = as_plain(config.mask_rcnn)
-            if Path(given.mask_rcnn.weights).is_file():
-                identity["weights"] = digest(given.mask_rcnn.weights)
-            claim(folder, identity)
+            claim(folder, identity | weights_identity(given.mask_rcnn.weights))
             if not read_run(folder).get("done"):
                 gpus = gpus_each(config.compute)
                 write_figures(folder, fit_mask_rcnn(given, folder, source, gpus))
@@ -131,12 +111,17 @@ def trained(label: str, facts: Mapping[str, Any]) -> Outcome:
         for name, value in one.items()
         if name.startswith("ap") and value is not None
     )
-    return Outcome(
-        [
-            f"{label}: loss {last['loss']:.3f} after {last['iteration']} iterations "
-            f"on {facts['images']} images{judged}"
-        ]
-    )
+    number, left_out = facts["images"], facts["left_out"]
+    lines = [
+        f"{label}: loss {last['loss']:.3f} after {last['iteration']} iterations "
+        f"on {number} of {number + facts['images_left_out']} images{judged}"
+    ]
+    if left_out["count"]:
+        first = left_out["examples"][0]
+        lines.append(
+            f"left out: {left_out['count']} boxes, such as one of {first['id']}: {first['reason']}"
+        )
+    return Outcome(lines, left_out=left_out["count"])
 
 
 def predict_instances(config: PredictInstancesConfig) -> Outcome:
@@ -162,8 +147,7 @@ def predict_instances(config: PredictInstancesConfig) -> Outcome:
             weights = (networks / name).path(MASK_RCNN_WEIGHTS)
             load_mask_rcnn(local_copy(weights), manifest.classes)  # a wrong file is said here
             folder = run_folder / "instances" / name
-            identity = {"weights": digest(weights), "instances": as_plain(config.instances)}
-            open_folder(folder, identity, compute)
+            open_folder(folder, prediction_identity(config.instances, weights), compute)
             waiting = without(chosen.table, stored_ids(folder))
             if waiting.num_rows:
                 make = partial(
@@ -180,3 +164,10 @@ def predict_instances(config: PredictInstancesConfig) -> Outcome:
                 add_seconds(folder, seconds)
             outcome += close_folder(folder, f"instances {name}")
     return outcome
+
+
+def prediction_identity(prediction: InstancePrediction, weights: str) -> dict[str, object]:
+    """What predicted instances follow from, image by image."""
+    plain = as_plain(prediction)
+    kept = {key: plain[key] for key in plain if key not in ROUNDING_ONLY}
+    return {"weights": digest(weights), "instances": kept}

@@ -38,7 +38,6 @@ from rayseg.on_ray.bookkeeping import (
     read_ids,
     without,
 )
-from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
 from rayseg.on_ray.classifier import fit_classifier, fit_ficklenet
 from rayseg.on_ray.data import (
     actor_pool,
@@ -49,10 +48,12 @@ from rayseg.on_ray.data import (
     task_pool,
     write_rows,
 )
+from rayseg.on_ray.object_scoring import holds_objects
 from rayseg.on_ray.scoring import score_run
 from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
 from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
 from rayseg.on_ray.session import count_cores, gpus_each, session, threads_each
+from rayseg.on_ray.start_weights import start_of, weights_identity
 from rayseg.on_ray.table import score_table
 from rayseg.on_ray.train import write_figures
 from rayseg.report import write_report
@@ -120,9 +121,7 @@ def _train_on_tags(
 ) -> Outcome:
     folder = Folder(config.run) / kind
     identity = {"split": config.train_split, kind: as_plain(network)}
-    if Path(network.weights).is_file():
-        identity["weights"] = digest(network.weights)
-    claim(folder, identity)
+    claim(folder, identity | weights_identity(network.weights))
     if not read_run(folder).get("done"):
         with session(config.address):
             epochs = fit(gpus_each(config.compute))
@@ -175,12 +174,9 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
 def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
     """Trains a segmenter on each of the labels that are named."""
     compute, run_folder = config.compute, Folder(config.run)
-    segmenter = config.segmenter
-    if segmenter.weights == "classifier":
-        own = (run_folder / "classifier").path(CLASSIFIER_WEIGHTS)
-        segmenter = replace(segmenter, weights=own)
     if not config.labels:
         raise ValueError(f"labels must name masks or truth, got none{_have(run_folder, 'masks')}")
+    given = replace(config, segmenter=start_of(run_folder, config.segmenter))
     outcome = Outcome()
     # of all before any, since a training takes hours
     sources = [_labels(run_folder, name, config.train_split) for name in config.labels]
@@ -189,12 +185,9 @@ def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
             folder = run_folder / "segmenters" / name
             identity = {"labels": origin, "split": config.train_split}
             identity["segmenter"] = as_plain(config.segmenter)
-            if Path(segmenter.weights).suffix:
-                identity["weights"] = digest(segmenter.weights)
-            claim(folder, identity)
+            claim(folder, identity | weights_identity(given.segmenter.weights))
             if not read_run(folder).get("done"):
                 ids, problems = trainable_ids(config, folder, source)
-                given = replace(config, segmenter=segmenter)
                 facts = fit_segmenter(given, folder, source, ids, gpus_each(compute))
                 examples = [{"id": i, "reason": problems[i]} for i in sorted(problems)[:MAX_NAMED]]
                 left_out = {"count": len(problems), "examples": examples}
@@ -220,7 +213,8 @@ def _labels(run_folder: Folder, name: str, split: str) -> tuple[LabelSource, dic
     if not masks.names(".parquet"):
         raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, 'masks')}")
     if not read_run(masks).get("counts"):
-        raise ValueError(f"{masks} is not complete; run refine-seeds once more")
+        job = "make-box-masks" if holds_objects(masks) else "refine-seeds"
+        raise ValueError(f"{masks} is not complete; run {job} once more")
     manifest = read_manifest(run_folder / "manifest")
     return StoredMasks(masks, len(manifest.classes)), read_run(masks)["config"]
 
@@ -309,6 +303,12 @@ def score(config: ScoreConfig) -> Outcome:
         id_ = min(scored.skipped)
         number = len(scored.skipped)
         lines.append(f"not scored: {number} of bad truth, such as {id_}: {scored.skipped[id_]}")
+    for name, entry in scored.entries.items():
+        if entry.get("images_left_out"):
+            whole = entry["images"] + entry["images_left_out"]
+            lines.append(
+                f"{name}: judged on {entry['images']} of {whole} images; the others have no result"
+            )
     lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
     return Outcome(lines, frozenset(scored.skipped))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from rayseg.config import ScoreConfig
 from rayseg.on_ray.bookkeeping import read_ids
 from rayseg.on_ray.data import collect, pending_rows, task_pool
 from rayseg.scores import (
+    MaskQuality,
     ObjectGuesses,
     ObjectTruths,
     average_best_overlap,
@@ -23,30 +25,55 @@ from rayseg.store import Folder, Manifest, find_pending, read_manifest, read_row
 
 COMPARED_ROWS = 64
 """Rows compared by one task."""
+MAX_SKIPPED = 50
+"""Images without a usable truth that scores.json names; all are counted."""
 TRUTH = "instances/truth"
 """Predictions of the Mask R-CNN that learnt from true masks."""
 
 
-def score_objects(run: Folder, config: ScoreConfig) -> dict[str, dict[str, Any]]:
+def score_objects(
+    run: Folder, config: ScoreConfig
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Entries of scores.json about single objects; none in a run without boxes.
 
     ``objects/<masks>`` is the overlap of the masks that were made from boxes with the true masks of
-    these objects, where they are known. ``instances/<labels>`` is the AP of a Mask R-CNN on the val
-    split, with the share of full supervision that it reaches.
+    these objects, where they are known. ``instances/<labels>`` is the AP of a Mask R-CNN on the
+    images of the val split that it has a result of, with the share of full supervision that it
+    reaches.
+
+    Returns:
+        The entries, and why the true masks of an image could not be used, by id.
     """
     entries: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
     made = [name for name in (run / "masks").folders() if holds_objects(run / "masks" / name)]
     if made:
         truths = TrueObjects(run / "manifest", config.split)
         for name in made:
-            entries[f"objects/{name}"] = _overlaps(run / "masks" / name, truths, config)
-    predicted = (run / "instances").folders()
-    if predicted:
-        manifest = read_manifest(run / "manifest", true_masks=True).select(config.val_split)
-        known = true_instances(manifest)
-        for name in predicted:
-            entries[f"instances/{name}"] = _precision(run / "instances" / name, manifest, known)
-        _add_ratios(run, entries)
+            entry, own = _overlaps(run / "masks" / name, truths, config)
+            entries[f"objects/{name}"] = entry
+            skipped.update(own)
+    return entries | _score_instances(run, config), skipped
+
+
+def _score_instances(run: Folder, config: ScoreConfig) -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = {}
+    names = (run / "instances").folders()
+    if not names:
+        return entries
+    manifest = read_manifest(run / "manifest", true_masks=True).select(config.val_split)
+    truths = true_instances(manifest)
+    judged: dict[str, Set[str]] = {}
+    for name in names:
+        folder, key = run / "instances" / name, f"instances/{name}"
+        guesses = _guesses(folder, truths.keys())
+        judged[key] = frozenset(guesses)
+        entries[key] = {
+            "images_left_out": len(truths) - len(guesses),
+            **_precision(truths, guesses, len(manifest.classes), config.size_bounds_px),
+            "config": read_run(folder).get("config", {}),
+        }
+    _add_ratios(run, entries, judged)
     return entries
 
 
@@ -55,7 +82,9 @@ def holds_objects(masks: Folder) -> bool:
     return "box_maps" in read_run(masks).get("config", {})
 
 
-def _overlaps(folder: Folder, truths: TrueObjects, config: ScoreConfig) -> dict[str, Any]:
+def _overlaps(
+    folder: Folder, truths: TrueObjects, config: ScoreConfig
+) -> tuple[dict[str, Any], dict[str, str]]:
     statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
     asked = truths.rows.keys() & (read_ids(config.ids) or truths.rows.keys())
     left_out = {i for i, status in statuses.items() if status != "ok" or i not in asked}
@@ -68,27 +97,26 @@ def _overlaps(folder: Folder, truths: TrueObjects, config: ScoreConfig) -> dict[
         for row in collect(pending_rows(pending, pool.rows), pool):
             for name in ("ious", "areas", "skipped"):
                 found[name] += list(row[name])
-    ious, areas = np.array(found["ious"]), np.array(found["areas"])
-    small, large = config.size_bounds_px
-    sizes = {
-        "small": areas < small,
-        "medium": (areas >= small) & (areas < large),
-        "large": areas >= large,
-    }
+    quality = MaskQuality(
+        np.array(found["ious"], float), np.array(found["areas"], np.int64), config.size_bounds_px
+    )
+    skipped = {item["id"]: item["reason"] for item in found["skipped"]}
     return {
         "split": config.split,
         "ids": config.ids,
-        "objects": len(ious),
-        "mean_iou": _mean(ious),
-        "iou_over_50": _mean(ious > 0.5),
-        **{name: _mean(ious[chosen]) if len(ious) else None for name, chosen in sizes.items()},
-        "skipped_count": len(found["skipped"]),
+        **quality.as_dict(),
+        **skipped_facts(skipped),
         "config": read_run(folder).get("config", {}),
+    }, skipped
+
+
+def skipped_facts(skipped: Mapping[str, str]) -> dict[str, Any]:
+    """What scores.json says of the images without a usable truth: their number, the first few."""
+    first = sorted(skipped)[:MAX_SKIPPED]
+    return {
+        "skipped_count": len(skipped),
+        "skipped": [{"id": id_, "reason": skipped[id_]} for id_ in first],
     }
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return float(values.mean()) if len(values) else None
 
 
 def true_instances(manifest: Manifest) -> dict[str, ObjectTruths]:
@@ -112,12 +140,10 @@ def _marked(places: tuple[int, ...], number: int) -> np.ndarray:
     return marks
 
 
-def _precision(
-    folder: Folder, manifest: Manifest, truths: dict[str, ObjectTruths]
-) -> dict[str, Any]:
-    """AP of masks over the images whose objects all have a true mask, of boxes over all."""
+def _guesses(folder: Folder, ids: Set[str]) -> dict[str, ObjectGuesses]:
+    """What was found in those of the images that have a result."""
     columns = ["id", "status", "boxes_xyxy", "classes", "scores", "foreground"]
-    guesses = {
+    return {
         row["id"]: ObjectGuesses(
             boxes_xyxy=np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4),
             classes=np.array(row["classes"], np.int64),
@@ -125,36 +151,44 @@ def _precision(
             masks=tuple(row["foreground"]),
         )
         for row in read_rows(folder, columns)
-        if row["id"] in truths and row["status"] == "ok"
+        if row["id"] in ids and row["status"] == "ok"
     }
-    number = len(manifest.classes)
+
+
+def _precision(
+    truths: Mapping[str, ObjectTruths],
+    guesses: Mapping[str, ObjectGuesses],
+    num_classes: int,
+    bounds_px: tuple[int, int],
+) -> dict[str, Any]:
+    """AP of masks over the images whose objects all have a true mask, of boxes over all."""
     judged = {id_: truths[id_] for id_ in guesses}
-    boxes = average_precision(judged, guesses, number, "boxes").as_dict()
+    boxes = average_precision(judged, guesses, num_classes, "boxes", bounds_px).as_dict()
     masked = {i: one for i, one in judged.items() if all(one.masks) and _has_all(one)}
-    entry: dict[str, Any] = {
-        "images": len(judged),
-        "images_with_masks": len(masked),
-        "boxes": boxes,
-        "config": read_run(folder).get("config", {}),
-    }
+    entry = {"images": len(judged), "images_with_masks": len(masked), "boxes": boxes}
     if not any(one.masks for one in masked.values()):
         return entry
     chosen = {id_: guesses[id_] for id_ in masked}
-    masks = average_precision(masked, chosen, number, "masks").as_dict()
-    return entry | masks | {"abo": average_best_overlap(masked, chosen, number)}
+    masks = average_precision(masked, chosen, num_classes, "masks", bounds_px).as_dict()
+    return entry | masks | {"abo": average_best_overlap(masked, chosen, num_classes)}
 
 
 def _has_all(one: ObjectTruths) -> bool:
     return len(one.masks) == len(one.classes)
 
 
-def _add_ratios(run: Folder, entries: dict[str, dict[str, Any]]) -> None:
-    """Each Mask R-CNN's figures over those of the one that learnt from true masks."""
+def _add_ratios(
+    run: Folder, entries: dict[str, dict[str, Any]], judged: Mapping[str, Set[str]]
+) -> None:
+    """Each Mask R-CNN's figures over those of the one that learnt from true masks.
+
+    Only where both were trained with the same settings and judged on the same images.
+    """
     full = entries.get(TRUTH)
     for name, entry in entries.items():
-        if full is None or entry is full or not name.startswith("instances/"):
+        if full is None or entry is full:
             continue
-        if full["images"] != entry["images"] or _trained(run, name) != _trained(run, TRUTH):
+        if judged[TRUTH] != judged[name] or _trained(run, name) != _trained(run, TRUTH):
             continue
         entry["of_full_supervision"] = {
             key: entry[key] / full[key]

@@ -186,7 +186,9 @@ def _fit(
     refuse_others(folder, listed)
     launch_told(_train_worker, {"work": work}, folder, compute, gpus)
     facts = load_state(folder).facts
-    problems = list(bad_boxes(chosen.samples()))
+    # the images that a Mask R-CNN does without lack masks, whatever their boxes are
+    asked = chosen if isinstance(source, GivenBoxes) else chosen.select(ids=listed)
+    problems = list(bad_boxes(asked.samples()))
     examples = [{"id": id_, "reason": reason} for id_, reason in problems[:MAX_NAMED]]
     return {
         **{name: facts[name] for name in ("curve", "judged", "seconds")},
@@ -241,7 +243,7 @@ def _trained(work: ObjectWork, num_classes: int) -> ObjectNetwork:
     course = Course.resumed(
         Folder(work.folder), network, config.schedule.optimizer(network),
         (config.iterations, config.log_every, config.save_every),
-        lambda: _judge(network, work, dtype), work.ids,
+        lambda: _judge(network, work, dtype, course.iteration == config.iterations), work.ids,
     )  # fmt: skip
     model: nn.Module = network
     if world > 1:
@@ -289,13 +291,17 @@ def _batches(work: ObjectWork, first_step: int, rank: int, world: int) -> Iterat
         )
 
 
-def _judge(network: ObjectNetwork, work: ObjectWork, dtype: torch.dtype) -> dict[str, Any]:
-    """Average precisions on some images of the val split; empty without any with objects.
+def _judge(
+    network: ObjectNetwork, work: ObjectWork, dtype: torch.dtype, last: bool
+) -> dict[str, Any]:
+    """Average precisions on images of the val split; empty without any with objects.
 
-    Those of a Mask R-CNN are of masks where all of these images' objects have a true one, and
-    called box_ap where they are not. All workers look at their share and get the figures of all.
+    On some of them, but at the last checkpoint of a detector on all, since no job predicts by it
+    and scores that. Those of a Mask R-CNN are of masks where all of these images' objects have a
+    true one, and called box_ap where they are not. All workers look at their share and get the
+    figures of all.
     """
-    truths, paths, num_classes = _judged_images(work)
+    truths, paths, num_classes = _judged_images(work, last and isinstance(network, Detector))
     if not truths:
         return {}
     context = ray.train.get_context()
@@ -324,7 +330,9 @@ def _judge(network: ObjectNetwork, work: ObjectWork, dtype: torch.dtype) -> dict
     return figures | {"images": len(judged)}
 
 
-def _judged_images(work: ObjectWork) -> tuple[dict[str, ObjectTruths], dict[str, str], int]:
+def _judged_images(
+    work: ObjectWork, everything: bool
+) -> tuple[dict[str, ObjectTruths], dict[str, str], int]:
     """True objects and paths of the images that are judged on, by id; the number of classes."""
     with_masks = isinstance(work.training, MaskRCNNConfig)
     manifest = read_manifest(Folder(work.run) / "manifest", true_masks=with_masks)
@@ -332,7 +340,8 @@ def _judged_images(work: ObjectWork) -> tuple[dict[str, ObjectTruths], dict[str,
     if not wanted or work.val_split not in manifest.table.column("split").to_pylist():
         return {}, {}, number
     ids = manifest.select(work.val_split).table.column("id").to_pylist()
-    chosen = manifest.select(work.val_split, ids[:: -(-len(ids) // wanted)])
+    step = 1 if everything else -(-len(ids) // wanted)
+    chosen = manifest.select(work.val_split, ids[::step])
     truths = true_instances(chosen)
     if not any(len(one.classes) for one in truths.values()):
         return {}, {}, number

@@ -14,15 +14,13 @@ import numpy as np
 from rayseg.config import ScoreConfig
 from rayseg.labels import Truths
 from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
-from rayseg.on_ray.object_scoring import score_objects
+from rayseg.on_ray.object_scoring import score_objects, skipped_facts
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.store import Folder, find_pending, read_manifest, read_rows, read_run
 
 SHOWN = 12
 """Best and worst images that scores.json names."""
-MAX_SKIPPED = 50
-"""Images without a usable truth that scores.json names; all are counted."""
 COUNTED_ROWS = 256
 """Rows counted together: few, wide rows of counts come back to be added."""
 
@@ -67,7 +65,9 @@ def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None
             scored.entries[f"{kind}/{name}"] = entry
             scored.skipped.update(skipped)
     _add_ratios(run, scored.entries)
-    scored.entries.update(score_objects(run, config))
+    entries, skipped = score_objects(run, config)
+    scored.entries.update(entries)
+    scored.skipped.update(skipped)
     run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
     return scored
 
@@ -150,8 +150,7 @@ class _Scoring:
             "images": figures.pop("images"),
             **{status: left_out[status] for status in ("empty", "error", "poison")},
             "missing": len(self.truths.paths) - len(asked),
-            "skipped_count": len(skipped),
-            "skipped": [{"id": i, "reason": skipped[i]} for i in sorted(skipped)[:MAX_SKIPPED]],
+            **skipped_facts(skipped),
             "config": read_run(folder).get("config", {}),
         }
         return facts | figures | curves, skipped

@@ -52,8 +52,13 @@ class Training:
 
     @property
     def left_out(self) -> int:
-        """How many images were left out of training."""
+        """How many images, or boxes of an object network, were left out of training."""
         return int(number((self.facts.get("left_out") or {}).get("count")) or 0)
+
+    @property
+    def left_out_noun(self) -> str:
+        """What was left out, to people."""
+        return "image" if self.left_out == 1 else "images"
 
     @property
     def losses(self) -> _Points:
@@ -74,7 +79,7 @@ class Training:
         return [x for x, _ in known], [y for _, y in known]
 
     def failures(self) -> list[Failure]:
-        """The first of the images that were left out of training, with the reason."""
+        """The first of what was left out of training, by its image, with the reason."""
         examples = (self.facts.get("left_out") or {}).get("examples") or []
         return [Failure(item["id"], "left out", item["reason"], (self.name,)) for item in examples]
 
@@ -95,6 +100,11 @@ class Segmenter(Training):
 
 class ObjectNetwork(Training):
     """A folder with a detector or a Mask R-CNN."""
+
+    @property
+    def left_out_noun(self) -> str:
+        """What was left out, to people."""
+        return "box" if self.left_out == 1 else "boxes"
 
     @property
     def precisions(self) -> _Points:

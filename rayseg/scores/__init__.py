@@ -17,7 +17,7 @@ from rayseg.scores.instances import (
     average_best_overlap,
     average_precision,
 )
-from rayseg.scores.object_masks import MaskQuality, mask_quality
+from rayseg.scores.object_masks import MaskQuality
 from rayseg.scores.sizes import BANDS, COCO_BOUNDS_PX, SizeCounts, extreme_classes
 from rayseg.scores.sweep import ThresholdSweep
 
@@ -36,5 +36,4 @@ __all__ = [
     "average_best_overlap",
     "average_precision",
     "extreme_classes",
-    "mask_quality",
 ]

@@ -24,7 +24,7 @@ from numpy import ndarray
 from pycocotools import mask as codec
 from pycocotools.cocoeval import COCOeval
 
-from rayseg.boxes import box_areas, box_ious, clip_boxes
+from rayseg.boxes import box_areas, clip_boxes
 from rayseg.rle import as_rle, encode_mask, mask_area, mask_ious
 from rayseg.scores.counts import mean_of, plain
 from rayseg.scores.sizes import COCO_BOUNDS_PX
@@ -319,9 +319,8 @@ def average_best_overlap(
     truths: Mapping[str, ObjectTruths],
     guesses: Mapping[str, ObjectGuesses],
     num_classes: int,
-    kind: Literal["boxes", "masks"] = "masks",
 ) -> float | None:
-    """Mean over the true objects of the best IoU with any guess of the class, whatever its score.
+    """Mean over the true objects of the best mask IoU with any guess of the class, of any score.
 
     The mean is taken over the objects of each class, then over the classes that have some. Objects
     that are ignored are left out.
@@ -330,33 +329,29 @@ def average_best_overlap(
         truths: by id.
         guesses: by id; an image that it lacks has no guess, so that its objects have overlap 0.
         num_classes: number of foreground classes.
-        kind: what is judged.
 
     Returns:
         A number in [0, 1]; None where there is no true object.
 
     Raises:
-        ValueError: as `average_precision`.
+        ValueError: as `average_precision` of masks.
     """
-    _check(truths, guesses, num_classes, kind)
+    _check(truths, guesses, num_classes, "masks")
     best: dict[int, list[float]] = defaultdict(list)
     for id_, truth in truths.items():
-        for category, value in _best_of(truth, guesses.get(id_, _NOTHING), kind):
+        for category, value in _best_of(truth, guesses.get(id_, _NOTHING)):
             best[category].append(value)
     return float(np.mean([np.mean(values) for values in best.values()])) if best else None
 
 
-def _best_of(truth: ObjectTruths, guess: ObjectGuesses, kind: str) -> Iterator[tuple[int, float]]:
+def _best_of(truth: ObjectTruths, guess: ObjectGuesses) -> Iterator[tuple[int, float]]:
     """Class and best overlap of each object of an image that counts."""
     counted = np.flatnonzero(~(truth.ignored | truth.crowd))
     for category in np.unique(truth.classes[counted]).tolist():
         true = counted[truth.classes[counted] == category]
         found = np.flatnonzero(guess.classes == category)
-        if kind == "boxes":
-            ious = box_ious(guess.boxes_xyxy[found], truth.boxes_xyxy[true])
-        else:
-            found_masks, true_masks = (
-                [part.masks[i] for i in places] for part, places in ((guess, found), (truth, true))
-            )
-            ious = mask_ious(found_masks, true_masks, truth.size_hw)
+        found_masks, true_masks = (
+            [part.masks[i] for i in places] for part, places in ((guess, found), (truth, true))
+        )
+        ious = mask_ious(found_masks, true_masks, truth.size_hw)
         yield from ((category, float(best)) for best in ious.max(0, initial=0))

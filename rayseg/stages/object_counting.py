@@ -20,8 +20,11 @@ class CompareObjects:
         self.truths = truths
 
     def __call__(self, rows: Rows) -> Rows:
-        """One row: lists of `ious`, true `areas` in pixels, `classes` and `ids`, an entry each."""
-        found: dict[str, list[Any]] = {"ious": [], "areas": [], "classes": [], "ids": []}
+        """One row: `ious` and true `areas` in pixels, an entry an object.
+
+        `skipped` lists the id and the reason of each image whose truth cannot be used.
+        """
+        found: dict[str, list[Any]] = {"ious": [], "areas": []}
         skipped = []
         for row in rows:
             try:
@@ -45,5 +48,3 @@ class CompareObjects:
             union = int((truth | made).sum())
             found["ious"].append(int((truth & made).sum()) / union if union else 0.0)
             found["areas"].append(int(truth.sum()))
-            found["classes"].append(own)
-            found["ids"].append(row["id"])

@@ -7,12 +7,16 @@ straightforward form does what the authors' code does (tests/reference/bbam_stra
 object at a time; in each step it reads the image anew and runs the whole detector, proposals and
 suppression with it, with gradients for all weights, and a Python loop over the positives. Ours runs
 on the whole image in float32, on windows in float32, and on windows in bf16, from the same pixels
-and the same positives. Masks of float32 on the whole image must be those of the straightforward
-form; windows are held against it by the IoU of what lies above 0.5. Objects that the detector
-misses take no time of either and are left out.
+and the same positives. Objects that the detector misses take no time of either and are left out.
+
+That ours on the whole image and the straightforward form are the same procedure is shown in float64
+(`--double-steps`): in float32 an |t - t'| near 0 may slope up in one and down in the other, after
+which the two go apart. What windows and precision change is said as the IoU of the masks that
+`BoxCRF` makes of the maps, with those of ours on the whole image in float32.
 """
 
 import argparse
+import copy
 import json
 import platform
 import re
@@ -31,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rayseg.attribution import BBAM, Objects, enlarge_grid
 from rayseg.nets.detectors import load_detector
+from rayseg.refine import BoxCRF
 from tests.reference import bbam_straightforward
 
 ROOT = Path(__file__).parents[2]
@@ -50,12 +55,15 @@ FORMS = {
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--detector", default=DETECTOR, help="a .safetensors file that rayseg wrote")
+    parser.add_argument(
+        "--detector", default=DETECTOR, help="a .safetensors file that rayseg wrote"
+    )
     parser.add_argument("--classes", nargs="+", default=CLASSES, help="that the detector counts")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--margin", type=float, default=BBAM().window_margin)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--double-steps", type=int, default=40, help="0 leaves float64 out")
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--no-straightforward", action="store_true", help="ours against full fp32")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own choice")
@@ -127,8 +135,9 @@ def compare(options, detector, method, work):
             taken, grids[name] = seconds(call)
             times[name].append(taken)
     first, count = next(iter(calls)), sum(len(own.classes) for _, own in work)
+    masks = {name: masks_of(found, work) for name, found in grids.items()}
     medians = {name: statistics.median(values) for name, values in times.items()}
-    full = grids.get("full fp32", grids[first])
+    full = masks.get("full fp32", masks[first])
     forms = [
         {
             "form": name,
@@ -137,7 +146,7 @@ def compare(options, detector, method, work):
             "ratio": medians[first] / medians[name],
             "largest_difference": largest_difference(grids[first], grids[name]),
             "mean_difference": mean_difference(grids[first], grids[name]),
-            "iou_with_full": mask_ious(full, grids[name]),
+            "iou_with_full": mask_ious(full, masks[name]),
         }
         for name in calls
     ]
@@ -156,14 +165,33 @@ def mean_difference(expected, found):
     return statistics.mean(float((a - b).abs().mean()) for a, b in pairs)
 
 
-def mask_ious(expected, found, size_hw=(240, 320)):
-    """IoU of what lies above 0.5 in the enlarged grids, of each object; 1 where neither does."""
+def masks_of(grids, work):
+    """The masks that `BoxCRF` makes of the maps, one an object."""
+    masks, left = [], iter(grids)
+    for path, own in work:
+        image = load(path).numpy()
+        maps = [enlarge_grid(next(left), image.shape[:2]).numpy() for _ in own.classes]
+        boxes = own.boxes_xyxy.numpy()
+        masks += [one.foreground for one in BoxCRF()(image, np.stack(maps), boxes)]
+    return masks
+
+
+def mask_ious(expected, found):
+    """IoU of each object's two masks; 1 where both are empty."""
     ious = []
-    for a, b in zip(expected, found, strict=True):
-        one, other = (enlarge_grid(grid, size_hw) > 0.5 for grid in (a, b))
+    for one, other in zip(expected, found, strict=True):
         union = int((one | other).sum())
         ious.append(round(int((one & other).sum()) / union, 4) if union else 1.0)
     return ious
+
+
+def difference_in_double(detector, method, work, steps):
+    """Largest difference of any cell between ours and the straightforward form in float64."""
+    exact = replace(method, steps=steps, region="full", precision="fp32")
+    detector = copy.deepcopy(detector).double()
+    whole = bbam_straightforward.prepare(detector)
+    prepared = exact.prepare(detector, torch.device("cpu"))
+    return largest_difference(plain_grids(exact, whole, work), our_grids(exact, prepared, work))
 
 
 def table(result):
@@ -209,6 +237,10 @@ def main():
         raise SystemExit("objects must be found by the detector, got none")
     result = compare(options, detector, method, work)
     sys.stdout.write(table(result))
+    if options.double_steps and not options.no_straightforward:
+        apart = difference_in_double(detector, method, work[:1], options.double_steps)
+        facts |= {"double_steps": options.double_steps, "largest_difference_in_double": apart}
+        sys.stdout.write(f"  {options.double_steps} steps in float64: max diff {apart:.1e}\n")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"bbam-{slug}.json"

@@ -73,6 +73,10 @@ def store(folder, rows, config=None):
     write_shard(folder, rows_to_table(rows, INSTANCES_SCHEMA))
 
 
+def entries_of(run, config):
+    return score_objects(run, config)[0]
+
+
 def halves(id_):
     """The upper half of each object of an image."""
     return [square(x1, y1, x2, (y1 + y2) // 2) for x1, y1, x2, y2 in BOXES[id_[-1]]]
@@ -85,7 +89,7 @@ def wholes(id_):
 def test_masks_from_boxes_have_the_mean_of_their_objects_overlaps(run):
     made = [row("a", wholes("a")), row("b", [halves("b")[0], b""]), row("c", wholes("c"))]
     store(run / "masks" / "bbam", [*made, row("val-a", wholes("a"))])
-    entry = score_objects(run, ScoreConfig(size_bounds_px=(200, 300)))["objects/bbam"]
+    entry = entries_of(run, ScoreConfig(size_bounds_px=(200, 300)))["objects/bbam"]
     assert (entry["split"], entry["objects"]) == ("train", 3)  # the truth of c is not known
     assert entry["mean_iou"] == pytest.approx((1 + 0.5 + 0) / 3)
     assert entry["iou_over_50"] == pytest.approx(1 / 3)
@@ -95,26 +99,38 @@ def test_masks_from_boxes_have_the_mean_of_their_objects_overlaps(run):
 
 def test_an_image_that_failed_counts_no_object(run):
     store(run / "masks" / "bbam", [row("a", halves("a")), row("b", [b"", b""], "error")])
-    entry = score_objects(run, ScoreConfig())["objects/bbam"]
+    entry = entries_of(run, ScoreConfig())["objects/bbam"]
     assert (entry["objects"], entry["mean_iou"]) == (1, 0.5)
+
+
+def test_an_image_whose_truth_cannot_be_used_is_named_with_the_reason(run):
+    bad = sample("a", "train", masks=False, mask_path="nowhere.png")
+    write_manifest(run / "manifest", [bad, sample("b", "train")], ["cow"])
+    store(run / "masks" / "bbam", [row("a", wholes("a")), row("b", wholes("b"))])
+    entries, skipped = score_objects(run, ScoreConfig())
+    entry = entries["objects/bbam"]
+    assert (entry["objects"], entry["skipped_count"]) == (2, 1)
+    assert skipped.keys() == {"a"}
+    assert "nowhere.png" in skipped["a"]
+    assert entry["skipped"] == [{"id": "a", "reason": skipped["a"]}]
 
 
 def test_only_the_images_of_a_list_count(run, tmp_path):
     store(run / "masks" / "bbam", [row("a", halves("a")), row("b", wholes("b"))])
     (tmp_path / "few.txt").write_text("a\n")
-    entry = score_objects(run, ScoreConfig(ids=str(tmp_path / "few.txt")))["objects/bbam"]
+    entry = entries_of(run, ScoreConfig(ids=str(tmp_path / "few.txt")))["objects/bbam"]
     assert (entry["objects"], entry["mean_iou"]) == (1, 0.5)
 
 
 def test_without_a_known_object_there_are_no_figures(run):
     store(run / "masks" / "bbam", [row("c", wholes("c"))])
-    entry = score_objects(run, ScoreConfig())["objects/bbam"]
+    entry = entries_of(run, ScoreConfig())["objects/bbam"]
     assert (entry["objects"], entry["mean_iou"], entry["large"]) == (0, None, None)
 
 
 def test_masks_of_tags_have_no_objects(run):
     write_run(run / "masks" / "cam+threshold", {"config": {"seeds": {}}})
-    assert score_objects(run, ScoreConfig()) == {}
+    assert score_objects(run, ScoreConfig()) == ({}, {})
 
 
 def instances(run, name, make, trained=None, ids="abc"):
@@ -126,17 +142,37 @@ def instances(run, name, make, trained=None, ids="abc"):
 
 def test_instances_have_the_precision_of_masks_where_these_are_known_and_of_boxes_anywhere(run):
     instances(run, "bbam", halves)
-    entry = score_objects(run, ScoreConfig())["instances/bbam"]
+    entry = entries_of(run, ScoreConfig())["instances/bbam"]
     assert (entry["images"], entry["images_with_masks"]) == (3, 2)
     assert entry["boxes"]["ap50"] == pytest.approx(1)
     assert entry["ap25"] == pytest.approx(1)
     assert (entry["ap70"], entry["abo"]) == (0, 0.5)
 
 
+def test_what_is_small_is_as_asked_of_instances_too(run):
+    instances(run, "bbam", lambda id_: wholes(id_) if id_ == "a" else halves(id_))
+    everything, small = (
+        entries_of(run, ScoreConfig(size_bounds_px=bounds))["instances/bbam"]
+        for bounds in ((1000, 2000), (200, 300))
+    )
+    assert everything["small"] == pytest.approx(everything["ap"])
+    assert everything["ap"] < 0.9
+    assert small["small"] == pytest.approx(1)
+    assert everything["boxes"]["large"] is None
+    assert small["boxes"]["large"] == pytest.approx(1)
+
+
+def test_images_without_a_result_are_counted_beside_the_figures(run):
+    rows = [row("val-a", wholes("a")), row("val-b", [], "error")]
+    store(run / "instances" / "bbam", [rows[0], rows[1] | {"boxes_xyxy": [], "classes": []}])
+    entry = entries_of(run, ScoreConfig())["instances/bbam"]
+    assert (entry["images"], entry["images_left_out"]) == (1, 2)
+
+
 def test_the_share_of_full_supervision_is_each_figure_over_that_on_true_masks(run):
     instances(run, "truth", wholes)
     instances(run, "bbam", halves)
-    entries = score_objects(run, ScoreConfig())
+    entries = entries_of(run, ScoreConfig())
     assert entries["instances/truth"]["abo"] == 1
     ratios = entries["instances/bbam"]["of_full_supervision"]
     assert ratios.keys() == {"ap", "ap25", "ap50", "ap70", "ap75", "abo"}
@@ -144,11 +180,11 @@ def test_the_share_of_full_supervision_is_each_figure_over_that_on_true_masks(ru
     assert "of_full_supervision" not in entries["instances/truth"]
 
 
-@pytest.mark.parametrize(("trained", "ids"), [({"lr": 0.2}, "abc"), (None, "ab")])
+@pytest.mark.parametrize(("trained", "ids"), [({"lr": 0.2}, "ab"), (None, "bc"), (None, "abc")])
 def test_unlike_trainings_or_images_are_not_held_against_each_other(run, trained, ids):
-    instances(run, "truth", wholes)
+    instances(run, "truth", wholes, ids="ab")
     instances(run, "bbam", halves, trained, ids)
-    assert "of_full_supervision" not in score_objects(run, ScoreConfig())["instances/bbam"]
+    assert "of_full_supervision" not in entries_of(run, ScoreConfig())["instances/bbam"]
 
 
 def test_difficult_objects_and_crowds_are_neither_hit_nor_miss(tmp_path):

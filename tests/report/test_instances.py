@@ -79,7 +79,7 @@ def make_scores():
         },
         "instances/truth": base | {"ap50": 0.6},
         "instances/bbam+box_crf": base
-        | {"of_full_supervision": {"ap": 1.0, "ap50": 0.75, "abo": 1.0}},
+        | {"of_full_supervision": {"ap": 1.0, "ap50": 0.75, "abo": 1.0}, "images_left_out": 3},
     }
 
 
@@ -251,7 +251,15 @@ def test_curves_of_detector_and_mask_rcnns_are_drawn(page):
         "Loss and AP50 of the Mask R-CNNs by iteration",
     }
     assert "AP 10.0, AP50 50.0, AP75 5.0, of boxes on 2 images" in page.text
-    assert "when the Mask R-CNN was trained on bbam+box_crf" in page.text
+
+
+def test_boxes_left_out_of_a_training_are_called_boxes(page):
+    assert "1 box was left out when the Mask R-CNN was trained on bbam+box_crf." in page.text
+
+
+def test_instances_that_some_images_lack_are_said(page):
+    assert "bbam+box_crf is judged on 2 of 5 images; the others have no result." in page.text
+    assert "truth is judged on" not in page.text
 
 
 def test_cost_has_all_that_was_made_in_order(page):

@@ -182,7 +182,7 @@ def test_images_left_out_of_training_are_said_with_the_reason(trained_page):
     assert "trained on truth." not in page.text
     legend = page.text.partition("Training of the segmenters")[2]
     assert re.match(
-        r" truth : 6 images advcam\+label_crf : 4 images , 2 left out , not finished",
+        r" truth : 6 images advcam\+label_crf : 4 images , 2 images left out , not finished",
         re.sub(r"([:,])", r" \1", legend).replace("  ", " "),
     )
 
