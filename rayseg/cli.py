@@ -96,7 +96,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     try:
         config = parse(kind, arguments, f"rayseg {name}")
         outcome = job(config)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("RAYSEG_TRACEBACK"):
             raise
         _stop(1, _one_line(error))

@@ -72,7 +72,8 @@ class Reading:
         probabilities: float (m, c) of the foreground classes, in [0, 1].
         background: float (m,) probability that competes with them; 0 where a detector has none.
         deltas: float (m, c, 4), raw output of the box head for each class; (m, 1, 4) where one
-            box serves all classes.
+            box serves all classes. Their unit is the detector's own: 10 dx/w and 5 log for a Faster
+            R-CNN, whose size BBAM's lambda presumes, cells and logarithms for a YOLOX.
         boxes_xyxy: float (m, c, 4) or (m, 1, 4), the boxes that they make, in input pixels, clipped
             to the input.
     """

@@ -4,7 +4,7 @@ from rayseg.attribution.adaptation import SHARED
 from rayseg.attribution.advcam import AdvCAM
 from rayseg.attribution.base import Attribution, Localization
 from rayseg.attribution.bbam import BBAM
-from rayseg.attribution.box_base import BoxAttribution, ObjectMap, Objects, enlarge_grid
+from rayseg.attribution.box_base import MISSED, BoxAttribution, ObjectMap, Objects, enlarge_grid
 from rayseg.attribution.box_gradients import BoxGradCAM, SimpleGrad, SmoothGrad
 from rayseg.attribution.cam import CAM
 from rayseg.attribution.companions import Companions
@@ -38,6 +38,7 @@ __all__ = [
     "CAM",
     "COMBINATIONS",
     "METHODS",
+    "MISSED",
     "RIB",
     "SHARED",
     "AdvCAM",

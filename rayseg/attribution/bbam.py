@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from rayseg.attribution.box_base import BoxAttribution, ObjectMap, Objects, check_input
+from rayseg.attribution.box_base import BoxAttribution, ObjectMap
 from rayseg.attribution.mask_search import Found, Objective, Problem, interpolation, search
 from rayseg.attribution.positives import Target
 from rayseg.detection import Detector, InputFit, Window
@@ -45,7 +45,7 @@ class BBAM(BoxAttribution):
     Attributes:
         use_box: 1_box (Figure 5.4).
         use_class: 1_cls.
-        sparsity: lambda (0.007; the code's demo of single predictions has 0.07).
+        sparsity: lambda (0.007; for predicted boxes the code's demo has 0.07).
         tv: weight of the total variation (code: 1e-4, its demo 1e-3; the text has none).
         tv_power: of each difference in it (code: 3).
         steps: of Adam (300).
@@ -122,33 +122,16 @@ class BBAM(BoxAttribution):
             iou_levels=(0.8,), max_positives=0, iou="exact", tv=0.0, grid="ceil", reduction="sum"
         )
 
-    @classmethod
-    def predictions(cls) -> Self:
-        """The public code's demo of single predicted boxes (Eq. 5.1).
-
-        The demo's start also has a rectangle of the proposal's input pixels, taken for cells; here
-        it has not.
-        """
-        return cls(sparsity=0.07, tv=1e-3)
-
-    def run(
-        self,
-        detector: Detector,
-        images: UInt8[Tensor, "n h w 3"],
-        objects: Sequence[Objects],
-        ids: Sequence[str],
-    ) -> list[list[ObjectMap]]:
-        """Maps of the objects of images of one size, as `BoxAttribution.run`.
+    def check(self, detector: Detector) -> None:
+        """Refuses windows of a detector that takes whole inputs only.
 
         Raises:
-            ValueError: also windows of a detector that takes whole inputs only.
+            ValueError: both sides are said.
         """
-        check_input(detector, images, objects, ids)
         if self.region == "windows" and not detector.window_stride:
             raise ValueError(
                 "region must be full for a detector that takes whole inputs only, got windows"
             )
-        return super().run(detector, images, objects, ids)
 
     def stride(self, share: float) -> float:
         """s(a) in input pixels, of a box with that share of the image."""
@@ -267,18 +250,23 @@ class BBAM(BoxAttribution):
             return whole, target.candidates  # an anchor may lie away from the box that it predicts
 
     def _along(self, low: float, high: float, length: int, step: int) -> tuple[int, int]:
-        """First pixel and length of a window that holds what lies between low and high."""
+        """First pixel and length of a window that holds what lies between low and high.
+
+        Both are multiples of the step, but for a window that ends where the input does.
+        """
         margin = max(self.window_margin * (high - low), self.window_pixels)
-        first = math.floor(max(low - margin, 0) / step)
+        first, total = math.floor(max(low - margin, 0) / step), math.ceil(length / step)
         units = _few(math.ceil(min(high + margin, length) / step) - first)
-        if length % step or units * step >= length:
+        if units >= total:
             return 0, length
-        return min(first, length // step - units) * step, units * step
+        start = min(first, total - units) * step
+        return start, min(units * step, length - start)
 
     def _map(self, found: Found, positives: int) -> ObjectMap:
         curve = found.curve if self.record else None
         last = found.curve.new_tensor([[found.box_loss, found.class_loss]])
-        broken = ~torch.cat([found.curve, last]).isfinite().all(1)
+        counted = torch.tensor([self.use_box, self.use_class])
+        broken = ~torch.cat([found.curve, last])[:, counted].isfinite().all(1)
         if broken.any() or not found.grid.isfinite().all():
             at = int(broken.nonzero()[0, 0]) if broken.any() else found.steps
             reason = f"error: the losses are no numbers after {at} of {self.steps} steps"

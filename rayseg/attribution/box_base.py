@@ -21,11 +21,11 @@ from rayseg.attribution.positives import (
     Answers,
     Target,
     Unperturbed,
-    box_problem,
     jittered_boxes,
     overlaps,
     pick_positives,
 )
+from rayseg.boxes import box_problem
 from rayseg.detection import Detector, InputFit
 from rayseg.inputs import Precision
 
@@ -73,7 +73,8 @@ class ObjectMap:
         status: ok, missed (no candidate predicts the object; zeros, as the public code writes), or
             a reason in one line (zeros).
         positives: candidates that predict the object.
-        box_loss: what showing only the map changes in the box head's answer.
+        box_loss: what showing only the map changes in the box head's answer; NaN where the head
+            says no number and does not count.
         class_loss: ... in the class head's.
         steps: optimisation steps taken.
         curve: float (steps, 2), both losses before each step; None where they are not asked for.
@@ -103,7 +104,7 @@ class BoxAttribution(ABC):
         precision: auto takes bf16 where the device is faster in it.
         max_pixels: input pixels in one batch; 0 chooses by device. Does not change the maps beyond
             rounding.
-        seed: of the proposals, with the image's id and the object's box and class.
+        seed: of what is random, with the image's id and the object's box and class.
     """
 
     num_jitters: int = 1000
@@ -146,6 +147,14 @@ class BoxAttribution(ABC):
     def as_written(cls) -> Self:
         """The dissertation's equations to the letter."""
 
+    def check(self, detector: Detector) -> None:
+        """Refuses settings that no image of this detector can be served with; here there are none.
+
+        Raises:
+            ValueError: both sides are said.
+        """
+        del detector
+
     def prepare(self, detector: Detector, device: torch.device) -> Detector:
         """The copy to work on; make it once where many images follow."""
         return detector.lean(device, self.precision)
@@ -172,8 +181,8 @@ class BoxAttribution(ABC):
             misses.
 
         Raises:
-            ValueError: an image of another shape or type, a class that the detector lacks, or a box
-                that names no pixels of the image.
+            ValueError: settings that the detector cannot serve, an image of another shape or type,
+                a class that the detector lacks, or a box that names no pixels of the image.
         """
         # an array may be read-only or run backwards, which torch does not take
         pixels = image if isinstance(image, Tensor) else torch.as_tensor(image.copy())
@@ -205,8 +214,10 @@ class BoxAttribution(ABC):
             ids: of the images; what is random follows from them and the method's seed.
 
         Raises:
-            ValueError: images of another shape or type, or a class that the detector lacks.
+            ValueError: settings that the detector cannot serve, images of another shape or type, or
+                a class that the detector lacks.
         """
+        self.check(detector)
         check_input(detector, images, objects, ids)
         lean = detector if _is_frozen(detector) else self.prepare(detector, detector.mean.device)
         if not any(len(own.classes) for own in objects):
@@ -274,19 +285,21 @@ class BoxAttribution(ABC):
         if objects.candidates is not None and len(boxes):
             given = view.ask(objects.candidates.to(inputs.device), objects.classes.to(boxes.device))
         for i, (box, class_index) in enumerate(zip(boxes, objects.classes.tolist(), strict=True)):
-            problem = box_problem(image_boxes[i], fit.image_hw)
+            given_box = image_boxes[i].float()
+            problem = box_problem(given_box.numpy(), fit.image_hw)
             if problem:
                 yield problem
                 continue
+            name = f"{image_id}/{class_index}/{given_box.tolist()}"
             if given is None:
-                identity = image_boxes[i].float().tolist()
-                generator = seeded(self.seed, f"{image_id}/{class_index}/{identity}")
+                generator = seeded(self.seed, name)
                 answers = self._positives(view, box, class_index, fit, generator, detector)
             else:
                 answers = given[slice(i, i + 1)]
             sides = box[2:] - box[:2]
             yield Target(
                 image,
+                name,
                 box,
                 float(sides.prod()) / (fit.content_hw[0] * fit.content_hw[1]),
                 class_index,

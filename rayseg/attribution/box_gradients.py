@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from rayseg.attribution.base import seeded
 from rayseg.attribution.box_base import BoxAttribution, ObjectMap
+from rayseg.attribution.mask_search import interpolation
 from rayseg.attribution.positives import Target
 from rayseg.detection import Detector, InputFit
 
@@ -161,19 +162,20 @@ class SmoothGrad(BoxGradient):
         target: Target,
         output: int,
     ) -> Float[Tensor, "y x"]:
-        """As many passes as copies; the noise follows from the seed, the object and the copy.
+        """As many passes as copies; noise follows from seed, image id, object and copy.
 
         The padding of the input has none.
         """
         height, width = fit.content_hw
         content = image[:, :height, :width]
         deviation = self.noise * (content.amax() - content.amin())
-        where = f"{target.class_index}/{target.box_xyxy.float().tolist()}"
         total = torch.zeros_like(image, dtype=torch.promote_types(image.dtype, torch.float32))
         at_once = self._copies_at_once(image)
         for start in range(0, self.num_copies, at_once):
             numbers = range(start, min(start + at_once, self.num_copies))
-            noise = torch.stack([_noise(content, self.seed, f"{where}/{one}") for one in numbers])
+            noise = torch.stack(
+                [_noise(content, self.seed, f"{target.name}/{one}") for one in numbers]
+            )
             noisy = image.repeat(len(numbers), 1, 1, 1)
             noisy[:, :, :height, :width] += deviation * noise.to(image)
             total += input_gradient(detector, noisy, target, output)
@@ -193,6 +195,10 @@ class BoxGradCAM(BoxGradient):
 
     The detector names the module whose output is looked at in an attribute `feature_layer`.
     """
+
+    def check(self, detector: Detector) -> None:
+        """Refuses a detector that does not say what is looked at; raises as `feature_module`."""
+        feature_module(detector)
 
     def pixel_map(
         self,
@@ -264,8 +270,7 @@ def reduce_to_grid(
 
 def _weights(side: int, points: int) -> Float[Tensor, "points side"]:
     """Shares of a side's pixels in each of the points spread over it; each row adds up to 1."""
-    places = torch.linspace(0, points - 1, side, dtype=torch.float64)
-    shares = (1 - (places - torch.arange(points)[:, None]).abs()).clamp(min=0)
+    shares = interpolation(points, side, torch.empty(0, dtype=torch.float64)).T
     return shares / shares.sum(1, keepdim=True)
 
 
@@ -288,7 +293,8 @@ def feature_module(detector: Detector) -> nn.Module:
     known = dict(detector.named_modules())
     if not name or name not in known:
         raise ValueError(
-            f"feature_layer must name a module of {type(detector).__name__}, got {name!r}"
+            f"feature_layer must name a module of {type(detector).__name__}, which Grad-CAM looks "
+            f"at, got {name!r}"
         )
     return known[name]
 

@@ -27,6 +27,7 @@ class Target:
 
     Attributes:
         image: index of its image.
+        name: tells it from all others of a data set; what is random follows from it and the seed.
         box_xyxy: float (4,) the object's box, inside the image.
         share: the box's area over the image's.
         class_index: the object's class.
@@ -37,6 +38,7 @@ class Target:
     """
 
     image: int
+    name: str
     box_xyxy: Float[Tensor, " 4"]
     share: float
     class_index: int
@@ -193,20 +195,3 @@ def pick_positives(
         if limit and int(hits.sum()) > limit:
             return hits.nonzero()[:limit, 0]
     return hits.nonzero()[:, 0]
-
-
-def box_problem(box_xyxy: Float[Tensor, " 4"], size_hw: tuple[int, int]) -> str:
-    """Why a box in image pixels names no pixels of an image; empty where it does.
-
-    The rule is that of `rayseg.boxes.box_problem`, which wants arrays.
-    """
-    x1, y1, x2, y2 = box_xyxy.tolist()
-    shown = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-    if not box_xyxy.isfinite().all():
-        return f"box must be four numbers, got {shown}"
-    if x2 <= x1 or y2 <= y1:
-        return f"box must have x1 < x2 and y1 < y2, got {shown}"
-    height, width = size_hw
-    if x1 > width - 1 or y1 > height - 1 or x2 < 1 or y2 < 1:
-        return f"box must lie in the image of {width}x{height}, got {shown}"
-    return ""

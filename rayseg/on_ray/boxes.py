@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -30,6 +31,7 @@ from rayseg.on_ray.data import (
 from rayseg.on_ray.objects import DETECTOR_WEIGHTS
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import (
+    MISSED,
     DecodeImages,
     FolderProposals,
     MakeBoxMaps,
@@ -68,7 +70,7 @@ def make_box_maps(config: MakeBoxMapsConfig) -> Outcome:
     manifest = read_manifest(run_folder / "manifest")
     chosen = manifest.select(config.split, read_ids(config.ids))
     detector = choose_detector(config)
-    load_detector(local_copy(detector.address), detector.classes or manifest.classes)
+    _check(config, detector, manifest.classes)
     fingerprint = digest(detector.address)
     outcome = Outcome()
     with session(config.address):
@@ -92,6 +94,13 @@ def make_box_maps(config: MakeBoxMapsConfig) -> Outcome:
             outcome += close_folder(folder, label)
             outcome += _without_map(folder, label)
     return outcome
+
+
+def _check(config: MakeBoxMapsConfig, chosen: ChosenDetector, classes: Sequence[str]) -> None:
+    """Refuses here what every image would be refused for, when its folder is already bound."""
+    detector = load_detector(local_copy(chosen.address), chosen.classes or classes)
+    for name in config.box_methods:
+        config.box_method(name).check(detector)
 
 
 def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
@@ -130,8 +139,8 @@ def _without_map(folder: Folder, label: str) -> Outcome:
     missed, others, total = 0, [], 0
     for row in read_rows(folder, ["id", "object_status"]):
         total += len(row["object_status"])
-        missed += row["object_status"].count("missed")
-        others += [(row["id"], s) for s in row["object_status"] if s not in ("ok", "missed")]
+        missed += row["object_status"].count(MISSED)
+        others += [(row["id"], s) for s in row["object_status"] if s not in ("ok", MISSED)]
     lines = [f"{label}: {missed} of {total} objects are never found by the detector"]
     if others:
         id_, status = others[0]

@@ -4,7 +4,7 @@ A stage loads what it needs once, when it is made, and is then called with batch
 comes out for each row that goes in: what is wrong with one image is said in its own row.
 """
 
-from rayseg.attribution import SHARED
+from rayseg.attribution import MISSED, SHARED
 from rayseg.stages.box_analysis import ANALYSES, AnalyseObjects, Variant
 from rayseg.stages.box_maps import MakeBoxMaps
 from rayseg.stages.box_masks import BoxRefiner, FolderProposals, OwnProposals, RefineBoxMaps
@@ -23,6 +23,7 @@ from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
 __all__ = [
     "ANALYSES",
     "LOADERS",
+    "MISSED",
     "SHARED",
     "AloneInBox",
     "AnalyseObjects",

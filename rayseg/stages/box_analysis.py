@@ -146,9 +146,14 @@ class AnalyseObjects:
         if self.analysis == "noise":
             masks = [one.foreground for one in self.refiner(image, maps, boxes)]
         return [
-            _Answer(one, map_, mask) if self.analysis == "noise" or one.status == "ok" else None
+            _Answer(one, map_, mask) if self.analysis == "noise" or _counts(one) else None
             for one, map_, mask in zip(made, maps, masks, strict=True)
         ]
+
+
+def _counts(made: ObjectMap) -> bool:
+    # a head that is switched off may say no number, and a curve is of both heads
+    return made.status == "ok" and (made.curve is None or bool(made.curve.isfinite().all()))
 
 
 @dataclass(frozen=True)

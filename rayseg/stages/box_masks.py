@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from rayseg.attribution import enlarge_grid
+from rayseg.attribution import MISSED, enlarge_grid
 from rayseg.boxes import box_problem
 from rayseg.images import decode_image
 from rayseg.palette import encode_labels
@@ -131,7 +131,7 @@ class RefineBoxMaps:
         good = [
             i
             for i, status in enumerate(row["object_status"])
-            if status in ("ok", "missed") and not box_problem(boxes[i], size_hw)
+            if status in ("ok", MISSED) and not box_problem(boxes[i], size_hw)
         ]
         masks = self._refined(row["id"], image, _maps(row, good, size_hw), boxes[good])
         classes = [row["classes"][i] for i in good]

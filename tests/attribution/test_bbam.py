@@ -15,8 +15,10 @@ from rayseg.attribution.mask_search import (
     search,
     total_variation,
 )
-from rayseg.attribution.positives import jittered_boxes, overlaps, pick_positives
-from rayseg.detection import Reading
+from rayseg.attribution.positives import Target, jittered_boxes, overlaps, pick_positives
+from rayseg.detection import Reading, Window
+from rayseg.nets.detectors.one_stage import RetinaNet
+from rayseg.nets.detectors.two_stage import check_window
 from tests.attribution.tiny_detector import REACH, TinyDetector, TinyPoints
 
 BOXES = ([5, 6, 35, 30], [28, 18, 53, 39], [2, 2, 14, 12], [10, 20, 40, 39])
@@ -523,6 +525,39 @@ def test_windows_are_refused_where_the_detector_takes_whole_inputs_only(images):
         run_one(replace(METHOD, region="windows"), detector, images[0])
 
 
+@pytest.mark.parametrize("length", [1344, 800, 1056, 128, 96])
+def test_a_window_holds_what_is_asked_and_fits_the_stride_or_ends_with_the_input(length):
+    method = BBAM(region="windows")
+    generator = np.random.default_rng(length)
+    for low, high in np.sort(generator.uniform(0, length, (200, 2))).tolist():
+        margin = max(0.25 * (high - low), 32)
+        first, size = method._along(low, high, length, 128)
+        assert first <= max(low - margin, 0)
+        assert min(high + margin, length) <= first + size <= length
+        check_window(Window(first, 0, size, 1), (length, 1), 128)
+
+
+@pytest.mark.parametrize(
+    ("box", "window"),
+    [
+        ([1100.0, 700, 1200, 780], Window(640, 1024, 160, 256)),  # 800 ends within a stride
+        ([300.0, 200, 400, 300], Window(128, 256, 256, 256)),
+        ([100.0, 20, 1300, 700], Window(0, 0, 800, 1344)),
+    ],
+)
+def test_a_one_stage_detector_has_windows_in_inputs_off_its_stride(box, window):
+    detector = RetinaNet("mobilenet_v2", 2, channels=16)
+    fit = detector.fit((800, 1344))
+    row, column = (int((box[i] + box[i + 2]) / 16) for i in (1, 0))  # the finest level's
+    anchor = torch.tensor([9 * (168 * row + column)])
+    own = torch.tensor([box])
+    target = Target(0, "", own[0], 0.01, 1, anchor, torch.ones(1), torch.zeros(1, 4), own)
+    found, candidates = BBAM(region="windows")._window(detector, fit, target)
+    assert found == window
+    y, x = row - window.top // 8, column - window.left // 8
+    assert candidates.tolist() == [9 * (window.width // 8 * y + x)]
+
+
 def test_an_early_stop_ends_objects_one_by_one_and_leaves_the_others_as_they_were(detector, images):
     method = replace(METHOD, steps=60)
     full = run_one(replace(method, record=True), detector, images[0])
@@ -569,6 +604,15 @@ def test_nan_is_the_object_s_own(detector, images):
             assert one.status == "error: the losses are no numbers after 0 of 6 steps"
             assert one.grid.shape == other.grid.shape
             assert (one.grid == 0).all()
+
+
+def test_nan_of_a_head_that_does_not_count_costs_nothing(detector, images):
+    method = replace(METHOD, use_box=False)
+    found, expected = (run_one(method, one, images[0]) for one in (Breaking(), detector))
+    for one, other, class_index in zip(found, expected, CLASSES, strict=True):
+        assert one.status == "ok"
+        assert np.isnan(one.box_loss) == (class_index == 1)
+        torch.testing.assert_close(one.grid, other.grid, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", [TinyDetector, TinyPoints])
@@ -654,15 +698,6 @@ def test_a_bad_box_says_why_and_leaves_the_others_alone(detector, images, box, r
     assert_same(found[0], run_one(METHOD, detector, images[0], objects(BOXES[:1], [1]))[0])
     with pytest.raises(ValueError, match="box must"):
         METHOD(detector, images[0], torch.tensor([box]), [1])
-
-
-def test_the_rule_for_boxes_is_that_of_boxes():
-    from rayseg.attribution.positives import box_problem
-    from rayseg.boxes import box_problem as rule
-
-    generator = np.random.default_rng(0)
-    for box in generator.uniform(-20, 80, (300, 4)).round().astype(np.float32):
-        assert box_problem(torch.from_numpy(box), (40, 56)) == rule(box, (40, 56))
 
 
 def test_a_box_over_the_edge_is_cut_to_the_image(detector, images):

@@ -114,6 +114,16 @@ def test_smooth_grad_does_not_depend_on_how_many_copies_fit(detector, image):
     assert (noisy - find(METHODS["SimpleGrad"], detector, image).grid).abs().max() > 1e-3
 
 
+def test_equal_boxes_of_two_images_have_noise_of_their_own(image):
+    detector, method = build(TinyDetector), METHODS["SmoothGrad"]
+    objects = Objects(torch.tensor([BOX]), torch.tensor([1]))
+    images = torch.stack([image, image])
+    (first,), (other,) = method.run(detector, images, [objects] * 2, ["a", "b"])
+    (again,), (same,) = method.run(detector, images, [objects] * 2, ["a", "a"])
+    assert (first.grid - other.grid).abs().max() > 1e-3
+    assert torch.equal(again.grid, same.grid)
+
+
 def test_noise_stays_within_the_image(detector, image, monkeypatch):
     shown = []
     monkeypatch.setattr(

@@ -39,7 +39,8 @@ from rayseg.refine import BoxCRF
 from tests.reference import bbam_straightforward
 
 ROOT = Path(__file__).parents[2]
-VOC = ROOT.parent / "shared" / "data" / "voc_animals/VOCdevkit/VOC2012"
+VOC = ROOT.parent / "shared/data/voc_animals/VOCdevkit/VOC2012"
+COCO = ROOT.parent / "shared/data/coco_mini"
 DETECTOR = "runs/voc_boxes/detector/detector.safetensors"
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -59,6 +60,7 @@ def parse():
         "--detector", default=DETECTOR, help="a .safetensors file that rayseg wrote"
     )
     parser.add_argument("--classes", nargs="+", default=CLASSES, help="that the detector counts")
+    parser.add_argument("--data", default="voc", choices=["voc", "coco"])
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--margin", type=float, default=BBAM().window_margin)
@@ -71,16 +73,60 @@ def parse():
     return parser.parse_args()
 
 
-def objects_of(path, classes):
-    """The boxes of a VOC image that the detector has classes for."""
-    tree = ElementTree.parse(VOC / "Annotations" / f"{path.stem}.xml")
-    known = [one for one in tree.iter("object") if one.findtext("name") in classes]
-    corners = [
-        [float(one.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")]
-        for one in known
-    ]
-    boxes = torch.tensor(corners).reshape(-1, 4) - torch.tensor([1.0, 1, 0, 0])
-    return Objects(boxes, torch.tensor([classes.index(one.findtext("name")) for one in known]))
+def voc_objects(classes):
+    """Every image of VOC with its boxes."""
+    for path in sorted((VOC / "JPEGImages").glob("*.jpg")):
+        tree = ElementTree.parse(VOC / "Annotations" / f"{path.stem}.xml")
+        boxes = [
+            (
+                one.findtext("name"),
+                [
+                    float(one.findtext(f"bndbox/{side}"))
+                    for side in ("xmin", "ymin", "xmax", "ymax")
+                ],
+            )
+            for one in tree.iter("object")
+        ]
+        yield path, known_objects(boxes, classes, torch.tensor([1.0, 1, 0, 0]))
+
+
+def coco_objects(classes):
+    """Every image of COCO with its boxes."""
+    facts = json.loads((COCO / "annotations/instances_train2017.json").read_text())
+    names = {one["id"]: one["name"] for one in facts["categories"]}
+    boxes = {one["id"]: [] for one in facts["images"]}
+    for one in facts["annotations"]:
+        x, y, width, height = one["bbox"]
+        if not one["iscrowd"]:
+            corners = [x, y, x + width, y + height]
+            boxes[one["image_id"]].append((names[one["category_id"]], corners))
+    for image in facts["images"]:
+        path = COCO / "train2017" / image["file_name"]
+        yield path, known_objects(boxes[image["id"]], classes, torch.zeros(4))
+
+
+def known_objects(boxes, classes, shift):
+    """Those that the detector has classes for."""
+    kept = [(classes.index(name), corners) for name, corners in boxes if name in classes]
+    corners = torch.tensor([corners for _, corners in kept]).reshape(-1, 4) - shift
+    return Objects(corners, torch.tensor([index for index, _ in kept], dtype=torch.int64))
+
+
+DATA = {"voc": voc_objects, "coco": coco_objects}
+
+
+def choose(method, prepared, data, classes, number):
+    """(path, objects that the detector finds) of so many images, a fixed draw."""
+    every = list(DATA[data](classes))
+    work = []
+    for i in np.random.default_rng(0).permutation(len(every)):
+        path, own = every[i]
+        found = found_only(method, prepared, path, own) if len(own.classes) else own
+        if len(found.classes):
+            work.append((path, found))
+        if len(work) == number:
+            break
+    return work
 
 
 def load(path):
@@ -214,18 +260,14 @@ def main():
     detector = load_detector(options.detector, tuple(options.classes))
     method = replace(BBAM.official(), steps=options.steps, window_margin=options.margin)
     prepared = replace(method, precision="fp32").prepare(detector, torch.device("cpu"))
-    paths = sorted((VOC / "JPEGImages").glob("*.jpg"))
-    work = []
-    for i in range(options.images):
-        path = paths[(2 * i + 1) * len(paths) // (2 * options.images)]
-        own = found_only(method, prepared, path, objects_of(path, list(options.classes)))
-        work.append((path, own))
+    work = choose(method, prepared, options.data, list(options.classes), options.images)
     name = str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())
     facts = {
         "machine": name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "detector": options.detector,
+        "data": options.data,
         "steps": options.steps,
         "margin": options.margin,
         "rounds": options.rounds,
@@ -243,7 +285,7 @@ def main():
         sys.stdout.write(f"  {options.double_steps} steps in float64: max diff {apart:.1e}\n")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"bbam-{slug}.json"
+    path = options.out / f"bbam-{options.data}-{slug}.json"
     path.write_text(json.dumps({**facts, **result}, indent=2) + "\n")
     sys.stdout.write(f"written to {path}\n")
 

@@ -1,19 +1,24 @@
 """Which detector a job asks: a wrong one is one line, before anything starts; no Ray."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from rayseg.attribution import BBAM
+from rayseg.cli import run_job
 from rayseg.config import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.nets.detectors import build_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
+from rayseg.on_ray import boxes
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import choose_detector, make_box_maps, make_box_masks
 from rayseg.records import Sample
 from rayseg.rle import encode_mask
 from rayseg.store import Folder, write_manifest
+from tests.attribution.tiny_detector import TinyPoints
 
 
 @pytest.fixture
@@ -60,6 +65,34 @@ def test_a_file_that_is_no_detector_is_refused(run):
     Folder(run).write("a.safetensors", b"<html>")
     with pytest.raises(ValueError, match=r"a\.safetensors"):
         make_box_maps(MakeBoxMapsConfig(run=run, detector_weights=f"{run}/a.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"bbam": BBAM(region="windows")}, "region must be full for a detector"),
+        ({"box_methods": ("bbam", "box_gradcam")}, "feature_layer must name a module"),
+    ],
+)
+def test_settings_that_a_detector_cannot_serve_bind_no_folder(run, monkeypatch, changed, said):
+    whole = TinyPoints()
+    whole.window_stride = 0
+    monkeypatch.setattr(boxes, "load_detector", lambda path, classes: whole)
+    config = MakeBoxMapsConfig(run=run, detector_weights=write_detector(run, ["cow"]))
+    with pytest.raises(ValueError, match=said):
+        make_box_maps(replace(config, **changed))
+    assert not (Folder(run) / "box_maps").exists()
+
+
+def test_what_opens_an_onnx_file_must_be_installed(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx2torch", None)
+    Folder(run).write("a.onnx", b"")
+    with pytest.raises(SystemExit) as ending:
+        run_job("make-box-maps", ["--run", run, "--detector-weights", f"{run}/a.onnx"])
+    said = capsys.readouterr().err
+    assert ending.value.code == 1
+    assert said.startswith(f"rayseg: onnx2torch must be installed for {run}/a.onnx: pip install")
+    assert said.count("\n") == 1
 
 
 def test_given_weights_come_before_the_runs_own_and_are_found_from_anywhere(run, monkeypatch):

@@ -23,10 +23,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
-from rayseg.detection import Detections, Detector, InputFit, Reading, Window
+from rayseg.detection import Detections, Reading, Window
 from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.detectors.feeding import ResizingDetector, resizing
 from rayseg.nets.detectors.pyramid import Pyramid, Upsample, build_pyramid
-from rayseg.nets.detectors.two_stage import check_window, evaluating, fit_input, resizing, suppress
+from rayseg.nets.detectors.two_stage import check_window, evaluating, suppress
 from rayseg.nets.suited import suit_depthwise
 
 FIRST_LEVEL = 3
@@ -64,7 +65,7 @@ class ExactAnchors(AnchorGenerator):
         return super().grid_anchors(grid_sizes, exact)
 
 
-class OneStage(Detector):
+class OneStage(ResizingDetector):
     """What one-stage detectors share; their candidates are anchors, counted level by level.
 
     Args:
@@ -101,8 +102,7 @@ class OneStage(Detector):
         test_side: int = 800,
         max_side: int = 1333,
     ):
-        super().__init__()
-        self.num_classes, self.test_side, self.max_side = num_classes, test_side, max_side
+        super().__init__(num_classes, test_side, max_side)
         self.facts: dict[str, object] = {
             "trunk": trunk, "upsample": upsample, "channels": channels, "test_side": test_side,
             "max_side": max_side,
@@ -110,8 +110,6 @@ class OneStage(Detector):
         pyramid = build_pyramid(
             trunk, weights, frozen_statistics, freeze, "p6p7", upsample, channels, FIRST_LEVEL
         )
-        self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
-        self.fit_test = resizing((test_side,), max_side)
         self.network = self.build(pyramid)
         self.network.transform = resizing(min_sides, max_side)
 
@@ -135,16 +133,6 @@ class OneStage(Detector):
         """The losses of training images, to be added up; see `FasterRCNN.forward`."""
         boxed = [{"boxes": t["boxes"], "labels": t["classes"]} for t in targets]
         return self.network(list(images), boxed)
-
-    def fit(self, image_hw: tuple[int, int]) -> InputFit:
-        """The shorter side becomes `test_side`, unless the longer one would exceed `max_side`."""
-        return fit_input(image_hw, self.test_side, self.max_side)
-
-    def encode(self, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 y x"]:
-        """Resized bilinearly, ImageNet's mean and deviation taken out, zeros around."""
-        dtype = torch.promote_types(self.mean.dtype, torch.float32)
-        planes = images.to(self.mean.device).permute(0, 3, 1, 2).to(dtype) / 255
-        return self.fit_test(list(planes))[0].tensors
 
     def candidates(self, proposals: Float[Tensor, "m 4"], input_hw: tuple[int, int]) -> Tensor:
         """Numbers of all anchors of the input."""

@@ -8,7 +8,6 @@ own Faster R-CNN: a bilinear top-down path, a smooth L1 with beta 1 in the box h
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
@@ -22,22 +21,21 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from rayseg.detection import Detections, Detector, InputFit, Reading, Window
-from rayseg.inputs import DEVIATION_RGB, MEAN_RGB, Precision, choose_dtype
+from rayseg.detection import Detections, InputFit, Reading, Window
+from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.detectors.feeding import PADDED_TO, ResizingDetector, resizing
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
 from rayseg.nets.suited import suit_depthwise
 
 POOLED = 7
 """Bins along each axis that the box head sees of a region."""
-PADDED_TO = 32
 NMS_IOU = 0.5
 
 
-class FasterRCNN(Detector):
+class FasterRCNN(ResizingDetector):
     """A two-stage detector; its candidates are proposals, boxes in input pixels.
 
     Args:
@@ -81,23 +79,20 @@ class FasterRCNN(Detector):
         max_side: int = 1333,
         regions: int = 512,
     ):
-        super().__init__()
-        self.num_classes = num_classes
+        super().__init__(num_classes, test_side, max_side)
         self.pyramid = build_pyramid(
             trunk, weights, frozen_statistics, freeze, "pool", upsample, channels, first_level
         )
         levels = len(self.pyramid.strides)
         if len(anchors) != levels:
             raise ValueError(f"anchors must be {levels}, one a level, got {len(anchors)}")
-        self.first_level, self.test_side, self.max_side = first_level, test_side, max_side
+        self.first_level = first_level
         self.facts: dict[str, object] = {
             "trunk": trunk, "upsample": upsample, "channels": channels, "width": width,
             "first_level": first_level, "anchors": list(anchors), "test_side": test_side,
             "max_side": max_side,
         }  # fmt: skip
-        self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
         self.fit_training = resizing(min_sides, max_side)
-        self.fit_test = resizing((test_side,), max_side)
         self.rpn = proposal_network(channels, anchors)
         self.boxes = box_heads(channels, width, num_classes, levels - 1, first_level, regions)
         self.bins_first = False  # whether the box head's first weight is in that order
@@ -121,17 +116,6 @@ class FasterRCNN(Detector):
         logits, deltas = self.boxes.box_predictor(self.boxes.box_head(pooled))
         return losses | box_losses(logits.float(), deltas.float(), labels, wanted)
 
-    def fit(self, image_hw: tuple[int, int]) -> InputFit:
-        """The shorter side becomes `test_side`, unless the longer one would exceed `max_side`."""
-        return fit_input(image_hw, self.test_side, self.max_side)
-
-    def encode(self, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n 3 y x"]:
-        """Resized bilinearly, ImageNet's mean and deviation taken out, zeros around."""
-        dtype = torch.promote_types(self.mean.dtype, torch.float32)
-        planes = images.to(self.mean.device).permute(0, 3, 1, 2).to(dtype) / 255
-        resized, _ = self.fit_test(list(planes))
-        return resized.tensors
-
     def candidates(self, proposals: Float[Tensor, "m 4"], input_hw: tuple[int, int]) -> Tensor:
         """The proposals."""
         return proposals
@@ -146,9 +130,21 @@ class FasterRCNN(Detector):
         self, inputs: Float[Tensor, "n 3 y x"], owner: Int[Tensor, " m"], candidates: Tensor
     ) -> Reading:
         """Pools each candidate from its level; levels that nobody asks for are not computed."""
-        real = torch.promote_types(inputs.dtype, torch.float32)
-        level = region_levels(candidates, len(self.pyramid.layer), self.first_level)
-        features = self.pyramid.some(inputs.to(self.dtype), owner, level)
+        features = self.pyramid.some(inputs.to(self.dtype), owner, self._level_of(candidates))
+        return self._read_levels(features, inputs, owner, candidates)
+
+    def _level_of(self, candidates: Float[Tensor, "m 4"]) -> Int[Tensor, " m"]:
+        return region_levels(candidates, len(self.pyramid.layer), self.first_level)
+
+    def _read_levels(
+        self,
+        features: Mapping[int, tuple[Int[Tensor, " k"], Float[Tensor, "k d y x"]]],
+        inputs: Float[Tensor, "n 3 y x"],
+        owner: Int[Tensor, " m"],
+        candidates: Float[Tensor, "m 4"],
+    ) -> Reading:
+        """What the heads say of candidates; features as `Pyramid.some` gives them."""
+        real, level = torch.promote_types(inputs.dtype, torch.float32), self._level_of(candidates)
         size = POOLED * POOLED * self.pyramid.out_channels
         pooled = candidates.new_zeros(len(candidates), size, dtype=self.dtype)
         for place, (images, planes) in features.items():
@@ -190,20 +186,25 @@ class FasterRCNN(Detector):
         self, images: UInt8[Tensor, "n h w 3"], min_score: float = 0.05, max_objects: int = 100
     ) -> list[Detections]:
         """Finds objects; those of a class that overlap a likelier one by 0.5 are left out."""
-        fit = self.fit((images.shape[1], images.shape[2]))
-        inputs = self.encode(images)
-        with evaluating(self):
-            features = self.pyramid(inputs.to(self.dtype))
-            real = {name: level.to(inputs.dtype) for name, level in features.items()}
-            proposals, _ = self.rpn(ImageList(inputs, [fit.content_hw] * len(inputs)), real)
-            owner = torch.arange(len(inputs), device=inputs.device).repeat_interleave(
-                torch.tensor([len(own) for own in proposals], device=inputs.device)
-            )
-            reading = self.read(inputs, owner, torch.cat(proposals))
-        return [
-            suppress(reading, owner == i, torch.cat(proposals), fit, min_score, max_objects)
-            for i in range(len(inputs))
-        ]
+        fit, inputs = self.fit((images.shape[1], images.shape[2])), self.encode(images)
+        with evaluating(self):  # one by one, since each image has a thousand regions
+            return [self._find(one, fit, min_score, max_objects) for one in inputs[:, None]]
+
+    def _find(
+        self, one: Float[Tensor, "1 3 y x"], fit: InputFit, min_score: float, max_objects: int
+    ) -> Detections:
+        levels = self.pyramid(one.to(self.dtype))
+        real = {name: level.to(one.dtype) for name, level in levels.items()}
+        (proposals,), _ = self.rpn(ImageList(one, [fit.content_hw]), real)
+        owner = torch.zeros(len(proposals), dtype=torch.int64, device=one.device)
+        # `Pyramid.some` would make them again, past what hooks its forward, as low precision does
+        features = {
+            place: (owner.new_zeros(1), levels[str(place)])
+            for place in range(len(self.pyramid.layer))
+        }
+        reading = self._read_levels(features, one, owner, proposals)
+        every = torch.ones_like(owner, dtype=torch.bool)
+        return suppress(reading, every, proposals, fit, min_score, max_objects)
 
     def lean(self, device: torch.device, precision: Precision) -> Self:
         """A frozen copy with batch normalisation folded; in bf16 where that is chosen."""
@@ -238,7 +239,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def suppress(
     reading: Reading,
-    own: Tensor,
+    asked: Tensor,
     candidates: Tensor,
     fit: InputFit,
     min_score: float,
@@ -247,14 +248,14 @@ def suppress(
     """The objects of one image among what was read of candidates.
 
     Args:
-        reading: of all candidates.
-        own: bool (m,), the image's.
-        candidates: of all images.
+        reading: of the candidates.
+        asked: bool (m,), those that may be objects.
+        candidates: of the image, as they were read.
         fit: how the image lies in its input.
         min_score: of an object.
         max_objects: the likeliest that are kept.
     """
-    places = own.nonzero()[:, 0]
+    places = asked.nonzero()[:, 0]
     scores = reading.probabilities[places]
     row, classes = (scores > min_score).nonzero().unbind(1)
     column = classes if reading.boxes_xyxy.shape[1] > 1 else torch.zeros_like(classes)
@@ -288,17 +289,6 @@ def bins_first(weight: Float[Tensor, "w p"]) -> Float[Tensor, "w p"]:
     return weight.unflatten(1, (-1, POOLED * POOLED)).transpose(1, 2).flatten(1).contiguous()
 
 
-def fit_input(image_hw: tuple[int, int], test_side: int, max_side: int) -> InputFit:
-    """How torchvision's transform resizes images."""
-    scale = min(test_side / min(image_hw), max_side / max(image_hw))
-    content = (math.floor(image_hw[0] * scale), math.floor(image_hw[1] * scale))
-    return InputFit(image_hw, content, (_round_up(content[0]), _round_up(content[1])))
-
-
-def _round_up(side: int) -> int:
-    return -(-side // PADDED_TO) * PADDED_TO
-
-
 def box_losses(
     logits: Float[Tensor, "m l"],
     deltas: Float[Tensor, "m l*4"],
@@ -314,11 +304,6 @@ def box_losses(
         "loss_classifier": functional.cross_entropy(logits, label),
         "loss_box_reg": distance / max(len(label), 1),
     }
-
-
-def resizing(min_sides: Sequence[int], max_side: int) -> GeneralizedRCNNTransform:
-    """Torchvision's resizing and normalisation."""
-    return GeneralizedRCNNTransform(tuple(min_sides), max_side, list(MEAN_RGB), list(DEVIATION_RGB))
 
 
 def proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNetwork:

@@ -8,7 +8,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from rayseg.detection import Window
 from rayseg.inputs import DEVIATION_RGB, MEAN_RGB
-from rayseg.nets.detectors.two_stage import FasterRCNN, box_losses, fit_input
+from rayseg.nets.detectors.feeding import fit_input
+from rayseg.nets.detectors.two_stage import FasterRCNN, box_losses
 from tests.nets.detectors import tiny
 from tests.nets.detectors.tiny import assert_same, pictures, questions, regions, targets
 
@@ -72,6 +73,36 @@ def test_detections_equal_torchvisions(detector, inputs):
         torch.testing.assert_close(one.scores, other["scores"], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(one.boxes_xyxy, fit.to_image(other["boxes"]))
         assert torch.equal(one.classes, other["labels"] - 1)
+
+
+def test_both_stages_read_what_the_pyramid_answers_and_ask_it_once(detector):
+    def coarser(_module, _inputs, levels):
+        answers.append({name: level.bfloat16().to(level) for name, level in levels.items()})
+        return answers[-1]
+
+    fit, answers, stages = detector.fit((64, 88)), [], []
+    hook = detector.pyramid.register_forward_hook(coarser)
+    stage = detector.pyramid.trunk.stage4.register_forward_hook(lambda *_: stages.append(1))
+    try:
+        (found,) = detector.detect(pictures(1))
+    finally:
+        hook.remove()
+        stage.remove()
+    assert (len(answers), len(stages)) == (1, 1)
+    inputs, sizes = detector.encode(pictures(1)), [fit.content_hw]
+    with torch.no_grad():
+        proposals, _ = detector.rpn(ImageList(inputs, sizes), answers[0])
+        ((expected,), _) = torchvisions(detector)(answers[0], proposals, sizes)
+    torch.testing.assert_close(found.scores, expected["scores"], rtol=1e-9, atol=1e-9)
+
+
+def test_images_found_together_are_found_alone(detector):
+    images = pictures(3)
+    together = detector.detect(images)
+    for one, image in zip(together, images, strict=True):
+        (alone,) = detector.detect(image[None])
+        assert torch.equal(one.scores, alone.scores)
+        assert torch.equal(one.candidates, alone.candidates)
 
 
 def test_candidates_of_detections_read_back(detector, inputs):
