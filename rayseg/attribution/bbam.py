@@ -82,7 +82,7 @@ class BBAM(BoxAttribution):
     reduction: Literal["mean", "sum"] = "mean"
     start: Literal["boxes", "ones"] = "boxes"
     region: Literal["full", "windows"] = "full"
-    window_margin: float = 0.25
+    window_margin: float = 0.6
     window_pixels: int = 32
     early_stop: float = 0.0
     record: bool = False

@@ -67,6 +67,29 @@ class MakeBoxMapsConfig(AskDetectorConfig):
             raise ValueError(f"min_score must lie in [0, 1], got {self.min_score}")
 
 
+@dataclass(frozen=True)
+class SemanticMasksConfig:
+    """How the masks of an image's objects become its semantic mask.
+
+    Attributes:
+        keep_nested: whether an object whose box lies wholly in another one keeps its sure pixels
+            against larger objects, as in the authors' code; else pixels of two classes are ignored
+            without exception, as the text has it.
+    """
+
+    keep_nested: bool = True
+
+    @classmethod
+    def official(cls) -> SemanticMasksConfig:
+        """The authors' public code."""
+        return cls()
+
+    @classmethod
+    def as_written(cls) -> SemanticMasksConfig:
+        """The text, 5.3.3."""
+        return cls(keep_nested=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-type]
     """Turns maps of objects into their masks, and into semantic masks.
@@ -78,6 +101,7 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
             the path of a folder of ID.json, ID.npz, ID.mat or ID.png.
         superpixels: how own proposals are made.
         proposal_refinement: what is made of proposals.
+        semantic_masks: how the masks of an image's objects become its semantic mask.
     """
 
     box_methods: tuple[str, ...] = ("bbam",)
@@ -85,6 +109,7 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
     proposals: str = "none"
     superpixels: SuperpixelProposals = SuperpixelProposals()
     proposal_refinement: ProposalRefinement = ProposalRefinement()
+    semantic_masks: SemanticMasksConfig = SemanticMasksConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -161,13 +161,22 @@ def make_box_masks(config: MakeBoxMasksConfig) -> Outcome:
             label = config.box_mask_name(method, name)
             refiner = config.box_refiner(name)
             folder = run_folder / "masks" / label
-            identity = {name: as_plain(refiner), "box_maps": read_run(maps)["config"]}
+            identity = {
+                name: as_plain(refiner),
+                "box_maps": read_run(maps)["config"],
+                "semantic_masks": as_plain(config.semantic_masks),
+            }
             open_folder(folder, identity | _identity_of(proposals, config), compute)
             pending = find_pending(maps, stored_ids(folder))
             if pending.rows:
                 manifest = run_folder / "manifest"
                 make = partial(
-                    RefineBoxMaps, refiner, manifest, proposals, config.proposal_refinement
+                    RefineBoxMaps,
+                    refiner,
+                    manifest,
+                    proposals,
+                    config.proposal_refinement,
+                    keep_nested=config.semantic_masks.keep_nested,
                 )
                 pool = task_pool(compute, make)
                 source = pending_rows(pending, compute.block_rows)

@@ -87,7 +87,9 @@ def _overlaps(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
     asked = truths.rows.keys() & (read_ids(config.ids) or truths.rows.keys())
-    left_out = {i for i, status in statuses.items() if status != "ok" or i not in asked}
+    left_out = {
+        i for i, status in statuses.items() if status not in ("ok", "empty") or i not in asked
+    }
     found: dict[str, list[Any]] = defaultdict(list)
     pending = find_pending(folder, left_out)
     if pending.rows:

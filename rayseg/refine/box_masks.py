@@ -15,7 +15,9 @@ so that th is a share of the box and not a value of the map. `BoxThreshold` is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -60,6 +62,10 @@ class BoxMask:
         lost = np.count_nonzero(self.foreground & ~self.possible)
         if lost:
             raise ValueError(f"possible must hold the foreground, got {lost} pixels outside it")
+
+
+MaskMaker: TypeAlias = Callable[[Float32[ndarray, "h w"], Float[ndarray, " 4"]], BoxMask]
+"""A map at its image's size, and a box in pixels, to the object's mask."""
 
 
 @dataclass(frozen=True)
@@ -152,21 +158,23 @@ class BoxCRF:
         Raises:
             ValueError: shapes, types or values do not fit, or a box names no pixel of the image.
         """
-        places = _checked_places(image, maps, boxes_xyxy)
-        field = _ObjectField(self, image)
-        return [self._mask(field, *pair) for pair in zip(maps, places, strict=True)]
+        return _one_by_one(self.on(image), maps, boxes_xyxy)
 
-    def _mask(self, field: _ObjectField, map_: Float32[ndarray, "h w"], box: Place) -> BoxMask:
+    def on(self, image: UInt8[ndarray, "h w 3"]) -> MaskMaker:
+        """The same for one object of an image after the other, map and box to mask."""
+        return partial(self._mask, _ObjectField(self, image))
+
+    def _mask(
+        self, field: _ObjectField, map_: Float32[ndarray, "h w"], box_xyxy: Float[ndarray, " 4"]
+    ) -> BoxMask:
+        box = _checked_place(map_, box_xyxy, field.shape)
         why = _why_empty(map_, box)
         if why:
             mask = self._from_prior(field, box)
             return BoxMask(mask, mask, why)
-        foreground, lax = (self._top(field, map_, box, th) for th in self._thresholds)
+        levels = (self.foreground, self.background)
+        foreground, lax = (self._top(field, map_, box, level) for level in levels)
         return BoxMask(foreground, lax | foreground)
-
-    @property
-    def _thresholds(self) -> tuple[float, float]:
-        return self.foreground, self.background
 
     def _top(
         self, field: _ObjectField, map_: Float32[ndarray, "h w"], box: Place, threshold: float
@@ -182,8 +190,7 @@ class BoxCRF:
         return self._grown(field, mask, box, self.reseeds, self.reseed_share)
 
     def _from_prior(self, field: _ObjectField, box: Place) -> Bool[ndarray, "h w"]:
-        nothing = np.zeros(field.shape, bool)
-        return self._grown(field, nothing, box, self.priors, self.prior_share)
+        return self._grown(field, np.zeros(field.shape, bool), box, self.priors, self.prior_share)
 
     def _grown(
         self,
@@ -257,22 +264,25 @@ class BoxThreshold:
         boxes_xyxy: Float[ndarray, "o 4"],
     ) -> list[BoxMask]:
         """The mask of each object (see `BoxCRF.__call__`); maps must lie in [0, 1] where finite."""
-        places = _checked_places(image, maps, boxes_xyxy)
-        highest = np.max(maps, initial=0, where=np.isfinite(maps))
-        if highest > 1:
-            raise ValueError(f"maps must lie in [0, 1], got {highest}")
-        field = _ObjectField(self, image) if self.crf else None
-        return [self._mask(field, *pair) for pair in zip(maps, places, strict=True)]
+        return _one_by_one(self.on(image), maps, boxes_xyxy)
+
+    def on(self, image: UInt8[ndarray, "h w 3"]) -> MaskMaker:
+        """The same for one object of an image after the other, map and box to mask."""
+        return partial(self._mask, _ObjectField(self, image))
 
     def _mask(
-        self, field: _ObjectField | None, map_: Float32[ndarray, "h w"], box: Place
+        self, field: _ObjectField, map_: Float32[ndarray, "h w"], box_xyxy: Float[ndarray, " 4"]
     ) -> BoxMask:
+        box = _checked_place(map_, box_xyxy, field.shape)
+        highest = np.max(map_, initial=0, where=np.isfinite(map_))
+        if highest > 1:
+            raise ValueError(f"maps must lie in [0, 1], got {highest}")
         why = _why_empty(map_, box)
         if why:
             inside = _only(np.ones(map_.shape, bool), box)
             return BoxMask(np.zeros_like(inside), inside, why)
         values = _only(map_, box)
-        values = field(values, box) if field else values
+        values = field(values, box) if self.crf else values
         possible = _only(values >= self.background, box)
         return BoxMask(possible & (values > self.foreground), possible)
 
@@ -285,10 +295,11 @@ class _ObjectField:
     """
 
     def __init__(self, crf: BoxCRF | BoxThreshold, image: UInt8[ndarray, "h w 3"]) -> None:
+        check_image(image)
         self._crf = crf
         self._image = image[..., ::-1]  # B, G, R
         self._lattice: Lattice | None = None
-        self.shape = image.shape[:2]
+        self.shape = (image.shape[0], image.shape[1])
 
     def __call__(self, prob_fg: Float[ndarray, "h w"], box: Place) -> Float32[ndarray, "h w"]:
         """The object's refined probability, 0 outside its box."""
@@ -328,7 +339,7 @@ def blur_box(values: Float[ndarray, "h w"], box: Place, radius: int) -> Float[nd
     return blurred
 
 
-def place_of(box_xyxy: Float[ndarray, " 4"], size_hw: tuple[int, int]) -> Place:
+def box_slices(box_xyxy: Float[ndarray, " 4"], size_hw: tuple[int, int]) -> Place:
     """Rows and columns of an image whose centres lie in a box; of a thin one, those it touches."""
     x1, y1, x2, y2 = box_xyxy.tolist()
     height, width = size_hw
@@ -357,24 +368,27 @@ def _why_empty(map_: Float32[ndarray, "h w"], box: Place) -> str:
     return NO_MAP if map_[box].max() <= map_.min() else ""
 
 
-def _checked_places(image: ndarray, maps: ndarray, boxes_xyxy: ndarray) -> list[Place]:
-    check_image(image)
-    size_hw = (image.shape[0], image.shape[1])
+def _one_by_one(make: MaskMaker, maps: ndarray, boxes_xyxy: ndarray) -> list[BoxMask]:
     if boxes_xyxy.ndim != 2 or boxes_xyxy.shape[1:] != (4,):
         raise ValueError(f"boxes_xyxy must be (o, 4), one row an object, got {boxes_xyxy.shape}")
-    expected = (len(boxes_xyxy), *size_hw)
-    if maps.dtype != np.float32 or maps.shape != expected:
+    if maps.ndim != 3 or len(maps) != len(boxes_xyxy):
+        raise ValueError(f"maps must be (o, h, w) with o = {len(boxes_xyxy)}, got {maps.shape}")
+    return [make(*pair) for pair in zip(maps, boxes_xyxy, strict=True)]
+
+
+def _checked_place(map_: ndarray, box_xyxy: ndarray, size_hw: tuple[int, int]) -> Place:
+    if map_.dtype != np.float32 or map_.shape != size_hw:
         raise ValueError(
-            f"maps must be float32 {expected} (o = {len(boxes_xyxy)} boxes at the image's size), "
-            f"got {maps.dtype.name} {maps.shape}"
+            f"maps must be float32 and each {size_hw} as the image, "
+            f"got {map_.dtype.name} {map_.shape}"
         )
-    lowest = np.min(maps, initial=0, where=np.isfinite(maps))
+    lowest = np.min(map_, initial=0, where=np.isfinite(map_))
     if lowest < 0:
         raise ValueError(f"maps must not be negative, got {lowest}")
-    problems = [why for box in boxes_xyxy if (why := box_problem(box, size_hw))]
-    if problems:
-        raise ValueError(problems[0])
-    return [place_of(box, size_hw) for box in boxes_xyxy]
+    problem = box_problem(box_xyxy, size_hw)
+    if problem:
+        raise ValueError(problem)
+    return box_slices(box_xyxy, size_hw)
 
 
 def _check_thresholds(foreground: float, background: float) -> None:

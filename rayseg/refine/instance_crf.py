@@ -8,7 +8,9 @@ tell from theirs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -75,7 +77,22 @@ class InstanceCRF:
         Raises:
             ValueError: sizes do not fit.
         """
+        return self.on(image)(probabilities, box_xyxy)
+
+    def on(
+        self, image: UInt8[ndarray, "h w 3"]
+    ) -> Callable[[Float[ndarray, "h w"], Float[ndarray, " 4"]], Bool[ndarray, "h w"]]:
+        """The same for one instance of an image after the other; they share the image's lattice."""
         check_image(image)
+        return partial(self._mask, image, cache(partial(Lattice.of, self, image, 2)))
+
+    def _mask(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        whole: Callable[[], Lattice],
+        probabilities: Float[ndarray, "h w"],
+        box_xyxy: Float[ndarray, " 4"],
+    ) -> Bool[ndarray, "h w"]:
         if probabilities.shape != image.shape[:2]:
             raise ValueError(
                 f"probabilities must be {image.shape[:2]}, the image's size, "
@@ -84,11 +101,10 @@ class InstanceCRF:
         given = np.clip(probabilities, 0, 1).astype(np.float32)
         top, left, bottom, right = self.part(box_xyxy, given.shape)
         if (top, left, bottom, right) == (0, 0, *given.shape):
-            return self._refined(image, given) > self.sure
-        seen = _resized(image[top:bottom, left:right], given.shape)
-        refined = self._refined(
-            np.rint(seen).astype(np.uint8), _resized(given[top:bottom, left:right], given.shape)
-        )
+            return self._refined(whole(), given) > self.sure
+        seen = np.rint(_resized(image[top:bottom, left:right], given.shape)).astype(np.uint8)
+        enlarged = _resized(given[top:bottom, left:right], given.shape)
+        refined = self._refined(Lattice.of(self, seen, 2), enlarged)
         mask = np.zeros(given.shape, bool)
         mask[top:bottom, left:right] = _resized(refined, (bottom - top, right - left)) > self.sure
         return mask
@@ -109,10 +125,10 @@ class InstanceCRF:
         return top, left, max(bottom, top + 1), max(right, left + 1)
 
     def _refined(
-        self, image: UInt8[ndarray, "h w 3"], probabilities: Float32[ndarray, "h w"]
+        self, lattice: Lattice, probabilities: Float32[ndarray, "h w"]
     ) -> Float32[ndarray, "h w"]:
         unary = unary_from_softmax(np.stack([1 - probabilities, probabilities]))
-        return Lattice.of(self, image, 2).infer(unary, self.iterations)[1]
+        return lattice.infer(unary, self.iterations)[1]
 
 
 def _resized(plane: ndarray, size_hw: tuple[int, int]) -> Float32[ndarray, "h w ..."]:

@@ -10,29 +10,40 @@ for nested boxes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from rayseg.boxes import box_areas
-from rayseg.refine.box_masks import BoxMask
+from rayseg.refine.box_masks import box_slices
 
 IGNORE = 255
 MAX_CLASSES = 254
 
 
+class _TwoMasks(Protocol):
+    """What a semantic mask needs of an object's `BoxMask`; it may be decoded when asked for."""
+
+    @property
+    def foreground(self) -> Bool[ndarray, "h w"]: ...
+    @property
+    def possible(self) -> Bool[ndarray, "h w"]: ...
+
+
 def semantic_labels(
-    masks: Sequence[BoxMask],
+    masks: Sequence[_TwoMasks],
     boxes_xyxy: Float[ndarray, "o 4"],
     classes: Sequence[int],
     size_hw: tuple[int, int],
     keep_nested: bool = True,
+    unmasked_xyxy: Float[ndarray, "u 4"] | None = None,
 ) -> UInt8[ndarray, "h w"]:
     """Labels of all objects together: 0, class index + 1, or 255.
 
-    255 is where objects of two classes meet, and where any object is doubtful, whatever another one
-    says there.
+    255 is where objects of two classes meet, where any object is doubtful, whatever another one
+    says there, and in the boxes of objects without a mask where else 0 would be.
 
     Args:
         masks: one an object, at the image's size.
@@ -41,16 +52,19 @@ def semantic_labels(
         size_hw: height and width of the image.
         keep_nested: whether an object whose box lies wholly in another, unequal one keeps its sure
             pixels against all larger objects, as in the authors' code; the text knows no exception.
+        unmasked_xyxy: boxes of objects without a mask, crowds among them; each names pixels of the
+            image. None for none.
 
     Raises:
         ValueError: numbers or sizes do not fit, or a class has no label.
     """
-    _check(masks, boxes_xyxy, classes, size_hw)
+    _check(len(masks), boxes_xyxy, classes)
     labels = np.zeros(size_hw, np.uint8)
     for mask, index in zip(masks, classes, strict=True):
-        taken = labels[mask.foreground]
+        sure = _of_size(mask.foreground, size_hw)
+        taken = labels[sure]
         free = (taken == 0) | (taken == index + 1)
-        labels[mask.foreground] = np.where(free, np.uint8(index + 1), np.uint8(IGNORE))
+        labels[sure] = np.where(free, np.uint8(index + 1), np.uint8(IGNORE))
     if keep_nested:
         nested = np.flatnonzero(_nested(boxes_xyxy))
         areas = box_areas(boxes_xyxy[nested])
@@ -58,6 +72,9 @@ def semantic_labels(
             labels[masks[i].foreground] = classes[i] + 1
     for mask in masks:
         labels[mask.possible & ~mask.foreground] = IGNORE
+    for box in unmasked_xyxy if unmasked_xyxy is not None else ():
+        inside = labels[box_slices(box, size_hw)]
+        inside[inside == 0] = IGNORE
     return labels
 
 
@@ -67,23 +84,21 @@ def _nested(boxes_xyxy: Float[ndarray, "o 4"]) -> Bool[ndarray, " o"]:
     return (within.all(2) & (inner != outer).any(2)).any(1)
 
 
-def _check(
-    masks: Sequence[BoxMask],
-    boxes_xyxy: ndarray,
-    classes: Sequence[int],
-    size_hw: tuple[int, int],
-) -> None:
-    if boxes_xyxy.shape != (len(masks), 4) or len(classes) != len(masks):
+def _of_size(mask: Bool[ndarray, "h w"], size_hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
+    if mask.shape != tuple(size_hw):
         raise ValueError(
-            f"boxes_xyxy must be ({len(masks)}, 4) and classes {len(masks)}, one a mask, "
+            f"masks must have the size of the image, {tuple(size_hw)} pixels (h, w), "
+            f"got {mask.shape}"
+        )
+    return mask
+
+
+def _check(number: int, boxes_xyxy: ndarray, classes: Sequence[int]) -> None:
+    if boxes_xyxy.shape != (number, 4) or len(classes) != number:
+        raise ValueError(
+            f"boxes_xyxy must be ({number}, 4) and classes {number}, one a mask, "
             f"got {boxes_xyxy.shape} and {len(classes)}"
         )
-    for mask in masks:
-        if mask.foreground.shape != tuple(size_hw):
-            raise ValueError(
-                f"masks must have the size of the image, {tuple(size_hw)} pixels (h, w), "
-                f"got {mask.foreground.shape}"
-            )
     wrong = [index for index in classes if not 0 <= index < MAX_CLASSES]
     if wrong:
         raise ValueError(f"classes must be indices from 0 to {MAX_CLASSES - 1}, got {wrong[0]}")

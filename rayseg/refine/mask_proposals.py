@@ -14,12 +14,13 @@ from __future__ import annotations
 import io
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer, UInt8, UInt64
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from numpy import ndarray
 from PIL import Image
 from scipy.io import loadmat
@@ -28,8 +29,9 @@ from skimage.graph import RAG, merge_hierarchical
 from skimage.segmentation import felzenszwalb
 
 from rayseg.boxes import box_areas
-from rayseg.refine.box_masks import BoxMask, Place, place_of
+from rayseg.refine.box_masks import BoxMask, Place, box_slices
 from rayseg.refine.lattice import check_image
+from rayseg.refine.proposals import Proposals
 from rayseg.rle import decode_mask
 
 
@@ -78,10 +80,7 @@ class ProposalRefinement:
         return cls(min_side=0, in_box=0, in_mask=1, whole_cells=False)
 
     def __call__(
-        self,
-        mask: BoxMask,
-        box_xyxy: Float[ndarray, " 4"],
-        proposals: Bool[ndarray, "p h w"],
+        self, mask: BoxMask, box_xyxy: Float[ndarray, " 4"], proposals: Proposals
     ) -> BoxMask:
         """The refined mask; the same one for a small box or where no proposal fits.
 
@@ -91,82 +90,78 @@ class ProposalRefinement:
             proposals: of the image, from any source, in any number.
 
         Raises:
-            ValueError: the proposals are of another type or size.
+            ValueError: the proposals are of another size.
         """
-        _check(mask, proposals)
+        return self.on(proposals)(mask, box_xyxy)
+
+    def on(self, proposals: Proposals) -> Callable[[BoxMask, Float[ndarray, " 4"]], BoxMask]:
+        """The same for one object of an image after the other."""
+        everywhere = np.ones(proposals.cells.shape, bool)
+        areas = proposals.sums(self._counts(proposals, everywhere))
+        return partial(self._refine, proposals, areas)
+
+    def _refine(
+        self,
+        proposals: Proposals,
+        areas: Int64[ndarray, " p"],
+        mask: BoxMask,
+        box_xyxy: Float[ndarray, " 4"],
+    ) -> BoxMask:
+        size_hw = proposals.cells.shape
+        if mask.foreground.shape != size_hw:
+            raise ValueError(
+                f"proposals must be of the mask's size, {mask.foreground.shape}, got {size_hw}"
+            )
         if box_areas(box_xyxy[None])[0] < self.min_side**2:
             return mask
-        place = place_of(box_xyxy, mask.foreground.shape)
-        inside = np.zeros(mask.foreground.shape, bool)
+        place = box_slices(box_xyxy, size_hw)
+        inside = np.zeros(size_hw, bool)
         inside[place] = True
-        kept = self._without_cells_outside(proposals, place)
-        areas = [self._count(proposal) for proposal in kept]
-        foreground = self._refined(mask.foreground, inside, kept, areas)
-        possible = self._refined(mask.possible, inside, kept, areas)
+        allowed = self._allowed(proposals, place)
+        kept, areas = replace(proposals, holds=proposals.holds[allowed]), areas[allowed]
+        fitting = _exceeds(kept.sums(self._counts(kept, inside)), areas, self.in_box)
+        foreground, possible = (
+            self._joined(one, inside, kept, areas, fitting)
+            for one in (mask.foreground, mask.possible)
+        )
         return replace(mask, foreground=foreground, possible=possible | foreground)
 
-    def _refined(
+    def _joined(
         self,
         mask: Bool[ndarray, "h w"],
         inside: Bool[ndarray, "h w"],
-        proposals: Sequence[Bool[ndarray, "h w"]],
-        areas: Sequence[int],
+        proposals: Proposals,
+        areas: Int64[ndarray, " p"],
+        fitting: Bool[ndarray, " p"],
     ) -> Bool[ndarray, "h w"]:
-        shared = [self._count(proposal & mask) for proposal in proposals]
-        total = self._count(mask)
-        best, highest = None, 0.0
-        for proposal, both, area in zip(proposals, shared, areas, strict=True):
-            overlap = both / (total + area - both) if both else 0.0
-            if overlap > highest and _exceeds(self._count(proposal & inside), area, self.in_box):
-                best, highest = proposal, overlap
-        if best is None:
+        counts = self._counts(proposals, mask)
+        shared = proposals.sums(counts)
+        overlaps = fitting * shared / np.maximum(counts.sum() + areas - shared, 1)
+        if not overlaps.any():
             return mask
-        joined = best.copy()
-        for proposal, both, area in zip(proposals, shared, areas, strict=True):
-            if _exceeds(both, area, self.in_mask):
-                joined |= proposal
-        return joined & inside
+        joined = proposals.holds[_exceeds(shared, areas, self.in_mask)].any(0)
+        return (joined | proposals.holds[overlaps.argmax()])[proposals.cells] & inside
 
-    def _count(self, mask: Bool[ndarray, "h w"]) -> int:
+    def _counts(self, proposals: Proposals, mask: Bool[ndarray, "h w"]) -> Int64[ndarray, " cells"]:
+        """How much of a mask lies in each cell."""
+        number = proposals.holds.shape[1]
         if self.iou == "true":
-            return int(np.count_nonzero(mask))
+            return np.bincount(proposals.cells[mask], minlength=number)
         rows, columns = np.nonzero(mask)
-        return int(rows.sum() + columns.sum())
+        # sums of doubles, exact below 2^53
+        return np.bincount(proposals.cells[mask], rows + columns, number).astype(np.int64)
 
-    def _without_cells_outside(
-        self, proposals: Bool[ndarray, "p h w"], place: Place
-    ) -> list[Bool[ndarray, "h w"]]:
-        if not self.whole_cells:
-            return list(proposals)
-        cells = _cells(proposals)
-        foreign = ~np.isin(cells, cells[place])
-        return [proposal for proposal in proposals if not (proposal & foreign).any()]
+    def _allowed(self, proposals: Proposals, place: Place) -> Bool[ndarray, " p"]:
+        foreign = np.full(proposals.holds.shape[1], self.whole_cells)
+        foreign[proposals.cells[place]] = False
+        return np.logical_not(proposals.holds[:, foreign].any(1))
 
 
-def _cells(proposals: Bool[ndarray, "p h w"]) -> UInt64[ndarray, "h w"]:
-    """A number for each pixel, equal where the same proposals hold it."""
-    # exclusive or of one random number a proposal: two cells of 10^5 collide once in 10^9 images,
-    # while sorting columns of p bits takes seconds
-    keys = np.random.default_rng(0).integers(0, 2**64, len(proposals), np.uint64)
-    cells = np.zeros(proposals.shape[1:], np.uint64)
-    for key, proposal in zip(keys, proposals, strict=True):
-        np.bitwise_xor(cells, key, out=cells, where=proposal)
-    return cells
-
-
-def _exceeds(part: int, whole: int, share: float) -> bool:
+def _exceeds(
+    part: Int64[ndarray, " p"], whole: Int64[ndarray, " p"], share: float
+) -> Bool[ndarray, " p"]:
     """Whether a part is more than that share of the whole; of 1, all of it."""
-    return whole > 0 and (part == whole or part / whole > share)
-
-
-def _check(mask: BoxMask, proposals: ndarray) -> None:
-    expected = mask.foreground.shape
-    if proposals.dtype != np.bool_ or proposals.ndim != 3 or proposals.shape[1:] != expected:
-        height, width = expected
-        raise ValueError(
-            f"proposals must be bool (p, {height}, {width}) at the image's size, "
-            f"got {proposals.dtype.name} {proposals.shape}"
-        )
+    return (whole > 0) & ((part == whole) | (part / np.maximum(whole, 1) > share))
 
 
 @dataclass(frozen=True)
@@ -204,7 +199,7 @@ class SuperpixelProposals:
                 f"{(self.scale, self.min_size, self.max_proposals)} and {self.sigma}"
             )
 
-    def __call__(self, image: UInt8[ndarray, "h w 3"]) -> Bool[ndarray, "p h w"]:
+    def __call__(self, image: UInt8[ndarray, "h w 3"]) -> Proposals:
         """Different, not empty proposals, the finest first.
 
         Args:
@@ -216,7 +211,7 @@ class SuperpixelProposals:
         check_image(image)
         superpixels = felzenszwalb(image, self.scale, self.sigma, self.min_size)
         groups = merge_regions(superpixels, rgb2lab(image), self.max_proposals)
-        return _unions(superpixels, groups)
+        return Proposals.of_groups(superpixels, groups)
 
 
 def merge_regions(
@@ -291,22 +286,9 @@ def _cost(graph: RAG, first: int, second: int, border: float) -> float:
     return float(a["size"] * b["size"] / (a["size"] + b["size"]) * distance / border)
 
 
-def _unions(
-    superpixels: Integer[ndarray, "h w"], groups: Sequence[Sequence[int] | ndarray]
-) -> Bool[ndarray, "p h w"]:
-    """The pixels of groups of superpixels."""
-    masks = np.empty((len(groups), *superpixels.shape), bool)
-    highest = int(superpixels.max())
-    for mask, group in zip(masks, groups, strict=True):
-        chosen = np.zeros(highest + 1, bool)
-        chosen[group] = True
-        np.take(chosen, superpixels, out=mask)
-    return masks
-
-
 def read_proposals(
     data: bytes, suffix: str, size_hw: tuple[int, int], max_proposals: int = 2000
-) -> Bool[ndarray, "p h w"]:
+) -> Proposals:
     """Mask proposals of one image that others made.
 
     Args:
@@ -346,15 +328,24 @@ def _check_size(found: Sequence[int], size_hw: tuple[int, int]) -> None:
         )
 
 
-def _from_json(data: bytes, size_hw: tuple[int, int], most: int) -> Bool[ndarray, "p h w"]:
+def _from_json(data: bytes, size_hw: tuple[int, int], most: int) -> Proposals:
     objects = json.loads(data)
     if not isinstance(objects, list):
         raise ValueError(f"{type(objects).__name__} where a list of RLE objects must be")
-    masks = np.empty((min(len(objects), most), *size_hw), bool)
-    for mask, found in zip(masks, objects, strict=False):
-        _check_size(found["size"], size_hw)
-        mask[:] = _from_counts(found["counts"], size_hw)
-    return masks
+    return Proposals.of_masks(_CodedMasks(objects[:most], size_hw), size_hw)
+
+
+@dataclass(frozen=True)
+class _CodedMasks:
+    """Masks that are decoded when they are gone through."""
+
+    objects: Sequence[dict[str, Any]]
+    size_hw: tuple[int, int]
+
+    def __iter__(self) -> Iterator[Bool[ndarray, "h w"]]:
+        for found in self.objects:
+            _check_size(found["size"], self.size_hw)
+            yield _from_counts(found["counts"], self.size_hw)
 
 
 def _from_counts(counts: str | list[int], size_hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
@@ -364,7 +355,7 @@ def _from_counts(counts: str | list[int], size_hw: tuple[int, int]) -> Bool[ndar
     return np.repeat(values, counts).reshape(size_hw, order="F")
 
 
-def _from_npz(data: bytes, size_hw: tuple[int, int], most: int) -> Bool[ndarray, "p h w"]:
+def _from_npz(data: bytes, size_hw: tuple[int, int], most: int) -> Proposals:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         if len(arrays.files) != 1:
             raise ValueError(f"{len(arrays.files)} arrays where one must be")
@@ -372,23 +363,25 @@ def _from_npz(data: bytes, size_hw: tuple[int, int], most: int) -> Bool[ndarray,
     if masks.dtype != np.bool_ or masks.ndim != 3:
         raise ValueError(f"{masks.dtype.name} {masks.shape} where bool (p, h, w) must be")
     _check_size(masks.shape[1:], size_hw)
-    return masks[:most]
+    return Proposals.of_masks(masks[:most], size_hw)
 
 
-def _from_png(data: bytes, size_hw: tuple[int, int], most: int) -> Bool[ndarray, "p h w"]:
+def _from_png(data: bytes, size_hw: tuple[int, int], most: int) -> Proposals:
     with Image.open(io.BytesIO(data)) as picture:
         superpixels = np.array(picture)
     if superpixels.ndim != 2:
         raise ValueError(f"colours {superpixels.shape} where one number a pixel must be")
     _check_size(superpixels.shape, size_hw)
-    numbers, places = np.unique(superpixels, return_inverse=True)
-    return _unions(places.reshape(size_hw), [[i] for i in range(len(numbers))][:most])
+    numbers = np.unique(superpixels)
+    return Proposals.of_groups(
+        np.searchsorted(numbers, superpixels), [[i] for i in range(len(numbers))][:most]
+    )
 
 
-def _from_mat(data: bytes, size_hw: tuple[int, int], most: int) -> Bool[ndarray, "p h w"]:
+def _from_mat(data: bytes, size_hw: tuple[int, int], most: int) -> Proposals:
     content: dict[str, Any] = loadmat(io.BytesIO(data), variable_names=["superpixels", "labels"])
     superpixels = content["superpixels"].astype(np.int64)
     _check_size(superpixels.shape, size_hw)
-    return _unions(
+    return Proposals.of_groups(
         superpixels, [cell.ravel().astype(np.int64) for cell in content["labels"].ravel()[:most]]
     )

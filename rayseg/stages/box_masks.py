@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -17,16 +18,19 @@ from rayseg.attribution import MISSED, enlarge_grid
 from rayseg.boxes import box_problem
 from rayseg.images import decode_image
 from rayseg.palette import encode_labels
-from rayseg.records import IGNORE, LabelMap
+from rayseg.records import IGNORE
 from rayseg.refine import BoxMask, ProposalRefinement, semantic_labels
+from rayseg.refine.box_masks import MaskMaker
 from rayseg.refine.mask_proposals import SuperpixelProposals, read_proposals
-from rayseg.rle import encode_mask
+from rayseg.refine.proposals import Proposals
+from rayseg.rle import decode_mask, encode_mask
 from rayseg.stages.masks import image_paths
 from rayseg.stages.rows import Row, Rows, outcome
-from rayseg.store import Folder, read_file, unpack_grid
+from rayseg.store import Folder, read_file, read_manifest, unpack_grid
 
 ENDINGS = (".json", ".npz", ".mat", ".png")
 """Of the files that hold an image's mask proposals."""
+NO_MASK = "no object has a mask"
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,9 @@ class BoxRefiner(Protocol):
     ) -> list[BoxMask]:
         """One mask an object."""
 
+    def on(self, image: UInt8[ndarray, "h w 3"]) -> MaskMaker:
+        """The same for one object of an image after the other."""
+
 
 @dataclass(frozen=True)
 class FolderProposals:
@@ -53,7 +60,7 @@ class FolderProposals:
 
     folder: Folder
 
-    def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Bool[ndarray, "p h w"]:
+    def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Proposals:
         """The proposals of an image.
 
         Raises:
@@ -77,24 +84,64 @@ class OwnProposals:
 
     superpixels: SuperpixelProposals
 
-    def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Bool[ndarray, "p h w"]:
+    def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Proposals:
         """The proposals of an image."""
         del id_  # the picture alone says them
         return self.superpixels(image)
+
+
+@dataclass(frozen=True)
+class CodedMask:
+    """A `BoxMask` as run-length codes, which take a thousandth of its memory or less.
+
+    Attributes:
+        foreground_counts: COCO's counts of what is surely the object.
+        possible_counts: ... of what may be.
+        note: what is to be known of it, empty if nothing.
+        size_hw: height and width of the image.
+    """
+
+    foreground_counts: bytes
+    possible_counts: bytes
+    note: str
+    size_hw: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: BoxMask) -> CodedMask:
+        """The codes of a mask."""
+        size_hw = (mask.foreground.shape[0], mask.foreground.shape[1])
+        return cls(encode_mask(mask.foreground), encode_mask(mask.possible), mask.note, size_hw)
+
+    @property
+    def foreground(self) -> Bool[ndarray, "h w"]:
+        """Surely the object, decoded anew each time."""
+        return decode_mask(self.foreground_counts, self.size_hw)
+
+    @property
+    def possible(self) -> Bool[ndarray, "h w"]:
+        """What may be the object, decoded anew each time."""
+        return decode_mask(self.possible_counts, self.size_hw)
 
 
 class RefineBoxMaps:
     """Rows of BOX_MAPS_SCHEMA to rows of INSTANCES_SCHEMA.
 
     An object that the detector never finds gets the refiner's answer to an empty map; one whose box
-    names no pixels, or whose class the detector does not know, keeps its status and has no mask.
+    names no pixels, or that has no map for another reason, such as a class that the detector does
+    not know, keeps its status and has no mask. In the boxes of those that name pixels, and of
+    crowds, the semantic mask is 255 where it would be background. A row in which no object has a
+    mask has status `empty` and no semantic mask.
+
+    Objects are refined one after the other: all maps and masks of a large image with many objects
+    would take gigabytes.
 
     Args:
         refiner: image, maps and boxes to masks.
-        manifest: where the images' paths stand.
+        manifest: where the images' paths and crowds stand.
         proposals: of masks; None for none.
         refinement: what is made of them.
         max_pixels: as `DecodeImages` has it.
+        keep_nested: as `semantic_labels` has it.
     """
 
     def __init__(
@@ -104,12 +151,15 @@ class RefineBoxMaps:
         proposals: FolderProposals | OwnProposals | None = None,
         refinement: ProposalRefinement | None = None,
         max_pixels: int = 50_000_000,
+        keep_nested: bool = True,
     ):
         self.refiner = refiner
         self.proposals = proposals
         self.refinement = refinement or ProposalRefinement()
         self.max_pixels = max_pixels
+        self.keep_nested = keep_nested
         self.paths = image_paths(manifest)
+        self.crowds = crowd_boxes(manifest)
 
     def __call__(self, rows: Rows) -> Rows:
         """One row each; a row without maps keeps its status and reason."""
@@ -128,52 +178,77 @@ class RefineBoxMaps:
     def _masks(self, row: Row, image: UInt8[ndarray, "h w 3"]) -> Row:
         size_hw = (image.shape[0], image.shape[1])
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
-        good = [
-            i
-            for i, status in enumerate(row["object_status"])
-            if status in ("ok", MISSED) and not box_problem(boxes[i], size_hw)
-        ]
-        masks = self._refined(row["id"], image, _maps(row, good, size_hw), boxes[good])
-        classes = [row["classes"][i] for i in good]
-        labels = LabelMap(row["id"], semantic_labels(masks, boxes[good], classes, size_hw)).labels
-        by_place = dict(zip(good, masks, strict=True))
-        notes = {mask.note for mask in masks} - {""}
-        return {
-            "status": "ok",
+        sound = [i for i, box in enumerate(boxes) if not box_problem(box, size_hw)]
+        mapped = [i for i in sound if row["object_status"][i] in ("ok", MISSED)]
+        masks = self._refined(row, image, boxes, mapped)
+        notes = {mask.note for mask in masks.values()} | ({NO_MASK} if not masks else set())
+        coded = [masks.get(i) for i in range(len(boxes))]
+        return self._semantic(row, boxes, sound, masks, size_hw) | {
             "note": "; ".join(filter(None, [row["note"], *sorted(notes)])),
-            "labels": encode_labels(labels),
-            "ignored": float((labels == IGNORE).mean()),
             "boxes_xyxy": row["boxes_xyxy"],
             "classes": row["classes"],
             "object_status": row["object_status"],
             "scores": [1.0] * len(boxes),
-            "foreground": [_counts(by_place.get(i), "foreground") for i in range(len(boxes))],
-            "possible": [_counts(by_place.get(i), "possible") for i in range(len(boxes))],
+            "foreground": [one.foreground_counts if one else b"" for one in coded],
+            "possible": [one.possible_counts if one else b"" for one in coded],
         }
 
     def _refined(
         self,
-        id_: str,
+        row: Row,
         image: UInt8[ndarray, "h w 3"],
-        maps: Float[ndarray, "o h w"],
         boxes_xyxy: Float[ndarray, "o 4"],
-    ) -> Sequence[BoxMask]:
-        masks = self.refiner(image, maps, boxes_xyxy) if len(boxes_xyxy) else []
-        if not self.proposals or not masks:
-            return masks
-        proposals = self.proposals(id_, image)
-        return [
-            self.refinement(mask, box, proposals)
-            for mask, box in zip(masks, boxes_xyxy, strict=True)
-        ]
+        places: Sequence[int],
+    ) -> dict[int, CodedMask]:
+        """The masks of the objects in these places, by place."""
+        if not places:
+            return {}
+        make = self.refiner.on(image)
+        proposals = self.proposals(row["id"], image) if self.proposals else None
+        refine = self.refinement.on(proposals) if proposals is not None else None
+        masks = {}
+        for i in places:
+            grid = torch.from_numpy(unpack_grid(row["maps"][i]))
+            map_ = enlarge_grid(grid, (image.shape[0], image.shape[1])).numpy()
+            mask = make(map_, boxes_xyxy[i])
+            masks[i] = CodedMask.of(refine(mask, boxes_xyxy[i]) if refine else mask)
+        return masks
+
+    def _semantic(
+        self,
+        row: Row,
+        boxes_xyxy: Float[ndarray, "o 4"],
+        sound: Collection[int],
+        masks: dict[int, CodedMask],
+        size_hw: tuple[int, int],
+    ) -> Row:
+        """Status and semantic mask."""
+        if not masks:
+            return {"status": "empty"}
+        crowds = self.crowds.get(row["id"], boxes_xyxy[:0])
+        lacking = [boxes_xyxy[i] for i in sound if i not in masks]
+        lacking += [box for box in crowds if not box_problem(box, size_hw)]
+        labels = semantic_labels(
+            list(masks.values()),
+            boxes_xyxy[list(masks)],
+            [row["classes"][i] for i in masks],
+            size_hw,
+            self.keep_nested,
+            np.array(lacking, np.float32).reshape(-1, 4),
+        )
+        return {
+            "status": "ok",
+            "labels": encode_labels(labels),
+            "ignored": float((labels == IGNORE).mean()),
+        }
 
 
-def _maps(row: Row, places: Sequence[int], size_hw: tuple[int, int]) -> Float[ndarray, "o h w"]:
-    """The objects' maps at the image's size."""
-    grids = [torch.from_numpy(unpack_grid(row["maps"][i])) for i in places]
-    maps = [enlarge_grid(grid, size_hw).numpy() for grid in grids]
-    return np.stack(maps) if maps else np.zeros((0, *size_hw), np.float32)
-
-
-def _counts(mask: BoxMask | None, part: str) -> bytes:
-    return encode_mask(getattr(mask, part)) if mask is not None else b""
+@lru_cache(maxsize=1)
+def crowd_boxes(manifest: Folder) -> dict[str, Float[ndarray, "o 4"]]:
+    """The boxes of crowds in pixels, by the id of each image that has some; read once a process."""
+    table = read_manifest(manifest).table.select(["id", "boxes_xyxy", "crowds"])
+    rows = table.filter([bool(crowds) for crowds in table.column("crowds").to_pylist()])
+    return {
+        row["id"]: np.array(row["boxes_xyxy"], np.float32)[row["crowds"]]
+        for row in rows.to_pylist()
+    }

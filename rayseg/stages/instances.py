@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.nets.detectors.instance_masks import SoftInstances
@@ -122,8 +122,13 @@ class PredictInstances:
         labels = np.full(found.size_hw, BACKGROUND, np.uint8)
         classes = found.classes.tolist()
         counts = [b""] * len(classes)
+        refine = self.prediction.instance_crf.on(image) if self.prediction.crf else None
         for i in reversed(range(len(classes))):
-            mask = self._mask(image, found, i)
+            probabilities = found.probabilities(i).cpu().numpy()
+            if refine:
+                mask = refine(probabilities, found.boxes_xyxy[i].cpu().numpy())
+            else:
+                mask = probabilities > self.prediction.mask_threshold
             labels[mask] = classes[i] + 1
             counts[i] = encode_mask(mask)
         return outcome(row) | {
@@ -137,12 +142,3 @@ class PredictInstances:
             "foreground": counts,
             "possible": [b""] * len(classes),
         }
-
-    def _mask(
-        self, image: UInt8[ndarray, "h w 3"], found: SoftInstances, place: int
-    ) -> Bool[ndarray, "h w"]:
-        probabilities = found.probabilities(place).cpu().numpy()
-        if not self.prediction.crf:
-            return probabilities > self.prediction.mask_threshold
-        box = found.boxes_xyxy[place].cpu().numpy()
-        return self.prediction.instance_crf(image, probabilities, box)

@@ -65,7 +65,7 @@ def parse():
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--margin", type=float, default=BBAM().window_margin)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--double-steps", type=int, default=40, help="0 leaves float64 out")
+    parser.add_argument("--double-steps", type=int, default=20, help="0 leaves float64 out")
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
     parser.add_argument("--no-straightforward", action="store_true", help="ours against full fp32")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own choice")

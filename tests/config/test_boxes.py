@@ -10,6 +10,7 @@ from rayseg.config import (
     MakeBoxMasksConfig,
     RunConfig,
     as_plain,
+    as_written,
 )
 from rayseg.refine import BOX_REFINERS, BoxCRF, ProposalRefinement
 from rayseg.stages import ANALYSES
@@ -64,6 +65,12 @@ def test_a_folder_of_masks_is_named_after_all_that_made_it(proposals, ending):
         box_methods=("bbam", "box_gradcam"), box_refiners=("box_crf",), proposals=proposals
     )
     assert config.box_mask_names() == [f"bbam+box_crf{ending}", f"box_gradcam+box_crf{ending}"]
+
+
+def test_nested_boxes_are_an_exception_of_the_code_alone():
+    assert MakeBoxMasksConfig().semantic_masks.keep_nested
+    assert not as_written(MakeBoxMasksConfig()).semantic_masks.keep_nested
+    assert not as_written(RunConfig()).semantic_masks.keep_nested
 
 
 def test_a_run_trains_on_the_last_masks_of_its_kind_of_supervision():

@@ -5,7 +5,7 @@ from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
 from rayseg.refine import BOX_REFINERS, BoxCRF, BoxMask, BoxThreshold
-from rayseg.refine.box_masks import NO_MAP, NOT_FINITE, blur_box, place_of, saturate_top
+from rayseg.refine.box_masks import NO_MAP, NOT_FINITE, blur_box, box_slices, saturate_top
 from rayseg.refine.lattice import Lattice
 
 SIZE = (24, 36)
@@ -185,7 +185,7 @@ def test_no_pixel_lies_outside_the_box_whatever_the_weights():
     ],
 )
 def test_a_box_is_the_pixels_whose_centres_it_holds(box, place):
-    assert place_of(np.array(box, np.float32), SIZE) == place
+    assert box_slices(np.array(box, np.float32), SIZE) == place
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_boxes_at_the_edge_and_of_one_pixel_pass(refiner, box):
     boxes = np.array([box], np.float32)
     (found,) = refiner()(image, maps, boxes)
     outside = np.ones(SIZE, bool)
-    outside[place_of(boxes[0], SIZE)] = False
+    outside[box_slices(boxes[0], SIZE)] = False
     assert not found.possible[outside].any()
 
 
@@ -271,10 +271,11 @@ GOOD = np.array([[0, 0, 3, 3]], np.float32)
     ("image", "maps", "boxes", "message"),
     [
         (IMAGE[..., 0], MAPS, GOOD, r"uint8 \(h, w, 3\)"),
-        (IMAGE, MAPS[0], GOOD, r"float32 \(1, 4, 5\).*got float32 \(4, 5\)"),
+        (IMAGE, MAPS[0], GOOD, r"\(o, h, w\) with o = 1, got \(4, 5\)"),
+        (IMAGE, MAPS[:, :3], GOOD, r"each \(4, 5\) as the image, got float32 \(3, 5\)"),
         (IMAGE, MAPS.astype(float), GOOD, "got float64"),
         (IMAGE, MAPS, GOOD[0], r"\(o, 4\).*got \(4,\)"),
-        (IMAGE, MAPS, GOOD[[0, 0]], r"\(2, 4, 5\).*got float32 \(1, 4, 5\)"),
+        (IMAGE, MAPS, GOOD[[0, 0]], r"with o = 2, got \(1, 4, 5\)"),
         (IMAGE, -MAPS, GOOD, "negative, got -1"),
         (IMAGE, MAPS, GOOD[:, [2, 1, 0, 3]], "x1 < x2"),
         (IMAGE, MAPS, GOOD + 40, "in the image of 5x4"),

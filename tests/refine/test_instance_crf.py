@@ -6,6 +6,7 @@ from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
 from rayseg.refine.instance_crf import InstanceCRF
+from rayseg.refine.lattice import Lattice
 
 BOX = np.array([20.0, 12.0, 44.0, 30.0])
 
@@ -66,6 +67,29 @@ def test_a_box_at_the_corner_is_refined_too():
     image, probabilities, _ = scene()
     for box in ([-4.0, -3.0, 5.0, 6.0], [60.0, 44.0, 70.0, 60.0]):
         assert InstanceCRF()(image, probabilities, np.array(box)).shape == (48, 64)
+
+
+def test_instances_of_an_image_do_not_touch_each_other():
+    image, probabilities, _ = scene()
+    crf = InstanceCRF(zoom_below=200)
+    given = [
+        (probabilities, BOX),
+        (probabilities[:, ::-1], np.array([3, 3, 9, 9])),  # small, so that it is enlarged
+        (probabilities[::-1], BOX),
+    ]
+    refine = crf.on(image)
+    for (one, box), mask in [(pair, refine(*pair)) for pair in given]:
+        np.testing.assert_array_equal(mask, crf(image, one, box))
+
+
+def test_whole_images_share_one_lattice(monkeypatch):
+    image, probabilities, _ = scene()
+    build, built = Lattice.of, []
+    monkeypatch.setattr(Lattice, "of", lambda *given: built.append(given) or build(*given))
+    refine = InstanceCRF(zoom=1).on(image)
+    for _ in range(3):
+        refine(probabilities, BOX)
+    assert len(built) == 1
 
 
 def test_a_read_only_image_is_taken_and_nothing_is_changed():

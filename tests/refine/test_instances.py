@@ -95,6 +95,14 @@ def test_doubt_is_255_whatever_another_object_says():
     assert semantic_labels(masks, boxes, [0, 0], (1, 6)).tolist() == [[1, 1, 255, 255, 255, 0]]
 
 
+def test_boxes_without_a_mask_are_255_where_they_would_be_background():
+    masks = [masked("##?... ......"), masked("..##.. ......")]
+    boxes = np.concatenate([box(0, 0, 3, 1), box(2, 0, 4, 1)])
+    unmasked = np.concatenate([box(1, 0, 5, 1), box(4, 0, 5, 2)])
+    found = semantic_labels(masks, boxes, [0, 1], (2, 6), unmasked_xyxy=unmasked)
+    assert found.tolist() == [[1, 1, 255, 2, 255, 0], [0, 0, 0, 0, 255, 0]]
+
+
 def test_no_object_is_all_background():
     found = semantic_labels([], np.zeros((0, 4), np.float32), [], (2, 3))
     assert found.tolist() == [[0, 0, 0]] * 2

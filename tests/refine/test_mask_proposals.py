@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from rayseg.refine import BoxMask, ProposalRefinement, SuperpixelProposals, read_proposals
 from rayseg.refine.mask_proposals import merge_regions
+from rayseg.refine.proposals import Proposals
 
 SIZE = (40, 60)
 BOX = np.array([10, 5, 50, 37], np.float32)
@@ -20,6 +21,10 @@ def rectangle(x1, y1, x2, y2, size=SIZE):
     mask = np.zeros(size, bool)
     mask[y1:y2, x1:x2] = True
     return mask
+
+
+def held(*masks):
+    return Proposals.of_masks(masks, masks[0].shape)
 
 
 def draw_case(seed):
@@ -77,7 +82,7 @@ def literal_refined(mask, proposals, in_box=0.95, in_mask=0.95, whole_cells=True
 
 def check(refinement, seed, **options):
     mask, proposals = draw_case(seed)
-    found = refinement(mask, BOX, proposals)
+    found = refinement(mask, BOX, held(*proposals))
     foreground = literal_refined(mask.foreground, proposals, **options)
     lax = literal_refined(mask.possible, proposals, **options)
     np.testing.assert_array_equal(found.foreground, foreground)
@@ -116,7 +121,7 @@ def test_the_authors_iou_depends_on_where_pixels_lie(kept_at, other_at, overlap)
 
     def best(iou):
         refinement = ProposalRefinement(min_side=0, whole_cells=False, iou=iou)
-        return refinement(BoxMask(mask, mask), box, np.stack([rival, proposal])).foreground
+        return refinement(BoxMask(mask, mask), box, held(rival, proposal)).foreground
 
     np.testing.assert_array_equal(best("true"), proposal)
     # the rival's other two weigh 4 each: 8 / 16 of coordinates
@@ -130,7 +135,7 @@ def test_best_proposal_and_those_in_the_mask_are_joined():
         rectangle(20, 28, 24, 30),
         rectangle(38, 28, 48, 36),
     )
-    found = ProposalRefinement()(BoxMask(mask, mask), BOX, np.stack([other, part, best]))
+    found = ProposalRefinement()(BoxMask(mask, mask), BOX, held(other, part, best))
     np.testing.assert_array_equal(found.foreground, best | part)
 
 
@@ -138,7 +143,7 @@ def test_what_lies_outside_the_box_is_cut_off():
     mask = rectangle(12, 6, 48, 36)
     best = rectangle(9, 6, 49, 36)  # 39 of 40 columns inside
     refinement = ProposalRefinement(whole_cells=False)
-    found = refinement(BoxMask(mask, mask), BOX, best[None])
+    found = refinement(BoxMask(mask, mask), BOX, held(best))
     np.testing.assert_array_equal(found.foreground, rectangle(10, 6, 49, 36))
 
 
@@ -146,15 +151,15 @@ def test_a_proposal_with_a_cell_outside_the_box_is_left_out():
     mask = rectangle(12, 6, 48, 36)
     best, cell = rectangle(9, 6, 49, 36), rectangle(9, 6, 10, 36)
     masks = BoxMask(mask, mask)
-    with_cell = ProposalRefinement()(masks, BOX, np.stack([best, cell]))
+    with_cell = ProposalRefinement()(masks, BOX, held(best, cell))
     np.testing.assert_array_equal(with_cell.foreground, mask)
-    without = ProposalRefinement()(masks, BOX, best[None])
+    without = ProposalRefinement()(masks, BOX, held(best))
     np.testing.assert_array_equal(without.foreground, best & rectangle(10, 5, 50, 37))
 
 
 def test_a_small_box_stays_as_it_is():
     mask = BoxMask(rectangle(12, 8, 30, 30), rectangle(11, 7, 31, 31), "as it was")
-    proposals = rectangle(11, 8, 30, 30)[None]
+    proposals = held(rectangle(11, 8, 30, 30))
     small = np.array([10, 5, 42, 36.9], np.float32)  # 32 x 31.9
     assert ProposalRefinement()(mask, small, proposals) is mask
     just = np.array([10, 5, 42, 37], np.float32)
@@ -166,10 +171,10 @@ def test_a_small_box_stays_as_it_is():
 @pytest.mark.parametrize(
     "proposals",
     [
-        np.zeros((0, *SIZE), bool),
-        np.zeros((2, *SIZE), bool),
-        np.ones((1, *SIZE), bool),  # mostly outside the box
-        rectangle(40, 30, 49, 36)[None],  # IoU 0
+        Proposals.of_masks([], SIZE),
+        held(np.zeros(SIZE, bool), np.zeros(SIZE, bool)),
+        held(np.ones(SIZE, bool)),  # mostly outside the box
+        held(rectangle(40, 30, 49, 36)),  # IoU 0
     ],
 )
 def test_a_mask_without_a_fitting_proposal_stays_as_it_is(proposals):
@@ -181,17 +186,43 @@ def test_a_mask_without_a_fitting_proposal_stays_as_it_is(proposals):
 
 def test_an_empty_mask_stays_empty():
     empty = np.zeros(SIZE, bool)
-    found = ProposalRefinement()(BoxMask(empty, empty), BOX, rectangle(20, 10, 30, 20)[None])
+    found = ProposalRefinement()(BoxMask(empty, empty), BOX, held(rectangle(20, 10, 30, 20)))
     assert not found.possible.any()
 
 
-@pytest.mark.parametrize(
-    "proposals", [np.zeros((2, *SIZE), np.uint8), np.zeros(SIZE, bool), np.zeros((2, 9, 9), bool)]
-)
-def test_proposals_of_another_kind_are_refused(proposals):
+def test_proposals_of_another_size_are_refused():
     mask = BoxMask(rectangle(20, 10, 30, 20), rectangle(20, 10, 34, 20))
-    with pytest.raises(ValueError, match=r"bool \(p, 40, 60\).*got"):
-        ProposalRefinement()(mask, BOX, proposals)
+    with pytest.raises(ValueError, match=r"size, \(40, 60\), got \(9, 9\)"):
+        ProposalRefinement()(mask, BOX, held(np.zeros((9, 9), bool)))
+
+
+@pytest.mark.parametrize("iou", ["true", "coordinates"])
+def test_objects_of_an_image_do_not_touch_each_other(iou):
+    mask, masks = draw_case(0)
+    refinement, proposals = ProposalRefinement(iou=iou), held(*masks)
+    boxes = np.stack([BOX, BOX + 3, BOX])
+    refine = refinement.on(proposals)
+    for box, together in [(box, refine(mask, box)) for box in boxes]:
+        alone = refinement(mask, box, proposals)
+        np.testing.assert_array_equal(together.foreground, alone.foreground)
+        np.testing.assert_array_equal(together.possible, alone.possible)
+
+
+def test_a_cell_is_the_pixels_that_the_same_proposals_hold():
+    masks = draw_case(1)[1]
+    proposals = held(*masks)
+    holders = {tuple(masks[:, y, x]) for y, x in np.ndindex(SIZE)}
+    assert proposals.holds.shape == (len(masks), len(holders))
+    np.testing.assert_array_equal(list(proposals), masks)
+
+
+def test_superpixels_of_the_same_groups_are_one_cell():
+    superpixels = np.array([[7, 7, 2], [0, 3, 2]])
+    proposals = Proposals.of_groups(superpixels, [[7, 2], [2, 7, 3], [5]])
+    assert len(np.unique(proposals.cells)) == 3  # 2 and 7; 3; 0
+    np.testing.assert_array_equal(proposals[0], [[1, 1, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(proposals[1], [[1, 1, 1], [0, 1, 1]])
+    assert not proposals[2].any()
 
 
 @pytest.mark.parametrize("wrong", [{"iou": "broken"}, {"min_side": -1}, {"in_box": 1.2}])
@@ -250,7 +281,7 @@ def draw_image(seed=0):
 
 def test_an_object_of_parts_is_a_proposal():
     image, disc = draw_image()
-    proposals = SuperpixelProposals(min_size=20)(image)
+    proposals = np.stack(list(SuperpixelProposals(min_size=20)(image)))
     overlaps = (proposals & disc).sum((1, 2)) / (proposals | disc).sum((1, 2))
     assert overlaps.max() > 0.95
 
@@ -259,20 +290,20 @@ def test_proposals_are_different_and_bounded_and_the_same_again():
     image, _ = draw_image()
     image.flags.writeable = False
     maker = pickle.loads(pickle.dumps(SuperpixelProposals(scale=5, min_size=10)))
-    proposals = maker(image)
+    proposals = np.stack(list(maker(image)))
     assert len({proposal.tobytes() for proposal in proposals}) == len(proposals) > 12
     assert proposals.any((1, 2)).all()
-    np.testing.assert_array_equal(proposals, maker(image))
-    few = SuperpixelProposals(scale=5, min_size=10, max_proposals=7)(image)
+    np.testing.assert_array_equal(proposals, list(maker(image)))
+    few = list(SuperpixelProposals(scale=5, min_size=10, max_proposals=7)(image))
     np.testing.assert_array_equal(few, proposals[-7:])
     assert few[-1].all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (16, 16)])
 def test_a_picture_of_one_colour_is_one_proposal(size):
-    proposals = SuperpixelProposals()(np.full((*size, 3), 90, np.uint8))
-    assert proposals.shape == (1, *size)
-    assert proposals.all()
+    (proposal,) = SuperpixelProposals()(np.full((*size, 3), 90, np.uint8))
+    assert proposal.shape == size
+    assert proposal.all()
 
 
 def test_what_is_no_picture_is_refused():
@@ -324,8 +355,8 @@ def as_mat(superpixels, groups):
     [(as_json(MASKS), ".json"), (as_json(MASKS, False), ".json"), (as_npz(MASKS), ".npz")],
 )
 def test_masks_are_read_as_they_were_written(data, suffix):
-    np.testing.assert_array_equal(read_proposals(data, suffix, (5, 7)), MASKS)
-    np.testing.assert_array_equal(read_proposals(data, suffix, (5, 7), 2), MASKS[:2])
+    np.testing.assert_array_equal(list(read_proposals(data, suffix, (5, 7))), MASKS)
+    np.testing.assert_array_equal(list(read_proposals(data, suffix, (5, 7), 2)), MASKS[:2])
 
 
 @pytest.mark.parametrize("offset", [0, 300])
@@ -333,14 +364,15 @@ def test_every_superpixel_of_a_png_is_a_proposal(offset):
     labels = REGIONS - 300 + offset
     data = as_png(labels.astype(np.uint8 if offset == 0 else np.uint16))
     expected = [labels == offset + number for number in range(6)]
-    np.testing.assert_array_equal(read_proposals(data, ".png", (5, 7)), expected)
+    np.testing.assert_array_equal(list(read_proposals(data, ".png", (5, 7))), expected)
 
 
 def test_proposals_of_mcg_are_unions_of_superpixels():
     superpixels = REGIONS - 299
     groups = [[2], [1, 2, 3], [6, 1], [4, 5]]
     found = read_proposals(as_mat(superpixels, groups), ".mat", (5, 7))
-    np.testing.assert_array_equal(found, [np.isin(superpixels, group) for group in groups])
+    expected = [np.isin(superpixels, group) for group in groups]
+    np.testing.assert_array_equal(list(found), expected)
 
 
 @pytest.mark.parametrize(

@@ -4,28 +4,53 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from rayseg.attribution import enlarge_grid
 from rayseg.palette import decode_labels
 from rayseg.records import Sample
-from rayseg.refine import BoxThreshold, ProposalRefinement
+from rayseg.refine import (
+    BoxCRF,
+    BoxThreshold,
+    ProposalRefinement,
+    SuperpixelProposals,
+    semantic_labels,
+)
 from rayseg.rle import decode_mask, encode_mask
-from rayseg.stages.box_masks import FolderProposals, RefineBoxMaps
-from rayseg.store import INSTANCES_SCHEMA, Folder, pack_maps, rows_to_table, write_manifest
+from rayseg.stages.box_masks import NO_MASK, FolderProposals, OwnProposals, RefineBoxMaps
+from rayseg.store import (
+    INSTANCES_SCHEMA,
+    Folder,
+    pack_maps,
+    rows_to_table,
+    unpack_grid,
+    write_manifest,
+)
 from tests.bad_images import picture
 
 BOXES = [[2, 2, 20, 18], [10, 6, 38, 28]]
 PLAIN = BoxThreshold(crf=False)
 
 
-@pytest.fixture
-def manifest(tmp_path):
+STRANGE = "the detector knows no class 'x'"
+
+
+def written(tmp_path, boxes=(), crowds=()):
+    """A manifest of one image with these boxes."""
     path = tmp_path / "a.png"
     Image.fromarray(picture((30, 40))).save(path)
-    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+    own = xyxy, np.zeros(len(xyxy), np.int64)
     folder = Folder(str(tmp_path / "manifest"))
-    write_manifest(folder, [Sample("a", str(path), 30, 40, (), *none)], ["x", "y"])
+    sample = Sample("a", str(path), 30, 40, (), *own, crowds=crowds)
+    write_manifest(folder, [sample], ["x", "y"])
     return folder
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return written(tmp_path)
 
 
 def grid(row, column):
@@ -71,6 +96,62 @@ def test_an_object_with_a_bad_box_has_no_mask_and_the_others_keep_theirs(manifes
     assert made["foreground"][1] == clean["foreground"][1]
     assert made["object_status"] == [status, "ok"]
     assert 1 not in decode_labels(made["labels"])
+
+
+@pytest.mark.parametrize("keep_nested", [True, False])
+@pytest.mark.parametrize("refiner", [PLAIN, BoxCRF()])
+@pytest.mark.parametrize("proposals", [None, OwnProposals(SuperpixelProposals(min_size=20))])
+def test_one_by_one_gives_what_all_at_once_gives(manifest, refiner, proposals, keep_nested):
+    boxes = np.array([*BOXES, [14, 8, 30, 24]], np.float32)
+    grids = [grid(1, 1), grid(2, 3), grid(1, 2)]
+    given = row(boxes_xyxy=boxes.tolist(), classes=[0, 1, 0], object_status=["ok"] * 3, maps=grids)
+    refinement = ProposalRefinement(min_side=0)
+    stage = RefineBoxMaps(refiner, manifest, proposals, refinement, keep_nested=keep_nested)
+    (made,) = stage([given])
+    image = picture((30, 40))
+    maps = [enlarge_grid(torch.from_numpy(unpack_grid(one)), (30, 40)).numpy() for one in grids]
+    expected = refiner(image, np.stack(maps), boxes)
+    if proposals:
+        own = proposals("a", image)
+        pairs = zip(expected, boxes, strict=True)
+        expected = [refinement(mask, box, own) for mask, box in pairs]
+    np.testing.assert_array_equal(masks(made), [one.foreground for one in expected])
+    np.testing.assert_array_equal(masks(made, "possible"), [one.possible for one in expected])
+    labels = semantic_labels(expected, boxes, [0, 1, 0], (30, 40), keep_nested)
+    np.testing.assert_array_equal(decode_labels(made["labels"]), labels)
+
+
+def test_an_object_of_a_class_that_the_detector_does_not_know_is_no_background(manifest):
+    (made,) = RefineBoxMaps(PLAIN, manifest)([row(object_status=[STRANGE, "ok"])])
+    (clean,) = RefineBoxMaps(PLAIN, manifest)([row()])
+    labels = decode_labels(made["labels"])
+    sure = masks(made)[1]
+    assert (labels[2:18, 2:20][~sure[2:18, 2:20]] == 255).all()
+    assert (labels[sure] == 2).all()
+    assert labels[28:].max() == 0
+    assert made["foreground"] == [b"", clean["foreground"][1]]
+
+
+def test_a_crowd_is_no_background_where_no_object_is_found(tmp_path):
+    crowd = [0, 20, 16, 40]
+    (bare,) = RefineBoxMaps(PLAIN, written(tmp_path, [crowd, BOXES[0]]))([row()])
+    (tmp_path / "own").mkdir()
+    folder = written(tmp_path / "own", [crowd, BOXES[0], [90, 90, 95, 95]], crowds=(0, 2))
+    (made,) = RefineBoxMaps(PLAIN, folder)([row()])
+    labels, without = decode_labels(made["labels"]), decode_labels(bare["labels"])
+    inside = np.zeros((30, 40), bool)
+    inside[20:, :16] = True
+    assert (without[inside] == 0).any()
+    np.testing.assert_array_equal(labels, np.where(inside & (without == 0), 255, without))
+
+
+def test_an_image_of_which_no_object_has_a_mask_is_empty(manifest):
+    (made,) = RefineBoxMaps(PLAIN, manifest)([row(object_status=[STRANGE] * 2, note="grey")])
+    assert (made["status"], made["note"]) == ("empty", f"grey; {NO_MASK}")
+    assert made["object_status"] == [STRANGE] * 2
+    assert made["foreground"] == [b"", b""]
+    stored = rows_to_table([made], INSTANCES_SCHEMA).to_pylist()
+    assert stored[0]["labels"] == b""
 
 
 def test_rows_without_maps_keep_their_status(manifest):

@@ -11,6 +11,7 @@ from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.palette import decode_labels
 from rayseg.refine.instance_crf import InstanceCRF
+from rayseg.refine.lattice import Lattice
 from rayseg.rle import decode_mask
 from rayseg.stages.instances import InstancePrediction, PredictInstances
 from rayseg.store import INSTANCES_SCHEMA, rows_to_table
@@ -142,6 +143,15 @@ def test_the_crf_draws_masks_to_edges_of_the_image(weights):
     overlaps = [(mask & dark).sum() / (mask | dark).sum() for mask in (before, after)]
     assert overlaps[0] < 0.6
     assert overlaps[1] > 0.95
+
+
+def test_instances_of_an_image_share_its_lattice(weights, rows, monkeypatch):
+    build, images = Lattice.of, []
+    monkeypatch.setattr(Lattice, "of", lambda crf, *of: images.append(of[0]) or build(crf, *of))
+    crf = replace(PREDICTION, crf=True, instance_crf=InstanceCRF(zoom=1))
+    made = fixed(weights, crf, torch.full((2, 8, 8), 0.99))([rows[0], rows[3]])
+    assert [len(one["classes"]) for one in made] == [2, 2]
+    assert len(images) == 2
 
 
 def test_weights_of_other_classes_are_refused(weights):
