@@ -552,7 +552,7 @@ def test_a_one_stage_detector_has_windows_in_inputs_off_its_stride(box, window):
     anchor = torch.tensor([9 * (168 * row + column)])
     own = torch.tensor([box])
     target = Target(0, "", own[0], 0.01, 1, anchor, torch.ones(1), torch.zeros(1, 4), own)
-    found, candidates = BBAM(region="windows")._window(detector, fit, target)
+    found, candidates = BBAM(region="windows", window_margin=0.25)._window(detector, fit, target)
     assert found == window
     y, x = row - window.top // 8, column - window.left // 8
     assert candidates.tolist() == [9 * (window.width // 8 * y + x)]
