@@ -101,6 +101,12 @@ INSTANCES_SCHEMA = pa.schema(
         ("possible", pa.list_(pa.binary())),  # ... and what may be; empty where there is no doubt
     ]
 )
+ANALYSES_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        ("objects", pa.string()),  # JSON, of each object its box's share and what variants come to
+    ]
+)
 FAILED = ("error", "poison")
 MAP_STRIDE = 4
 """Stored maps have ceil(h / 4) x ceil(w / 4) cells; cell i covers pixels 4i to 4i + 3."""

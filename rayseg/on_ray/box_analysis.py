@@ -22,12 +22,29 @@ from rayseg.box_analysis import (
 from rayseg.box_analysis.figures import draw_heads, draw_methods, draw_noise, draw_sizes
 from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import Outcome, digest, read_ids
+from rayseg.on_ray.bookkeeping import (
+    Outcome,
+    add_seconds,
+    close_folder,
+    digest,
+    open_folder,
+    read_ids,
+    without,
+)
 from rayseg.on_ray.boxes import choose_detector
-from rayseg.on_ray.data import actor_pool, collect, decoded, manifest_rows
+from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
 from rayseg.on_ray.session import gpus_each, session, threads_each
-from rayseg.stages import AnalyseObjects, DecodeImages, TrueObjects
-from rayseg.store import Folder, Manifest, claim, local_copy, read_manifest, read_run, write_run
+from rayseg.stages import AnalyseObjects, DecodeImages, TrueObjects, Variant
+from rayseg.store import (
+    ANALYSES_SCHEMA,
+    Folder,
+    Manifest,
+    local_copy,
+    read_manifest,
+    read_rows,
+    stored_ids,
+    write_run,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +69,9 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
     truths = TrueObjects(run_folder / "manifest", config.split)
     chosen = _spread(manifest.select(config.split, read_ids(config.ids)), truths, config.max_images)
     detector = choose_detector(config)
-    load_detector(local_copy(detector.address), detector.classes or manifest.classes)
+    network = load_detector(local_copy(detector.address), detector.classes or manifest.classes)
+    for variant in [one for name in config.analyses for one in config.variants(name)]:
+        variant.method.check(network)
     fingerprint = digest(detector.address)
     outcome = Outcome()
     with session(config.address):
@@ -61,36 +80,38 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
             folder = run_folder / "analyses" / name
             variants = config.variants(name)
             identity = {
-                "variants": [as_plain(one) for one in variants], "weights": fingerprint,
+                "variants": [_plain(one) for one in variants], "weights": fingerprint,
                 "images": ids_of(chosen), "refiner": as_plain(config.refiner()),
                 "seed": config.noise_seed,
             }  # fmt: skip
             if detector.classes:
                 identity["classes"] = list(detector.classes)
-            claim(folder, identity)
-            if not read_run(folder).get("done"):
+            open_folder(folder, identity, compute)
+            waiting = without(chosen.table, stored_ids(folder))
+            if waiting.num_rows:
                 make = partial(
                     AnalyseObjects, name, variants, detector.address, manifest.classes,
                     detector.classes, truths, config.refiner(), config.noise_seed, compute.device,
                     threads,
                 )  # fmt: skip
-                rows = manifest_rows(chosen.table, folder / "pending", compute.block_rows)
+                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
                 source = decoded(rows, DecodeImages(untagged=True), folder)
-                found = list(collect(source, actor_pool(compute, make, gpus)))
+                pool = actor_pool(compute, make, gpus)
+                seconds = write_rows(
+                    source, waiting.num_rows, pool, folder, ANALYSES_SCHEMA, f"analysis {name}"
+                )
                 (folder / "pending").remove()
-                (folder / "inflight").remove()
-                _write(folder, name, [one.name for one in variants], found)
-            outcome += _told(name, read_run(folder))
+                add_seconds(folder, seconds)
+            outcome += close_folder(folder, f"analysis {name}")
+            outcome += Outcome([f"{name}: {_write(folder, name, [one.name for one in variants])}"])
     return outcome
 
 
-def _told(name: str, facts: dict[str, Any]) -> Outcome:
-    """What to tell of a finished analysis."""
-    lines, errors = [f"{name}: {facts['said']}"], facts["errors"]
-    if errors:
-        first = min(errors)
-        lines.append(f"{name}: {len(errors)} images left out, such as {first}: {errors[first]}")
-    return Outcome(lines, left_out=len(errors))
+def _plain(variant: Variant) -> dict[str, Any]:
+    """What its numbers follow from."""
+    plain = as_plain(variant)
+    own = {k: v for k, v in plain["method"].items() if k not in variant.method.rounding_only}
+    return plain | {"method": own}
 
 
 def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
@@ -107,8 +128,8 @@ def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
     )
     if not known:
         raise ValueError("no image has both boxes and a true mask to analyse by")
-    step = max(len(known) // wanted, 1) if wanted else 1
-    return manifest.select(ids=known[::step][: wanted or None])
+    number = min(wanted, len(known)) or len(known)
+    return manifest.select(ids=[known[i * len(known) // number] for i in range(number)])
 
 
 def ids_of(manifest: Manifest) -> list[str]:
@@ -116,24 +137,26 @@ def ids_of(manifest: Manifest) -> list[str]:
     return sorted(manifest.table.column("id").to_pylist())
 
 
-def _write(folder: Folder, name: str, kinds: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    objects = [one for row in sorted(rows, key=_id) for one in json.loads(row["objects"])]
-    errors = {row["id"]: row["error"] for row in rows if row["error"]}
+def _write(folder: Folder, name: str, kinds: Sequence[str]) -> str:
+    """Makes table and picture of the rows of a folder; what they come to, in a line.
+
+    Raises:
+        ValueError: no object counts.
+    """
+    rows = sorted(read_rows(folder, ["id", "error", "objects"]), key=lambda row: str(row["id"]))
+    objects = [one for row in rows for one in json.loads(row["objects"] or "[]")]
     if not objects:
-        why = f"; {min(errors)}: {errors[min(errors)]}" if errors else ""
+        why = next((f"; {row['id']}: {row['error']}" for row in rows if row["error"]), "")
         raise ValueError(f"analysis {name} found no object with both a map and a true mask{why}")
     made = ANALYSE[name](kinds, objects)
     folder.write(f"{name}.json", json.dumps(made.figures, indent=1).encode())
     folder.write(f"{name}.png", made.picture)
-    write_run(folder, {"said": made.said, "objects": len(objects), "errors": errors, "done": True})
-
-
-def _id(row: dict[str, Any]) -> str:
-    return row["id"]
+    write_run(folder, {"said": made.said, "objects": len(objects)})
+    return made.said
 
 
 def _analyse_heads(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analysed:
-    parts = [[_of_head(one[kind]) for kind in kinds] for one in objects]
+    parts = [[_of_head(one["told"][kind]) for kind in kinds] for one in objects]
     (box, box_curves), (class_, class_curves) = (
         (reduce(add, counts), reduce(add, curves))
         for counts, curves in (zip(*column, strict=True) for column in zip(*parts, strict=True))
@@ -156,7 +179,7 @@ def _of_head(told: dict[str, Any]) -> tuple[PositionCounts, CurveSums]:
 
 def _analyse_noise(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analysed:
     amounts = tuple(float(kind) for kind in kinds)
-    values = tuple(float(np.mean([one[kind] for one in objects])) for kind in kinds)
+    values = tuple(float(np.mean([one["told"][kind] for one in objects])) for kind in kinds)
     found = NoiseAnalysis(amounts, values, len(objects))
     shown = ", ".join(f"{a:+.0%} {100 * v:.1f}" for a, v in zip(amounts, values, strict=True))
     return Analysed(found.figures(), draw_noise(found), f"mask IoU by noise: {shown}")
@@ -167,7 +190,7 @@ def _analyse_overlaps(
 ) -> Analysed:
     sums = {
         kind: reduce(
-            add, (OverlapSums.of(np.array(one["ious"][kind]), one["share"]) for one in objects)
+            add, (OverlapSums.of(np.array(one["told"][kind]), one["share"]) for one in objects)
         )
         for kind in kinds
     }

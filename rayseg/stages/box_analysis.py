@@ -20,7 +20,7 @@ from rayseg.boxes import box_areas, box_problem
 from rayseg.nets.detectors import load_detector
 from rayseg.stages.box_maps import class_numbers
 from rayseg.stages.box_masks import BoxRefiner
-from rayseg.stages.rows import Row, Rows, choose_device
+from rayseg.stages.rows import Row, Rows, choose_device, outcome
 from rayseg.stages.true_objects import TrueObjects
 from rayseg.store import local_copy
 
@@ -45,7 +45,7 @@ class Variant:
 
 
 class AnalyseObjects:
-    """Decoded rows to rows of `id`, `objects` (JSON, a dictionary an object) and `error`.
+    """Decoded rows to rows of ANALYSES_SCHEMA.
 
     Objects count that have a true mask and a box that names pixels. With noise, which only their
     masks are judged by, those that the detector misses count as well: they have a mask from their
@@ -92,15 +92,15 @@ class AnalyseObjects:
 
     def _row(self, row: Row) -> Row:
         if row["status"]:
-            return {"id": row["id"], "objects": "[]", "error": row["error"]}
+            return outcome(row)
         try:
             told = self._image(row)
         except torch.AcceleratorError:
             raise
         except Exception as error:
             logger.warning("no analysis of %s: %s", row["id"], error)
-            return {"id": row["id"], "objects": "[]", "error": f"{type(error).__name__}: {error}"}
-        return {"id": row["id"], "objects": json.dumps(told), "error": ""}
+            return outcome(row, f"{type(error).__name__}: {error}")
+        return outcome(row) | {"status": "ok", "objects": json.dumps(told)}
 
     def _image(self, row: Row) -> list[dict[str, Any]]:
         size_hw = (row["height"], row["width"])
@@ -116,39 +116,43 @@ class AnalyseObjects:
         image = np.frombuffer(row["pixels"], np.uint8).reshape(*size_hw, 3)
         boxes = given[list(masks)]
         numbers = [self.number_of[row["box_classes"][place]] for place in masks]
-        answers = [self._ask(one, image, boxes, numbers, row["id"]) for one in self.variants]
+        told: list[dict[str, Any]] = [{} for _ in masks]
+        for variant in self.variants:  # whose maps are counted at once: all would take gigabytes
+            tallies = self._tallies(variant, image, boxes, numbers, row["id"], list(masks.values()))
+            for own, tally in zip(told, tallies, strict=True):
+                own[variant.name] = tally
         shares = box_areas(boxes) / (size_hw[0] * size_hw[1])
-        found = []
-        for i, mask in enumerate(masks.values()):
-            maps = [answer[i] for answer in answers]
-            if mask.any() and all(one is not None for one in maps):
-                found.append(COUNT[self.analysis](self.variants, maps, mask, float(shares[i])))
-        return found
+        return [
+            {"share": float(share), "told": own}
+            for share, own, mask in zip(shares, told, masks.values(), strict=True)
+            if mask.any() and None not in own.values()
+        ]
 
-    def _ask(
+    def _tallies(
         self,
         variant: Variant,
         image: UInt8[ndarray, "h w 3"],
         boxes_xyxy: Float[ndarray, "o 4"],
         numbers: Sequence[int | None],
         id_: str,
-    ) -> list[_Answer | None]:
-        """What a variant makes of each object; None where the detector misses it."""
+        truths: Sequence[Bool[ndarray, "h w"]],
+    ) -> list[Any]:
+        """What a variant's map of each object comes to; None where the detector misses it."""
         generator = np.random.default_rng([self.seed, zlib.crc32(id_.encode())])
         boxes = shake_boxes(boxes_xyxy, variant.noise, generator)
         objects = Objects(torch.from_numpy(boxes), torch.tensor(numbers))
         (made,) = variant.method.run(
             self.detector, torch.from_numpy(image.copy())[None], [objects], [id_]
         )
-        size_hw = (image.shape[0], image.shape[1])
-        maps = np.stack([enlarge_grid(one.grid, size_hw).numpy() for one in made])
-        masks = [None] * len(made)
-        if self.analysis == "noise":
-            masks = [one.foreground for one in self.refiner(image, maps, boxes)]
-        return [
-            _Answer(one, map_, mask) if self.analysis == "noise" or _counts(one) else None
-            for one, map_, mask in zip(made, maps, masks, strict=True)
-        ]
+        refine = self.refiner.on(image) if self.analysis == "noise" else None
+        found: list[Any] = []
+        for one, box, truth in zip(made, boxes, truths, strict=True):
+            map_ = enlarge_grid(one.grid, (image.shape[0], image.shape[1])).numpy()
+            if refine:
+                found.append(mask_iou(refine(map_, box).foreground, truth))
+            else:
+                found.append(TALLIES[self.analysis](one, map_, truth) if _counts(one) else None)
+        return found
 
 
 def _counts(made: ObjectMap) -> bool:
@@ -156,64 +160,33 @@ def _counts(made: ObjectMap) -> bool:
     return made.status == "ok" and (made.curve is None or bool(made.curve.isfinite().all()))
 
 
-@dataclass(frozen=True)
-class _Answer:
-    told: ObjectMap
-    map_: Float[ndarray, "h w"]
-    mask: Bool[ndarray, "h w"] | None
+def mask_iou(mask: Bool[ndarray, "h w"], truth: Bool[ndarray, "h w"]) -> float:
+    """0 where both are empty."""
+    return float((mask & truth).sum() / max(int((mask | truth).sum()), 1))
 
 
-def _heads(
-    variants: Sequence[Variant],
-    answers: Sequence[_Answer],
-    mask: Bool[ndarray, "h w"],
-    share: float,
+def _head(
+    made: ObjectMap, map_: Float[ndarray, "h w"], truth: Bool[ndarray, "h w"]
 ) -> dict[str, Any]:
-    del share  # positions are relative already
-    found = {}
-    for variant, answer in zip(variants, answers, strict=True):
-        counts = PositionCounts.of(head_positions(answer.map_, mask))
-        curve = answer.told.curve
-        found[variant.name] = {
-            "density": counts.density.tolist(),
-            "near": counts.near,
-            "pixels": counts.pixels,
-            "curve": curve.tolist() if curve is not None else [],
-        }
-    return found
-
-
-def _noise(
-    variants: Sequence[Variant],
-    answers: Sequence[_Answer],
-    mask: Bool[ndarray, "h w"],
-    share: float,
-) -> dict[str, Any]:
-    del share  # all sizes count alike
-    found = {}
-    for variant, answer in zip(variants, answers, strict=True):
-        made = np.zeros_like(mask) if answer.mask is None else answer.mask
-        found[variant.name] = float((made & mask).sum() / (made | mask).sum())
-    return found
+    counts = PositionCounts.of(head_positions(map_, truth))
+    return {
+        "density": counts.density.tolist(),
+        "near": counts.near,
+        "pixels": counts.pixels,
+        "curve": made.curve.tolist() if made.curve is not None else [],
+    }
 
 
 def _overlaps(
-    variants: Sequence[Variant],
-    answers: Sequence[_Answer],
-    mask: Bool[ndarray, "h w"],
-    share: float,
-) -> dict[str, Any]:
-    ious = {
-        variant.name: threshold_ious(answer.map_, mask).tolist()
-        for variant, answer in zip(variants, answers, strict=True)
-    }
-    return {"share": share, "ious": ious}
+    made: ObjectMap, map_: Float[ndarray, "h w"], truth: Bool[ndarray, "h w"]
+) -> list[float]:
+    del made  # the map says it
+    return threshold_ious(map_, truth).tolist()
 
 
-COUNT: dict[str, Callable[..., dict[str, Any]]] = {
-    "heads": _heads,
-    "noise": _noise,
+TALLIES: dict[str, Callable[..., Any]] = {
+    "heads": _head,
     "strides": _overlaps,
     "methods": _overlaps,
 }
-"""What is counted of one object, by analysis."""
+"""What is counted of one map, by analysis; of noise it is the IoU of the mask."""

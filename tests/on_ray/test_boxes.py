@@ -255,23 +255,29 @@ def test_what_is_bad_costs_its_own_row_or_object_and_is_said(made, folder, tmp_p
     assert [bool(counts) for counts in row["foreground"]] == [True, False, False, False]
 
 
+def analysis_config(config, **changed):
+    small = {
+        "run": config.run,
+        "max_images": 4,
+        "amounts": (-0.1, 0.0),
+        "fixed_strides": (12,),
+        "noise_refiner": "box_threshold",
+        "box_threshold": config.box_threshold,
+        "compute": replace(COMPUTE, block_rows=2),
+        **{name: replace(kind(), **ASKED) for name, kind in BOX_METHODS.items()},
+    }
+    return AnalyseBoxesConfig(**small | {"bbam": METHOD} | changed)
+
+
 def test_each_analysis_leaves_a_table_and_a_picture(made, folder):
-    config = AnalyseBoxesConfig(
-        run=made[0].run,
-        max_images=4,
-        amounts=(-0.1, 0.0),
-        fixed_strides=(12,),
-        noise_refiner="box_threshold",
-        box_threshold=made[0].box_threshold,
-        compute=COMPUTE,
-        **{name: replace(kind(), **ASKED) for name, kind in BOX_METHODS.items()} | {"bbam": METHOD},
-    )
+    config = analysis_config(made[0])
     outcome = analyse_boxes(config)
-    assert [line.partition(":")[0] for line in outcome.lines] == list(config.analyses)
+    said = [line.partition(":")[0] for line in outcome.lines]
+    assert said == [part for name in config.analyses for part in (f"analysis {name}", name)]
     for name in config.analyses:
         own = folder / "analyses" / name
         assert Image.open(own.open(f"{name}.png")).size > (300, 300)
-        assert set(own.names()) == {f"{name}.json", f"{name}.png", "run.json"}
+        assert {f"{name}.json", f"{name}.png", "run.json"} <= set(own.names())
     tables = {name: json.loads(folder.read(f"analyses/{name}/{name}.json")) for name in ANALYSES}
     assert tables["noise"]["amounts"] == [-0.1, 0.0]
     assert len(tables["heads"]["box_head"]["box_loss"]) == METHOD.steps
@@ -280,3 +286,15 @@ def test_each_analysis_leaves_a_table_and_a_picture(made, folder):
             assert len(one["iou_by_threshold"]) == len(THRESHOLDS)
     assert list(tables["methods"]["kinds"]) == list(BOX_METHODS)
     assert list(tables["strides"]["kinds"]) == ["adaptive", "stride 12"]
+
+
+def test_an_analysis_goes_on_where_it_was_stopped(made, folder):
+    config, own = analysis_config(made[0], analyses=("heads",)), folder / "analyses/heads"
+    analyse_boxes(config)
+    before = {row["id"]: row["objects"] for row in read_rows(own)}
+    kept, lost = sorted(own.names(".parquet"))
+    time = Path(own.path(kept)).stat().st_mtime_ns
+    own.delete(lost)
+    analyse_boxes(config)
+    assert {row["id"]: row["objects"] for row in read_rows(own)} == before
+    assert Path(own.path(kept)).stat().st_mtime_ns == time
