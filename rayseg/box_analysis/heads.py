@@ -25,14 +25,6 @@ class HeadAnalysis:
     box_curves: CurveSums
     class_curves: CurveSums
 
-    def __add__(self, other: HeadAnalysis) -> HeadAnalysis:
-        return HeadAnalysis(
-            self.box + other.box,
-            self.class_ + other.class_,
-            self.box_curves + other.box_curves,
-            self.class_curves + other.class_curves,
-        )
-
     def figures(self) -> dict[str, Any]:
         """All numbers as plain Python, ready for JSON."""
         return {

@@ -22,37 +22,29 @@ SIZE_EDGES = (0.2, 0.4, 0.6, 0.8)
 
 
 def threshold_ious(
-    map_: Float[ndarray, "h w"],
-    mask: Bool[ndarray, "h w"],
-    counted: Bool[ndarray, "h w"] | None = None,
+    map_: Float[ndarray, "h w"], mask: Bool[ndarray, "h w"]
 ) -> Float64[ndarray, " t"]:
     """IoU of a true mask with the pixels in which a map is above each of `THRESHOLDS`.
 
     Args:
         map_: in [0, 1].
         mask: the object's true mask.
-        counted: pixels that count; None for all.
 
     Raises:
-        ValueError: arrays of different sizes, or a mask without a pixel that counts.
+        ValueError: arrays of different sizes, or a mask without a pixel.
     """
     if map_.shape != mask.shape:
         raise ValueError(f"map_ must be of the mask's size {mask.shape}, got {map_.shape}")
-    if counted is not None and counted.shape != mask.shape:
-        raise ValueError(f"counted must be of the mask's size {mask.shape}, got {counted.shape}")
-    values, inside = (
-        (map_.ravel(), mask.ravel()) if counted is None else (map_[counted], mask[counted])
-    )
-    if not inside.any():
-        raise ValueError("mask must have a pixel that counts, got none")
+    if not mask.any():
+        raise ValueError("mask must have a pixel, got none")
     # a pixel is above the first so many thresholds
-    above = np.searchsorted(THRESHOLDS, values)
+    above = np.searchsorted(THRESHOLDS, map_)
     steps = len(THRESHOLDS) + 1
     shown, shared = (
         np.bincount(some, minlength=steps)[::-1].cumsum()[::-1][1:]
-        for some in (above, above[inside])
+        for some in (above.ravel(), above[mask])
     )
-    return shared / (shown + inside.sum() - shared)
+    return shared / (shown + mask.sum() - shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +113,6 @@ class OverlapAnalysis:
     """
 
     kinds: Mapping[str, OverlapSums]
-
-    def __add__(self, other: OverlapAnalysis) -> OverlapAnalysis:
-        if list(self.kinds) != list(other.kinds):
-            raise ValueError(
-                f"kinds must be the same, got {', '.join(self.kinds)} and {', '.join(other.kinds)}"
-            )
-        return OverlapAnalysis({name: one + other.kinds[name] for name, one in self.kinds.items()})
 
     def figures(self) -> dict[str, Any]:
         """All numbers as plain Python, ready for JSON."""

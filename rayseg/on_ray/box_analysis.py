@@ -31,7 +31,7 @@ from rayseg.on_ray.bookkeeping import (
     read_ids,
     without,
 )
-from rayseg.on_ray.boxes import choose_detector
+from rayseg.on_ray.boxes import ChosenDetector, choose_detector
 from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import AnalyseObjects, DecodeImages, TrueObjects, Variant
@@ -69,24 +69,15 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
     truths = TrueObjects(run_folder / "manifest", config.split)
     chosen = _spread(manifest.select(config.split, read_ids(config.ids)), truths, config.max_images)
     detector = choose_detector(config)
-    network = load_detector(local_copy(detector.address), detector.classes or manifest.classes)
-    for variant in [one for name in config.analyses for one in config.variants(name)]:
-        variant.method.check(network)
+    _check(config, detector, manifest.classes)
     fingerprint = digest(detector.address)
     outcome = Outcome()
     with session(config.address):
         gpus, threads = gpus_each(compute), threads_each(compute)
         for name in config.analyses:
+            label, variants = f"analysis {name}", config.variants(name)
             folder = run_folder / "analyses" / name
-            variants = config.variants(name)
-            identity = {
-                "variants": [_plain(one) for one in variants], "weights": fingerprint,
-                "images": ids_of(chosen), "refiner": as_plain(config.refiner()),
-                "seed": config.noise_seed,
-            }  # fmt: skip
-            if detector.classes:
-                identity["classes"] = list(detector.classes)
-            open_folder(folder, identity, compute)
+            open_folder(folder, _identity(config, name, detector, fingerprint), compute)
             waiting = without(chosen.table, stored_ids(folder))
             if waiting.num_rows:
                 make = partial(
@@ -97,14 +88,44 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
                 rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
                 source = decoded(rows, DecodeImages(untagged=True), folder)
                 pool = actor_pool(compute, make, gpus)
-                seconds = write_rows(
-                    source, waiting.num_rows, pool, folder, ANALYSES_SCHEMA, f"analysis {name}"
-                )
+                seconds = write_rows(source, waiting.num_rows, pool, folder, ANALYSES_SCHEMA, label)
                 (folder / "pending").remove()
                 add_seconds(folder, seconds)
-            outcome += close_folder(folder, f"analysis {name}")
-            outcome += Outcome([f"{name}: {_write(folder, name, [one.name for one in variants])}"])
+            outcome += close_folder(folder, label)
+            said = _write(folder, name, [one.name for one in variants], chosen)
+            outcome += Outcome([f"{name}: {said}"])
     return outcome
+
+
+def _check(config: AnalyseBoxesConfig, chosen: ChosenDetector, classes: Sequence[str]) -> None:
+    """Refuses before the first image what would leave an analysis without any object.
+
+    Raises:
+        ValueError: a variant asks what the detector cannot answer.
+    """
+    detector = load_detector(local_copy(chosen.address), chosen.classes or classes)
+    for name in config.analyses:
+        for variant in config.variants(name):
+            try:
+                variant.method.check(detector)
+            except ValueError as error:
+                raise ValueError(
+                    f"analyses must be such as the detector can serve, got {name}, whose "
+                    f"{variant.name} it cannot: {error}; name the others by --analyses"
+                ) from error
+
+
+def _identity(
+    config: AnalyseBoxesConfig, name: str, detector: ChosenDetector, fingerprint: str
+) -> dict[str, Any]:
+    """What the numbers of an image's objects follow from."""
+    found: dict[str, Any] = {
+        "variants": [_plain(one) for one in config.variants(name)],
+        "weights": fingerprint,
+    }
+    if name == "noise":
+        found |= {"refiner": as_plain(config.refiner()), "seed": config.noise_seed}
+    return found | ({"detector_classes": list(detector.classes)} if detector.classes else {})
 
 
 def _plain(variant: Variant) -> dict[str, Any]:
@@ -132,18 +153,16 @@ def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
     return manifest.select(ids=[known[i * len(known) // number] for i in range(number)])
 
 
-def ids_of(manifest: Manifest) -> list[str]:
-    """The images of an analysis, as its run.json holds them."""
-    return sorted(manifest.table.column("id").to_pylist())
+def _write(folder: Folder, name: str, kinds: Sequence[str], chosen: Manifest) -> str:
+    """Makes table and picture of the chosen images' rows; what they come to, in a line.
 
-
-def _write(folder: Folder, name: str, kinds: Sequence[str]) -> str:
-    """Makes table and picture of the rows of a folder; what they come to, in a line.
+    Images of an earlier start that are not chosen now keep their rows and do not count.
 
     Raises:
         ValueError: no object counts.
     """
-    rows = sorted(read_rows(folder, ["id", "error", "objects"]), key=lambda row: str(row["id"]))
+    stored = {row["id"]: row for row in read_rows(folder, ["id", "error", "objects"])}
+    rows = [stored[id_] for id_ in sorted(chosen.table.column("id").to_pylist())]
     objects = [one for row in rows for one in json.loads(row["objects"] or "[]")]
     if not objects:
         why = next((f"; {row['id']}: {row['error']}" for row in rows if row["error"]), "")

@@ -47,9 +47,9 @@ class Variant:
 class AnalyseObjects:
     """Decoded rows to rows of ANALYSES_SCHEMA.
 
-    Objects count that have a true mask and a box that names pixels. With noise, which only their
-    masks are judged by, those that the detector misses count as well: they have a mask from their
-    box. Otherwise an object counts where no variant misses it.
+    Objects count that have a true mask with a pixel and a box that names pixels. With noise, which
+    only their masks are judged by, those that the detector misses count as well: they have a mask
+    from their box. Otherwise an object counts where no variant misses it.
 
     Args:
         analysis: one of ANALYSES.
@@ -110,6 +110,7 @@ class AnalyseObjects:
             for place, mask in self.truths.masks(row["id"], size_hw).items()
             if self.number_of[row["box_classes"][place]] is not None
             and not box_problem(given[place], size_hw)
+            and mask.any()
         }
         if not masks:
             return []
@@ -124,8 +125,8 @@ class AnalyseObjects:
         shares = box_areas(boxes) / (size_hw[0] * size_hw[1])
         return [
             {"share": float(share), "told": own}
-            for share, own, mask in zip(shares, told, masks.values(), strict=True)
-            if mask.any() and None not in own.values()
+            for share, own in zip(shares, told, strict=True)
+            if None not in own.values()
         ]
 
     def _tallies(
@@ -161,8 +162,8 @@ def _counts(made: ObjectMap) -> bool:
 
 
 def mask_iou(mask: Bool[ndarray, "h w"], truth: Bool[ndarray, "h w"]) -> float:
-    """0 where both are empty."""
-    return float((mask & truth).sum() / max(int((mask | truth).sum()), 1))
+    """IoU of a mask with a true one that has a pixel."""
+    return float((mask & truth).sum() / (mask | truth).sum())
 
 
 def _head(

@@ -64,11 +64,10 @@ def test_the_heads_change_places_in_the_picture(heads):
     assert columns.max() < width / 2
 
 
-def test_the_heads_add_up_and_survive_json(heads):
-    twice = json.loads(json.dumps((heads + heads).figures()))
-    assert (twice["box_head"]["near_share"], twice["class_head"]["near_share"]) == (1, 0)
-    assert twice["box_head"]["objects"] == 2
-    np.testing.assert_allclose(twice["class_head"]["class_loss"], heads.class_curves.mean[:, 1])
+def test_numbers_of_the_heads_survive_json(heads):
+    read = json.loads(json.dumps(heads.figures()))
+    assert (read["box_head"]["near_share"], read["class_head"]["near_share"]) == (1, 0)
+    np.testing.assert_allclose(read["class_head"]["class_loss"], heads.class_curves.mean[:, 1])
 
 
 def test_no_pixels_at_all_can_be_drawn(heads):

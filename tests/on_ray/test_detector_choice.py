@@ -12,7 +12,7 @@ from rayseg.config import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksCon
 from rayseg.nets.detectors import build_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray import boxes
+from rayseg.on_ray import box_analysis, boxes
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import choose_detector, make_box_maps, make_box_masks
 from rayseg.records import Sample
@@ -82,6 +82,15 @@ def test_settings_that_a_detector_cannot_serve_bind_no_folder(run, monkeypatch, 
     with pytest.raises(ValueError, match=said):
         make_box_maps(replace(config, **changed))
     assert not (Folder(run) / "box_maps").exists()
+
+
+def test_an_analysis_that_a_detector_cannot_serve_binds_no_folder(run, monkeypatch):
+    monkeypatch.setattr(box_analysis, "load_detector", lambda path, classes: TinyPoints())
+    config = AnalyseBoxesConfig(run=run, detector_weights=write_detector(run, ["cow"]))
+    said = "got methods, whose box_gradcam it cannot: feature_layer must .* by --analyses"
+    with pytest.raises(ValueError, match=said):
+        analyse_boxes(config)
+    assert not (Folder(run) / "analyses").exists()
 
 
 def test_what_opens_an_onnx_file_must_be_installed(run, monkeypatch, capsys):

@@ -50,13 +50,14 @@ MASK = disc(17, 16)
 
 @pytest.fixture
 def ask(detector, tmp_path):
-    """Analyses one image with objects in boxes; all of them have the same true mask."""
+    """Analyses one image with objects in boxes, of one true mask or an empty one."""
 
-    def run(analysis, variants, boxes=(BOX,), classes=None, crowds=(), **changed):
+    def run(analysis, variants, boxes=(BOX,), classes=None, crowds=(), empty=(), **changed):
         kinds = [FOUND] * len(boxes) if classes is None else classes
+        truth = [encode_mask(MASK & (i not in empty)) for i in range(len(boxes))]
         sample = Sample(
             "a", "a.png", *SIZE_HW, (), np.array(boxes, np.float32), np.array(kinds, np.int64),
-            crowds=crowds, true_masks=(encode_mask(MASK),) * len(boxes),
+            crowds=crowds, true_masks=tuple(truth),
         )  # fmt: skip
         write_manifest(Folder(str(tmp_path)), [sample], CLASSES)
         truths = TrueObjects(Folder(str(tmp_path)))
@@ -129,6 +130,12 @@ def test_crowds_and_boxes_without_pixels_are_no_objects(ask, analysis):
     boxes = [BOX, [30, 28, 4, 5], BOX, [60, 60, 70, 70]]
     alone = told(ask(analysis, [Variant("+0", METHOD)]))
     assert told(ask(analysis, [Variant("+0", METHOD)], boxes, crowds=(2,))) == alone
+
+
+@pytest.mark.parametrize("analysis", ["heads", "noise", "methods"])
+def test_an_empty_true_mask_costs_its_object_alone(ask, analysis):
+    alone = told(ask(analysis, [Variant("+0", METHOD)]))
+    assert told(ask(analysis, [Variant("+0", METHOD)], [BOX, BOX], empty=(1,))) == alone
 
 
 def test_an_object_does_not_depend_on_the_others_of_its_image(ask):
