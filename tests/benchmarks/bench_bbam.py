@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rayseg.attribution import BBAM, Objects, enlarge_grid
 from rayseg.nets.detectors import load_detector
+from rayseg.nets.detectors.feeding import resizing
 from rayseg.refine import BoxCRF
 from tests.reference import bbam_straightforward
 
@@ -62,6 +63,9 @@ def parse():
     parser.add_argument("--classes", nargs="+", default=CLASSES, help="that the detector counts")
     parser.add_argument("--data", default="voc", choices=["voc", "coco"])
     parser.add_argument("--images", type=int, default=2)
+    parser.add_argument(
+        "--side", type=int, default=0, help="shorter side of inputs; 0 leaves the detector's own"
+    )
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--margin", type=float, default=BBAM().window_margin)
     parser.add_argument("--rounds", type=int, default=1)
@@ -71,6 +75,12 @@ def parse():
     parser.add_argument("--threads", type=int, default=0, help="0 leaves torch's own choice")
     parser.add_argument("--out", type=Path, default=ROOT / "tests/benchmarks/results")
     return parser.parse_args()
+
+
+def show_larger(detector, side):
+    """The detector's inputs with another shorter side, in COCO's 3 to 5."""
+    detector.test_side, detector.max_side = side, side * 5 // 3
+    detector.fit_test = resizing((side,), detector.max_side)
 
 
 def voc_objects(classes):
@@ -258,6 +268,8 @@ def main():
     if not Path(options.detector).is_file():
         raise SystemExit(f"detector must be a trained one, got no file {options.detector}")
     detector = load_detector(options.detector, tuple(options.classes))
+    if options.side:
+        show_larger(detector, options.side)
     method = replace(BBAM.official(), steps=options.steps, window_margin=options.margin)
     prepared = replace(method, precision="fp32").prepare(detector, torch.device("cpu"))
     work = choose(method, prepared, options.data, list(options.classes), options.images)
@@ -268,6 +280,7 @@ def main():
         "torch": torch.__version__,
         "detector": options.detector,
         "data": options.data,
+        "side": detector.test_side,
         "steps": options.steps,
         "margin": options.margin,
         "rounds": options.rounds,
@@ -285,7 +298,7 @@ def main():
         sys.stdout.write(f"  {options.double_steps} steps in float64: max diff {apart:.1e}\n")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"bbam-{options.data}-{slug}.json"
+    path = options.out / f"bbam-{options.data}-{detector.test_side}-{slug}.json"
     path.write_text(json.dumps({**facts, **result}, indent=2) + "\n")
     sys.stdout.write(f"written to {path}\n")
 

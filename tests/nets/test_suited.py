@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from rayseg.nets.backbones import build_trunk
-from rayseg.nets.suited import StridedDepthwise, suit_depthwise
+from rayseg.nets.suited import LeanReLU6, StridedDepthwise, suit_depthwise, suit_relu6
 
 
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
@@ -31,3 +31,21 @@ def test_strided_depthwise_convolutions_are_found_once():
     found = [module for module in trunk.modules() if isinstance(module, StridedDepthwise)]
     assert len(found) == 4  # to strides 4, 8, 16 and 32
     assert all(isinstance(module.layer, nn.Conv2d) for module in found)
+
+
+def test_relu6_and_its_gradient_stay_and_the_input_is_not_copied():
+    inputs = torch.tensor([-1.0, 0, 1e-3, 3, 6, 6.5, float("nan")])
+    weights = torch.arange(1.0, 8)
+    exact = inputs.clone().requires_grad_()
+    expected = nn.functional.relu6(exact)
+    suited = nn.Sequential(nn.ReLU6())
+    suit_relu6(suited)
+    assert isinstance(suited[0], LeanReLU6)
+    shown = inputs.clone().requires_grad_()
+    between = shown * 1
+    found = suited(between)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert found.data_ptr() == between.data_ptr()
+    for outputs, asked in ((expected, exact), (found, shown)):
+        (outputs * weights).nansum().backward()
+    assert torch.equal(shown.grad[:-1], exact.grad[:-1])

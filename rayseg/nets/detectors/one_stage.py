@@ -28,7 +28,7 @@ from rayseg.inputs import Precision, choose_dtype
 from rayseg.nets.detectors.feeding import ResizingDetector, resizing
 from rayseg.nets.detectors.pyramid import Pyramid, Upsample, build_pyramid
 from rayseg.nets.detectors.two_stage import check_window, evaluating, suppress
-from rayseg.nets.suited import suit_depthwise
+from rayseg.nets.suited import suit_depthwise, suit_relu6
 
 FIRST_LEVEL = 3
 NORMALISED = 32
@@ -241,6 +241,7 @@ class OneStage(ResizingDetector):
         """A frozen copy with batch normalisation folded; in bf16 where that is chosen."""
         made = copy.deepcopy(self).eval().requires_grad_(False)
         made.network.backbone.fold()
+        suit_relu6(made.network.backbone)
         dtype = self.dtype
         if dtype == torch.float32:
             dtype = choose_dtype(precision, device)

@@ -28,7 +28,7 @@ from rayseg.inputs import Precision, choose_dtype
 from rayseg.nets.detectors.feeding import PADDED_TO, ResizingDetector, resizing
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
-from rayseg.nets.suited import suit_depthwise
+from rayseg.nets.suited import suit_depthwise, suit_relu6
 
 POOLED = 7
 """Bins along each axis that the box head sees of a region."""
@@ -210,6 +210,7 @@ class FasterRCNN(ResizingDetector):
         """A frozen copy with batch normalisation folded; in bf16 where that is chosen."""
         made = copy.deepcopy(self).eval().requires_grad_(False)
         made.pyramid.fold()
+        suit_relu6(made.pyramid)
         dtype = self.dtype
         if dtype == torch.float32:
             dtype = choose_dtype(precision, device)
