@@ -35,6 +35,7 @@ from rayseg.config import (
     TrainFickleNetConfig,
     TrainMaskRCNNConfig,
     TrainSegmenterConfig,
+    TuneConfig,
     as_written,
     read_toml,
 )
@@ -44,7 +45,9 @@ from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.run import run
 from rayseg.on_ray.seeds import make_seeds
+from rayseg.on_ray.submission import Submission, split_flags, submit
 from rayseg.on_ray.toy_bottleneck import toy_bottleneck
+from rayseg.on_ray.tuning import tune
 from rayseg.toml import hint
 
 JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
@@ -63,16 +66,19 @@ JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
     "analyse-boxes": (AnalyseBoxesConfig, analyse_boxes),
     "score": (ScoreConfig, jobs.score),
     "run": (RunConfig, run),
+    "tune": (TuneConfig, tune),
     "export": (ExportConfig, jobs.export),
     "toy-bottleneck": (ToyBottleneckConfig, toy_bottleneck),
 }
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
+       rayseg submit <job> --address http://HEAD:8265 [--working-dir .] [--no-follow] [flags]
 
 jobs:
 {jobs}
 
-`rayseg <job> --help` lists the job's flags."""
+`rayseg <job> --help` lists the job's flags; `submit` runs a job on a cluster, follows its logs and
+ends with its exit status."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,9 +91,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ]
         print(USAGE.format(jobs="\n".join(described)))
         sys.exit(0 if given else 2)
-    if given[0] not in JOBS:
-        _stop(2, f"job must be one of {', '.join(JOBS)}, got {given[0]!r}{hint(given[0], JOBS)}")
+    if given[0] == "submit":
+        sys.exit(submit_job(given[1:]))
+    _check_job(given[0])
     sys.exit(run_job(given[0], given[1:]))
+
+
+def submit_job(arguments: Sequence[str]) -> int:
+    """Submits the job that the first argument names, its flags checked here."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE.partition("\n\n")[0])
+        return 0 if arguments else 2
+    name = arguments[0]
+    _check_job(name)
+    try:
+        mine, flags = split_flags(arguments[1:])
+        run = parse(JOBS[name][0], flags, f"rayseg submit {name}").run
+        asked = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
+        return submit(asked, bool(mine["follow"]))
+    except (ValueError, OSError) as error:
+        if os.environ.get("RAYSEG_TRACEBACK"):
+            raise
+        _stop(1, _one_line(error))
+
+
+def _check_job(name: str) -> None:
+    known = [*JOBS, "submit"]
+    if name not in JOBS:
+        _stop(2, f"job must be one of {', '.join(known)}, got {name!r}{hint(name, known)}")
 
 
 def run_job(name: str, arguments: Sequence[str]) -> int:

@@ -17,17 +17,24 @@ backward passes with weight gradients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
 
-from rayseg.attribution.base import ScaleByScale, ScaleResult, equation_cam
+from rayseg.attribution.base import (
+    Localization,
+    ScaleByScale,
+    ScaleResult,
+    check_input,
+    equation_cam,
+)
 from rayseg.attribution.cam import CAM
 from rayseg.attribution.lean import LeanNetwork
-from rayseg.attribution.views import merge_views
+from rayseg.attribution.views import Batch, merge_views
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,53 @@ class AdvCAM(ScaleByScale):
             return CAM(scales=self.scales, flip=self.flip).locate(
                 network, views, owner, target, scale
             )
+        *_, last = self._climbs(network, views, owner, target, num_maps)
+        return last
+
+    def course(
+        self,
+        network: nn.Module,
+        image: UInt8[Tensor, "h w 3"],
+        classes: Sequence[int],
+        image_id: str = "",
+        map_stride: int = 1,
+    ) -> Iterator[Localization]:
+        """What `run` gives of one image for `num_steps` 1, 2, ... up to its own, in one climb.
+
+        With `add_last` it begins at 0. An image without classes has none.
+
+        Raises:
+            ValueError: as `run`.
+        """
+        lean = self.prepare(network)
+        check_input(lean, image[None], [classes], [image_id], map_stride)
+        if not classes or not self.num_steps:
+            return
+        batch = Batch.of(image[None], [classes], [image_id], lean.device)
+        owner, target = batch.pairs
+        climbs = [
+            list(self._climbs(lean, batch.views(s, self.flip), owner, target, self._num_maps(s)))
+            for s in self.scales
+        ]
+        for steps in range(0 if self.add_last else 1, self.num_steps + 1):
+            taken = replace(self, num_steps=steps)
+            results = [
+                climb[max(taken._num_maps(scale), 1) - 1]
+                for scale, climb in zip(self.scales, climbs, strict=True)
+            ]
+            yield from self.assemble(results, lean, batch, map_stride)
+
+    def _climbs(
+        self,
+        network: LeanNetwork,
+        views: Float[Tensor, "n v 3 h w"],
+        owner: Int[Tensor, " m"],
+        target: Int[Tensor, " m"],
+        num_maps: int,
+    ) -> Iterator[ScaleResult]:
+        """The result after each map; the last takes no step."""
         images = views[owner]  # (m, v, 3, h, w)
-        total = first_map = first_score = score = torch.zeros((), device=views.device)
+        total = first_map = first_score = torch.zeros((), device=views.device)
         for t in range(num_maps):
             climbs = t < num_maps - 1
             with torch.set_grad_enabled(climbs):
@@ -108,8 +160,8 @@ class AdvCAM(ScaleByScale):
                     objective = self._objective(current, logits, target, first_map)
                     (gradient,) = torch.autograd.grad(objective, leaf)
                     images = self._climb(images, gradient)
-        gains = score.detach() - first_score
-        return ScaleResult(total.relu(), first_score, gains, (num_maps - 1,) * len(views))
+            gains = score.detach() - first_score
+            yield ScaleResult(total.relu(), first_score, gains, (t,) * len(views))
 
     def _num_maps(self, scale: float) -> int:
         steps = self.num_steps

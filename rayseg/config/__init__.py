@@ -32,8 +32,10 @@ from rayseg.config.objects import (
     TrainMaskRCNNConfig,
 )
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
+from rayseg.config.tuning import TUNABLE, TuneConfig
 
 __all__ = [
+    "TUNABLE",
     "AnalyseBoxesConfig",
     "AskDetectorConfig",
     "ClassifierConfig",
@@ -60,6 +62,7 @@ __all__ = [
     "TrainFickleNetConfig",
     "TrainMaskRCNNConfig",
     "TrainSegmenterConfig",
+    "TuneConfig",
     "as_plain",
     "as_toml",
     "as_written",

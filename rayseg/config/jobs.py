@@ -11,6 +11,7 @@ from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMa
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
 from rayseg.config.objects import ObjectTraining, TrainDetectorConfig, TrainMaskRCNNConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
+from rayseg.config.tuning import TuneConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
 from rayseg.prediction import Prediction
@@ -230,5 +231,5 @@ class ToyBottleneckConfig(JobConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyJobConfig(RunConfig, AnalyseBoxesConfig, ExportConfig, ToyBottleneckConfig):
+class AnyJobConfig(RunConfig, AnalyseBoxesConfig, TuneConfig, ExportConfig, ToyBottleneckConfig):
     """Every key of every job: what a file that serves all of them may hold."""

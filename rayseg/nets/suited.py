@@ -19,7 +19,7 @@ from torch.nn.grad import conv2d_input
 def suit_relu6(network: nn.Module) -> None:
     """Puts `LeanReLU6` where there are such layers, in place.
 
-    None of them may be shown a leaf that has a gradient, or what another layer keeps for its own.
+    None of them may be shown what is needed afterwards as it was.
     """
     for name, child in network.named_children():
         if isinstance(child, nn.ReLU6):
@@ -31,7 +31,7 @@ def suit_relu6(network: nn.Module) -> None:
 class LeanReLU6(nn.Module):
     """Clamps to [0, 6] in place and keeps nothing but what comes out."""
 
-    def forward(self, inputs: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h w"]:
         """The inputs, clamped."""
         return _ClampInPlace.apply(inputs)
 

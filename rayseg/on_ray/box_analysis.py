@@ -67,12 +67,14 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     truths = TrueObjects(run_folder / "manifest", config.split)
-    chosen = _spread(manifest.select(config.split, read_ids(config.ids)), truths, config.max_images)
+    chosen = spread_objects(
+        manifest.select(config.split, read_ids(config.ids)), truths, config.max_images
+    )
     detector = choose_detector(config)
     _check(config, detector, manifest.classes)
     fingerprint = digest(detector.address)
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         gpus, threads = gpus_each(compute), threads_each(compute)
         for name in config.analyses:
             label, variants = f"analysis {name}", config.variants(name)
@@ -135,8 +137,8 @@ def _plain(variant: Variant) -> dict[str, Any]:
     return plain | {"method": own}
 
 
-def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
-    """The images that may hold objects with a truth, or so many of them, evenly spread.
+def spread_objects(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
+    """The images that may hold objects with a truth, or so many of them, evenly spread; 0 is all.
 
     Raises:
         ValueError: there is none.
@@ -148,7 +150,7 @@ def _spread(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
         if id_ in truths.rows and (any(truths.rows[id_]["true_masks"]) or id_ in truths.truths.ids)
     )
     if not known:
-        raise ValueError("no image has both boxes and a true mask to analyse by")
+        raise ValueError("no image has both boxes and a true mask to judge by")
     number = min(wanted, len(known)) or len(known)
     return manifest.select(ids=[known[i * len(known) // number] for i in range(number)])
 

@@ -73,7 +73,7 @@ def make_box_maps(config: MakeBoxMapsConfig) -> Outcome:
     _check(config, detector, manifest.classes)
     fingerprint = digest(detector.address)
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         gpus, threads = gpus_each(compute), threads_each(compute)
         for name in config.box_methods:
             method, label = config.box_method(name), f"box maps {name}"
@@ -153,7 +153,7 @@ def make_box_masks(config: MakeBoxMasksConfig) -> Outcome:
     compute, run_folder = config.compute, Folder(config.run)
     proposals = _proposals(config)
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         for method, name in product(config.box_methods, config.box_refiners):
             maps = run_folder / "box_maps" / method
             if not maps.names(".parquet"):

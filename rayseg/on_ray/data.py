@@ -83,18 +83,23 @@ class Pool:
 
 
 def actor_pool(compute: Compute, make: Callable[[], Stage], gpus: float) -> Pool:
-    """For a stage that loads a network: an actor a GPU, or one for each free core."""
-    threads = threads_each(compute)
-    free_cpus = ray.cluster_resources().get("CPU", 0) - 1
-    actors = fitting("GPU", gpus) if gpus else min(fitting("CPU", threads), free_cpus // threads)
+    """For a stage that loads a network."""
     return Pool(
         make=make,
         rows=compute.block_rows,
-        actors=compute.actors or max(int(actors), 1),
-        cpus=0 if gpus else threads,
+        actors=pool_size(compute, gpus),
+        cpus=0 if gpus else threads_each(compute),
         gpus=gpus,
         stall_seconds=compute.stall_seconds,
     )
+
+
+def pool_size(compute: Compute, gpus: float) -> int:
+    """Processes that keep a network: as given, else one a GPU, or one for each free core."""
+    threads = threads_each(compute)
+    free_cpus = ray.cluster_resources().get("CPU", 0) - 1
+    actors = fitting("GPU", gpus) if gpus else min(fitting("CPU", threads), free_cpus // threads)
+    return compute.actors or max(int(actors), 1)
 
 
 def task_pool(compute: Compute, make: Callable[[], Stage]) -> Pool:

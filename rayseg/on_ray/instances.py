@@ -51,7 +51,7 @@ def train_detector(config: TrainDetectorConfig) -> Outcome:
     given = replace(config, detector=start_of(run_folder, config.detector))
     claim(folder, identity | weights_identity(given.detector.weights))
     if not read_run(folder).get("done"):
-        with session(config.address):
+        with session(config.address, config.run):
             write_figures(folder, fit_detector(given, gpus_each(config.compute)))
     return trained("detector", read_run(folder))
 
@@ -65,7 +65,7 @@ def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
     outcome = Outcome()
     # of all before any, since a training takes hours
     sources = [instance_labels(run_folder, name, config.train_split) for name in config.labels]
-    with session(config.address):
+    with session(config.address, config.run):
         for name, (source, origin) in zip(config.labels, sources, strict=True):
             folder = run_folder / "mask_rcnn" / name
             identity = {"labels": origin, "split": config.train_split}
@@ -141,7 +141,7 @@ def predict_instances(config: PredictInstancesConfig) -> Outcome:
                 f"{', '.join(have) or 'none'}"
             )
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         gpus, threads = gpus_each(compute), threads_each(compute)
         for name in names:
             weights = (networks / name).path(MASK_RCNN_WEIGHTS)

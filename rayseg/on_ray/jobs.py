@@ -123,7 +123,7 @@ def _train_on_tags(
     identity = {"split": config.train_split, kind: as_plain(network)}
     claim(folder, identity | weights_identity(network.weights))
     if not read_run(folder).get("done"):
-        with session(config.address):
+        with session(config.address, config.run):
             epochs = fit(gpus_each(config.compute))
         write_figures(folder, {"epochs": epochs, "seconds": sum(e["seconds"] for e in epochs)})
     last = read_run(folder)["epochs"][-1]
@@ -144,7 +144,7 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
         if not saliency.folder.exists():
             raise FileNotFoundError(f"folder of saliency maps {saliency.folder} does not exist")
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         pairs = product(config.methods, config.refiners)
         for (method, name), label in zip(pairs, config.mask_names(), strict=True):
             seeds = run_folder / "seeds" / method
@@ -180,7 +180,7 @@ def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
     outcome = Outcome()
     # of all before any, since a training takes hours
     sources = [_labels(run_folder, name, config.train_split) for name in config.labels]
-    with session(config.address):
+    with session(config.address, config.run):
         for name, (source, origin) in zip(config.labels, sources, strict=True):
             folder = run_folder / "segmenters" / name
             identity = {"labels": origin, "split": config.train_split}
@@ -256,7 +256,7 @@ def predict(config: PredictConfig) -> Outcome:
                 f"{', '.join(trained) or 'none'}"
             )
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         gpus = gpus_each(compute)
         if config.crf and not gpus and not compute.actors:  # the CRF needs as much of the cores
             compute = replace(compute, actors=max(count_cores() // 2, 1), threads=1)
@@ -296,7 +296,7 @@ def score(config: ScoreConfig) -> Outcome:
     """Scores all seeds and masks of the run into scores.json, and writes the report."""
     run_folder = Folder(config.run)
     read_manifest(run_folder / "manifest").select(config.split)
-    with session(config.address):
+    with session(config.address, config.run):
         scored = score_run(run_folder, config, read_ids(config.ids))
     lines = score_table(scored.entries)
     if scored.skipped:

@@ -39,7 +39,7 @@ def run(config: RunConfig) -> Outcome:
         check_labels(config, run_folder)
     splits = read_manifest(run_folder / "manifest").table.column("split").to_pylist()
     judged = config.val_split in splits
-    with session(config.address):
+    with session(config.address, config.run):
         road = from_boxes if config.supervision == "boxes" else from_tags
         outcome += road(config, judged)
         if config.until == "segmenters" and not judged:

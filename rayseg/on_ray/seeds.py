@@ -58,7 +58,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
         LOADERS[kind](local_copy(address), manifest.classes)  # a wrong file is said here
     fingerprints = {kind: digest(address) for kind, address in weights.items()}
     outcome = Outcome()
-    with session(config.address):
+    with session(config.address, config.run):
         gpus, threads = gpus_each(compute), threads_each(compute)
         bank = SharedBank(run_folder, config.companions)
         for name in config.methods:

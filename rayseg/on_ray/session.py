@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +15,23 @@ import ray
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import AuthenticationError, RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg.config import Compute
+from rayseg.store import Folder
 
 
 @contextmanager
-def session(address: str = "") -> Iterator[None]:
+def session(address: str = "", run: str = "") -> Iterator[None]:
     """Ray for the length of a job: the cluster at an address, or one of this machine's cores.
+
+    Args:
+        address: of a cluster; empty takes RAY_ADDRESS.
+        run: folder that all nodes must share; empty asks nothing.
 
     Raises:
         ConnectionError: there is no cluster at the address, or it does not let us in.
+        ValueError: a node does not see the run's folder.
     """
     # explicit, since Ray's default depends on what ran on the machine before
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -31,6 +39,7 @@ def session(address: str = "") -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():
         _quieten()
+        check_shared(run)
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
@@ -49,8 +58,9 @@ def session(address: str = "") -> Iterator[None]:
         if not address:
             raise
         raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
-    _quieten()
     try:
+        _quieten()
+        check_shared(run)
         yield
     finally:
         ray.shutdown()
@@ -128,6 +138,42 @@ def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> Non
                 f"{what} needs {need:g} {name}s ({actors} actors, and a CPU for the tasks that "
                 f"feed them), the cluster has {have.get(name, 0):g}; give --compute.actors fewer"
             )
+
+
+def check_shared(run: str) -> None:
+    """Refuses a folder that a node of the cluster does not see, whose rows would be lost.
+
+    Raises:
+        ValueError: the text names the node.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not run or "://" in run or len(nodes) < 2:
+        return
+    folder = Folder(run)
+    probe = f".probe-{uuid.uuid4().hex}"
+    folder.write(probe, b"")
+    try:
+        path = folder.path(probe)
+        asked = {
+            node["NodeManagerAddress"]: _sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+            ).remote(path, node["NodeID"])
+            for node in nodes
+        }
+        for host, answer in asked.items():
+            if not ray.get(answer):
+                raise ValueError(
+                    f"run must be a folder that all machines of the cluster share, or a URI such "
+                    f"as s3://bucket/run, got {run}, which {host} does not see"
+                )
+    finally:
+        folder.delete(probe)
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _sees(path: str, node: str) -> bool:
+    """Whether a file is there; True on another node, since the asked one is gone."""
+    return ray.get_runtime_context().get_node_id() != node or Path(path).exists()
 
 
 def _knock(address: str) -> None:

@@ -6,7 +6,7 @@ comes out for each row that goes in: what is wrong with one image is said in its
 
 from rayseg.attribution import MISSED, SHARED
 from rayseg.stages.box_analysis import ANALYSES, AnalyseObjects, Variant
-from rayseg.stages.box_maps import MakeBoxMaps
+from rayseg.stages.box_maps import MakeBoxMaps, class_numbers
 from rayseg.stages.box_masks import BoxRefiner, FolderProposals, OwnProposals, RefineBoxMaps
 from rayseg.stages.checking import CheckLabels
 from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
@@ -18,6 +18,15 @@ from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, choose_device
 from rayseg.stages.seeds import LOADERS, MakeSeeds, enlarge
+from rayseg.stages.trials import (
+    MaskTrial,
+    ObjectTrial,
+    SeedTrial,
+    Trial,
+    TrialImage,
+    boxed_image,
+    tagged_image,
+)
 from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
 
 __all__ = [
@@ -38,6 +47,8 @@ __all__ = [
     "InstancePrediction",
     "MakeBoxMaps",
     "MakeSeeds",
+    "MaskTrial",
+    "ObjectTrial",
     "OwnProposals",
     "PredictInstances",
     "PredictLabels",
@@ -47,13 +58,19 @@ __all__ = [
     "Row",
     "Rows",
     "SaliencyMaps",
+    "SeedTrial",
     "SmoothLabels",
     "SweepSeeds",
+    "Trial",
+    "TrialImage",
     "TrueObjects",
     "Variant",
+    "boxed_image",
     "by_size",
     "choose_device",
+    "class_numbers",
     "enlarge",
     "fill_bank",
     "place_of",
+    "tagged_image",
 ]

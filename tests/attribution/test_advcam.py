@@ -253,3 +253,21 @@ def test_literal_grid_is_torchs_bilinear(size_hw):
 def test_senseless_field_is_refused(fields, reason):
     with pytest.raises(ValueError, match=reason):
         AdvCAM(**fields)
+
+
+@pytest.mark.parametrize(
+    "method", [AdvCAM(num_steps=12), replace(AdvCAM.as_written(), num_steps=3)]
+)
+def test_a_course_is_a_run_for_each_number_of_steps(network, draw_image, method):
+    image = draw_image((48, 64))
+    lean = method.prepare(network)
+    found = list(method.course(lean, torch.from_numpy(image), [2, 0], "a", 4))
+    first = 0 if method.add_last else 1
+    assert len(found) == method.num_steps + 1 - first
+    for steps, one in enumerate(found, first):
+        alone = replace(method, num_steps=steps)
+        (expected,) = alone.run(lean, torch.from_numpy(image)[None], [[2, 0]], 4, ["a"])
+        torch.testing.assert_close(one.maps, expected.maps, rtol=0, atol=1e-6)
+        if steps:
+            assert one.steps == expected.steps
+    assert not list(method.course(lean, torch.from_numpy(image), [], "a", 4))

@@ -8,7 +8,7 @@ import pytest
 from rayseg.attribution import BBAM
 from rayseg.box_analysis import THRESHOLDS
 from rayseg.config import AnalyseBoxesConfig
-from rayseg.on_ray.box_analysis import _identity, _spread, _write
+from rayseg.on_ray.box_analysis import _identity, _write, spread_objects
 from rayseg.on_ray.boxes import ChosenDetector
 from rayseg.records import Sample
 from rayseg.refine import BoxCRF
@@ -42,7 +42,7 @@ def folder(tmp_path):
 
 
 def spread(folder, wanted):
-    chosen = _spread(read_manifest(folder), TrueObjects(folder), wanted)
+    chosen = spread_objects(read_manifest(folder), TrueObjects(folder), wanted)
     return chosen.table.column("id").to_pylist()
 
 

@@ -1,0 +1,131 @@
+"""Search spaces: what `tune_spaces` says of a method or refiner, checked against its fields."""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rayseg.config import TUNABLE
+from rayseg.toml import hint, update
+
+SPACES = Path(__file__).resolve().parents[2] / "tune_spaces"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space.
+
+    Attributes:
+        name: of the method or refiner.
+        kind: a key of TUNABLE.
+        domains: field to the domain of ray.tune that it is drawn from.
+        grid: field to values that are combined.
+        read_off: field to values that every trial scores at once.
+        metric: what is made large or small.
+        mode: max or min.
+    """
+
+    name: str
+    kind: str
+    domains: dict[str, Any]
+    grid: dict[str, list[Any]]
+    read_off: dict[str, list[Any]]
+    metric: str
+    mode: str
+
+    def __post_init__(self) -> None:
+        known = {part.name for part in fields(TUNABLE[self.kind][self.name])}
+        for name in [*self.domains, *self.grid, *(key for key in self.read_off if "." not in key)]:
+            if name not in known:
+                raise ValueError(f"space {self.name}: unknown field {name!r}{hint(name, known)}")
+        if not set(self.grid) <= set(self.domains):
+            raise ValueError(f"space {self.name}: GRID must be a part of SPACE")
+
+    def narrowed(self, given: Sequence[str]) -> Space:
+        """With the values of ``field=value,value`` in place of its own.
+
+        Where a searched field is among them, those are the whole grid.
+
+        Raises:
+            ValueError: no such field, or values that are none.
+        """
+        said = dict(_values(one) for one in given)
+        known = [*self.domains, *self.read_off]
+        for name in said:
+            if name not in known:
+                raise ValueError(
+                    f"grid must name fields of space {self.name} ({', '.join(known)}), "
+                    f"got {name!r}{hint(name, known)}"
+                )
+        read_off = {name: said.get(name, values) for name, values in self.read_off.items()}
+        searched = {name: values for name, values in said.items() if name in self.domains}
+        return replace(self, grid=searched or self.grid, read_off=read_off)
+
+    def setting(self, base: Any, values: Mapping[str, Any]) -> Any:
+        """The method or refiner with these values.
+
+        Raises:
+            ValueError: a value of another type, or one that it refuses.
+        """
+        plain = {name: _plain(value) for name, value in values.items()}
+        return update(base, plain, f"space {self.name}")
+
+
+def load_space(name: str) -> Space:
+    """The space of that name, or of that file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no space.
+    """
+    path = Path(name) if name.endswith(".py") else SPACES / f"{name}.py"
+    known = sorted(one.stem for one in SPACES.glob("[a-z]*.py"))
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"space must be of {', '.join(known)} or a file like theirs, "
+            f"got {name!r}{hint(name, known)}"
+        )
+    module = _load(path)
+    kind = next((kind for kind, parts in TUNABLE.items() if path.stem in parts), None)
+    if kind is None:
+        every = [part for parts in TUNABLE.values() for part in parts]
+        raise ValueError(
+            f"{path} must be named after a method or refiner ({', '.join(every)}), "
+            f"got {path.stem!r}{hint(path.stem, every)}"
+        )
+    try:
+        return Space(
+            path.stem, kind, dict(module.SPACE), dict(module.GRID), dict(module.READ_OFF),
+            module.METRIC, module.MODE,
+        )  # fmt: skip
+    except AttributeError as error:
+        raise ValueError(f"{path} is no space: {error}") from None
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"rayseg_space_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _values(given: str) -> tuple[str, list[Any]]:
+    name, _, values = given.partition("=")
+    try:
+        return name, tomllib.loads(f"values = [{values}]")["values"]
+    except tomllib.TOMLDecodeError:
+        raise ValueError(f"grid must be such as restrict_weight=0,3,7, got {given!r}") from None
+
+
+def _plain(value: Any) -> Any:
+    """As a TOML file would hold it."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value.item() if hasattr(value, "item") else value

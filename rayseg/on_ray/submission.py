@@ -1,0 +1,194 @@
+"""Submitting a job to a cluster: the code travels, the data does not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+EXCLUDES = (
+    ".git", ".venv", "venv", "*.egg-info", "__pycache__", ".*_cache", "/data", "/runs", "/export",
+    "*.pth", "*.safetensors", "*.onnx", "*.parquet",
+)  # fmt: skip
+"""What of a working directory does not travel: history, environments, data, weights, results."""
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job for a cluster.
+
+    Attributes:
+        job: name of it, as ``rayseg <job>`` has it.
+        arguments: its flags.
+        run: folder of its run, as the cluster's machines call it.
+        address: of the cluster's job server, such as http://ray-head:8265.
+        working_dir: what travels; ``python -m rayseg`` must work in it, or rayseg be installed on
+            the cluster.
+    """
+
+    job: str
+    arguments: tuple[str, ...]
+    run: str
+    address: str
+    working_dir: str = "."
+
+    def __post_init__(self) -> None:
+        if not self.address.startswith(("http://", "https://", "ray://")):
+            raise ValueError(
+                "address must be that of the cluster's job server, such as http://ray-head:8265, "
+                f"got {self.address!r}"
+            )
+        if "://" not in self.run and not Path(self.run).is_absolute():
+            raise ValueError(
+                "run must be an absolute path that the cluster's machines share, or a URI, since "
+                f"the job runs elsewhere, got {self.run!r}"
+            )
+        if not Path(self.working_dir).is_dir():
+            raise FileNotFoundError(f"working directory {self.working_dir} does not exist")
+        for file in self._files():
+            if Path(file).is_absolute() or not (Path(self.working_dir) / file).is_file():
+                raise FileNotFoundError(
+                    f"configuration file {file} must lie in the working directory "
+                    f"{self.working_dir}, which travels, and be named from there"
+                )
+
+    @property
+    def entrypoint(self) -> str:
+        """What the cluster runs."""
+        return shlex.join(["python", "-m", "rayseg", self.job, *self.arguments])
+
+    @property
+    def prefix(self) -> str:
+        """What ids of submissions of this job on this run begin with."""
+        run = hashlib.sha256(self.run.encode()).hexdigest()[:10]
+        return f"rayseg-{self.job}-{run}"
+
+    @property
+    def runtime_env(self) -> dict[str, Any]:
+        """Code and settings that the job runs with."""
+        kept = ("RAY_AUTH_MODE", "RAYSEG_TRACEBACK")
+        settings = {name: os.environ[name] for name in kept if name in os.environ}
+        return {
+            "working_dir": str(Path(self.working_dir).resolve()),
+            "excludes": list(EXCLUDES),
+            "env_vars": {"PYTHONUNBUFFERED": "1", **settings},
+        }
+
+    def _files(self) -> list[str]:
+        """The configuration files that the flags name."""
+        given = list(self.arguments)
+        pairs = zip(given, [*given[1:], ""], strict=True)
+        spaced = [value for flag, value in pairs if flag == "--config"]
+        return spaced + [one.partition("=")[2] for one in given if one.startswith("--config=")]
+
+
+def submit(asked: Submission, follow: bool = True) -> int:
+    """Submits a job and follows its logs to its end.
+
+    Args:
+        asked: the job.
+        follow: False returns once the cluster has taken it.
+
+    Returns:
+        The exit status of the job; 0 where it is not followed.
+
+    Raises:
+        ConnectionError: no cluster answers there, or it does not let us in.
+        ValueError: the same job runs on that run already.
+    """
+    # explicit, since Ray's default depends on what ran on the machine before
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    try:
+        client = JobSubmissionClient(asked.address)
+        known = {job.submission_id: job.status for job in client.list_jobs()}
+    except Exception as error:  # Ray's, requests', aiohttp's
+        raise ConnectionError(_refusal(asked.address, error)) from None
+    own = [id_ for id_ in known if id_ and id_.startswith(asked.prefix)]
+    for id_ in own:
+        if not known[id_].is_terminal():
+            raise ValueError(_already(id_, asked, known[id_]))
+    id_ = f"{asked.prefix}-{len(own) + 1}"
+    try:
+        client.submit_job(
+            entrypoint=asked.entrypoint,
+            submission_id=id_,
+            runtime_env=asked.runtime_env,
+            metadata={"rayseg_job": asked.job, "rayseg_run": asked.run},
+        )
+    except RuntimeError as error:
+        if "already exists" in str(error):  # submitted twice at the same moment
+            raise ValueError(_already(id_, asked, JobStatus.PENDING)) from None
+        raise ConnectionError(_refusal(asked.address, error)) from None
+    print(f"submitted {id_}", flush=True)
+    if not follow:
+        return 0
+    try:
+        asyncio.run(_follow(client, id_))
+        return _exit_status(client, id_)
+    except KeyboardInterrupt:
+        print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
+        return 130
+
+
+async def _follow(client: JobSubmissionClient, id_: str) -> None:
+    async for lines in client.tail_job_logs(id_):
+        print(lines, end="", flush=True)
+
+
+def _exit_status(client: JobSubmissionClient, id_: str) -> int:
+    """Of the job's process, once it has ended; 1 where it never had one."""
+    while not (info := client.get_job_info(id_)).status.is_terminal():
+        time.sleep(POLL_SECONDS)
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    if info.driver_exit_code is None and info.message:
+        print(f"rayseg: {info.message.strip().splitlines()[0]}", file=sys.stderr)
+    return info.driver_exit_code or 1
+
+
+def _already(id_: str, asked: Submission, status: JobStatus) -> str:
+    return (
+        f"{asked.job} on {asked.run} is submitted already, as {id_} ({status}); "
+        f"`ray job logs --address {asked.address} --follow {id_}` shows it"
+    )
+
+
+def _refusal(address: str, error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if type(error).__name__ == "AuthenticationError" or "401" in first or "403" in first:
+        return (
+            f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+            f"or RAY_AUTH_TOKEN_PATH ({first})"
+        )
+    return f"no job server answers at {address}: {first}"
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The flags of ``submit`` itself, and those of its job.
+
+    Raises:
+        ValueError: a flag without its value.
+    """
+    mine, rest, given = {"address": "", "working-dir": ".", "follow": "yes"}, [], list(arguments)
+    while given:
+        flag, equals, value = given.pop(0).partition("=")
+        if flag == "--no-follow":
+            mine["follow"] = ""
+        elif flag in ("--address", "--working-dir"):
+            if not equals and not given:
+                raise ValueError(f"{flag} must be followed by a value")
+            mine[flag[2:]] = value if equals else given.pop(0)
+        else:
+            rest.append(flag + equals + value)
+    mine["address"] = mine["address"] or os.environ.get("RAY_API_SERVER_ADDRESS", "")
+    return mine, rest

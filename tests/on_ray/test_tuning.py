@@ -1,0 +1,150 @@
+"""Sweeps: one trajectory serves all its steps, nothing stored is counted again."""
+
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rayseg.attribution import AdvCAM
+from rayseg.config import Compute, MakeSeedsConfig, ScoreConfig, TuneConfig, read_toml
+from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.weights import to_safetensors
+from rayseg.on_ray import jobs
+from rayseg.on_ray.seeds import make_seeds
+from rayseg.on_ray.tuning import tune
+from rayseg.palette import encode_labels
+from rayseg.records import Sample
+from rayseg.store import Folder, read_run, write_manifest
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(200)]
+CLASSES = ("cat", "dog")
+ADVCAM = AdvCAM(scales=(1.0,), precision="fp32")
+COMPUTE = Compute(actors=2, threads=1, num_gpus=0)
+GRID = ("restrict_weight=0,7", "restrict_threshold=0.3,0.6", "num_steps=1,2,3")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Seven images with true masks, one of which is no image; a classifier."""
+    rng, samples = np.random.default_rng(0), []
+    for n in range(7):
+        labels = np.zeros((32, 48), np.uint8)
+        labels[8:24, 8 : 20 + n] = n % 2 + 1
+        pixels = rng.integers(0, 90, (32, 48, 3), np.uint8) + 60 * labels[..., None]
+        image, mask = tmp_path / f"i{n}.png", tmp_path / f"m{n}.png"
+        Image.fromarray(pixels.astype(np.uint8)).save(image)
+        mask.write_bytes(encode_labels(labels))
+        if n == 3:
+            image.write_bytes(b"no image")
+        none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        samples.append(
+            Sample(f"i{n}", str(image), 32, 48, (n % 2,), *none, split="train", mask_path=str(mask))
+        )
+    write_manifest(Folder(str(tmp_path / "manifest")), samples, CLASSES)
+    torch.manual_seed(0)
+    facts = {"trunk": "resnet18", "stride": 16, "classes": list(CLASSES)}
+    data = to_safetensors(CamClassifier("resnet18", 2), facts)
+    Folder(str(tmp_path / "classifier")).write("classifier.safetensors", data)
+    return tmp_path
+
+
+def config(run, **changed):
+    given = {
+        "run": str(run), "space": "advcam", "advcam": ADVCAM, "grid": GRID, "slice_images": 2,
+        "compute": COMPUTE,
+    }  # fmt: skip
+    return TuneConfig(**given | changed)
+
+
+def stored(run, space="advcam"):
+    """Bytes of each trial's file, by name."""
+    return {path.name: path.read_bytes() for path in (run / "tuning" / space / "trials").iterdir()}
+
+
+def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
+    outcome = tune(config(run))
+    assert outcome.left_out == 1
+    assert any("left out: 1 images, such as i3" in line for line in outcome.lines)
+    facts = read_run(Folder(str(run / "tuning/advcam")))
+    assert (facts["trajectories"], facts["settings"], facts["images"]) == (4, 12, 6)
+    best = facts["best"]
+    before = stored(run)
+    assert tune(config(run)).lines == outcome.lines
+    assert stored(run) == before  # not even the seconds were counted again
+    # a killed trial goes on where it was, and other values join
+    victim = run / "tuning/advcam/trials" / min(before)
+    victim.unlink()
+    tune(config(run, grid=("restrict_weight=0,7,9", *GRID[1:])))
+    after = stored(run)
+    assert len(after) == 6
+    assert {name: after[name] for name in before if name != victim.name} == {
+        name: data for name, data in before.items() if name != victim.name
+    }
+    # the file is one that the jobs take, and the maps that it makes score as the sweep says
+    toml = run / "tuning/advcam/best.toml"
+    made = read_toml(str(toml), MakeSeedsConfig(run=str(run), methods=("advcam",), compute=COMPUTE))
+    assert made.advcam.num_steps in (1, 2, 3)
+    make_seeds(made)
+    jobs.score(ScoreConfig(run=str(run), compute=COMPUTE))
+    scored = json.loads((run / "scores.json").read_text())["seeds/advcam"]
+    now = read_run(Folder(str(run / "tuning/advcam")))["best"]
+    assert now["miou"] >= best["miou"]
+    assert scored["miou"] == pytest.approx(now["miou"], abs=0.02)  # maps are stored in 8 bits
+    with Image.open(run / "tuning/advcam/sensitivity.png") as picture:
+        assert picture.width > 600
+    header, first = (run / "tuning/advcam/table.csv").read_text().splitlines()[:2]
+    assert dict(zip(header.split(","), first.split(","), strict=True))["miou"] == str(now["miou"])
+
+
+def test_another_list_or_method_is_refused_in_the_same_folder(run):
+    tune(config(run, grid=("restrict_weight=7", "num_steps=2")))
+    for changed in (
+        {"max_images": 3},
+        {"advcam": replace(ADVCAM, flip=False)},
+        {"grid": ("restrict_weight=7", "num_steps=3")},
+    ):
+        with pytest.raises(ValueError, match="tuning/advcam"):
+            tune(config(run, **{"grid": ("restrict_weight=7", "num_steps=2"), **changed}))
+
+
+@pytest.mark.parametrize("search", ["random", "optuna"])
+def test_searches_draw_what_they_drew_before(run, search):
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    asked = config(run, search=search, samples=3, grid=("num_steps=1,2",), stop_early="asha")
+    tune(asked)
+    first = stored(run)
+    assert len(first) == 3
+    tune(asked)
+    assert stored(run) == first
+
+
+def test_a_refiner_is_tuned_on_stored_maps(run):
+    jobs_config = MakeSeedsConfig(
+        run=str(run), methods=("advcam",), advcam=replace(ADVCAM, num_steps=2), compute=COMPUTE
+    )
+    make_seeds(jobs_config)
+    tune(config(run, space="label_crf", grid=("fg_threshold=0.3,0.5",)))
+    told = tomllib.loads((run / "tuning/label_crf/best.toml").read_text())
+    assert told["thresholds"]["advcam"][0] in (0.3, 0.5)
+    assert "fg_threshold" not in told["label_crf"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"space": "advcan"}, "did you mean 'advcam'"),
+        ({"grid": ("restrict_weight='much'",)}, "restrict_weight must be float such as 7.0"),
+        ({"over": ("cow",)}, "over must name classes \\(cat, dog\\), got 'cow'"),
+        ({"split": "val"}, "val"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_at_once(run, changed, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        tune(config(run, **changed))
+    assert not Path(run / "tuning").exists()
