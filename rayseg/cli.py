@@ -199,3 +199,7 @@ def _one_line(error: BaseException) -> str:
 def _stop(status: int, message: str) -> NoReturn:
     print(f"rayseg: {message}", file=sys.stderr)
     sys.exit(status)
+
+
+if __name__ == "__main__":  # `python -m rayseg.cli`, as a cluster runs it
+    main()

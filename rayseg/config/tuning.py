@@ -22,7 +22,7 @@ TUNABLE: dict[str, Mapping[str, type]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(
-    BoxRefinerFields,  # type: ignore[valid-type]
+    BoxRefinerFields,
     AskDetectorConfig,
     RefineSeedsConfig,
     MakeSeedsConfig,

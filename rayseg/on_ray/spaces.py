@@ -119,9 +119,12 @@ def _load(path: Path) -> ModuleType:
 def _values(given: str) -> tuple[str, list[Any]]:
     name, _, values = given.partition("=")
     try:
-        return name, tomllib.loads(f"values = [{values}]")["values"]
+        found = tomllib.loads(f"values = [{values}]")["values"]
     except tomllib.TOMLDecodeError:
-        raise ValueError(f"grid must be such as restrict_weight=0,3,7, got {given!r}") from None
+        found = []
+    if not found:
+        raise ValueError(f"grid must be such as restrict_weight=0,3,7, got {given!r}")
+    return name, found
 
 
 def _plain(value: Any) -> Any:

@@ -32,8 +32,7 @@ class Submission:
         arguments: its flags.
         run: folder of its run, as the cluster's machines call it.
         address: of the cluster's job server, such as http://ray-head:8265.
-        working_dir: what travels; ``python -m rayseg`` must work in it, or rayseg be installed on
-            the cluster.
+        working_dir: what travels; rayseg must lie in it or be installed on the cluster.
     """
 
     job: str
@@ -65,7 +64,7 @@ class Submission:
     @property
     def entrypoint(self) -> str:
         """What the cluster runs."""
-        return shlex.join(["python", "-m", "rayseg", self.job, *self.arguments])
+        return shlex.join(["python", "-m", "rayseg.cli", self.job, *self.arguments])
 
     @property
     def prefix(self) -> str:

@@ -1,28 +1,19 @@
 """The job that sweeps settings: trials side by side on one fixed list of images.
 
-What a trial has counted is stored after each slice of images, under a name that follows from its
-setting. So a job that is killed and started again repeats no slice, whatever the search; and a
-later search with other values adds to the same folder. Ray Tune draws the settings, starts trials
-and ends those that lag behind.
+What a trial has counted is stored (trials.py). So a job that is killed and started again repeats no
+slice of images, whatever the search; and a later search with other values adds to the same folder.
+Ray Tune draws the settings, starts trials and ends those that lag behind.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import io
 import json
 import os
 import tempfile
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import ray
-import torch
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator
@@ -30,40 +21,14 @@ from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
 from rayseg.config import TuneConfig, as_plain, as_toml
-from rayseg.labels import StoredRows, Truths
-from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import Outcome, digest, read_ids
-from rayseg.on_ray.box_analysis import spread_objects
-from rayseg.on_ray.boxes import choose_detector
+from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.data import pool_size
-from rayseg.on_ray.seeds import LOADERS, SharedBank, find_weights, identity
 from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session, threads_each
 from rayseg.on_ray.spaces import Space, load_space
+from rayseg.on_ray.trials import Plan, load_images, run_trial, stored_trials
 from rayseg.report import draw_sensitivity
-from rayseg.stages import (
-    DecodeImages,
-    MaskTrial,
-    ObjectTrial,
-    SeedTrial,
-    Trial,
-    TrialImage,
-    TrueObjects,
-    boxed_image,
-    choose_device,
-    class_numbers,
-    tagged_image,
-)
-from rayseg.store import (
-    Folder,
-    claim,
-    local_copy,
-    read_manifest,
-    read_run,
-    unpack_seeds,
-    write_run,
-)
+from rayseg.store import Folder, claim, write_run
 
-SEEDS_COLUMNS = ("height", "width", "classes", "maps")
 BACKGROUND = "background_threshold"
 """Figure of trials of maps: the threshold that was best."""
 
@@ -72,217 +37,19 @@ def tune(config: TuneConfig) -> Outcome:
     """Runs the trials and says which setting was best."""
     space = load_space(config.space).narrowed(config.grid)
     run_folder = Folder(config.run)
-    plan = _Plan.of(config, space)
+    plan = Plan.of(config, space)
     chosen = plan.choose()
     folder = run_folder / "tuning" / space.name
     claim(folder, plan.identity(chosen))
     write_run(folder, {"done": False})
     with session(config.address, config.run):
         plan = plan.with_bank()
-        slices, left_out = _load(plan, chosen)
+        slices, left_out = load_images(plan, chosen)
         _search(plan, slices, folder)
     return _write(plan, folder, left_out)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What makes a trial of a setting, wherever it runs.
-
-    Attributes:
-        config: of the job.
-        space: that is searched, its values as they were asked for.
-        classes: of the run.
-        bank: gives the companions, for a method that uses some.
-    """
-
-    config: TuneConfig
-    space: Space
-    classes: tuple[str, ...]
-    bank: Any = None
-
-    @classmethod
-    def of(cls, config: TuneConfig, space: Space) -> _Plan:
-        """The plan; every value of the grid is tried on the method's fields here.
-
-        Raises:
-            ValueError: a value that the method or refiner refuses, or a class without such a name.
-        """
-        plan = cls(config, space, read_manifest(Folder(config.run) / "manifest").classes)
-        for name, values in space.grid.items():
-            for value in values:
-                space.setting(plan.base, {name: value})
-        missing = [name for name in config.over if name not in plan.classes]
-        if missing:
-            raise ValueError(
-                f"over must name classes ({', '.join(plan.classes)}), got {missing[0]!r}"
-            )
-        plan._refiners()
-        return plan
-
-    @property
-    def base(self) -> Any:
-        """The method or refiner with what is not searched."""
-        if self.space.kind == "masks":
-            return self.config.refiner(self.space.name, self.config.seeds_of)
-        base = getattr(self.config, self.space.name)
-        steps = self.space.read_off.get("num_steps")
-        return self.space.setting(base, {"num_steps": max(steps)}) if steps else base
-
-    def identity(self, chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """What counts follow from, beside the searched fields."""
-        config, run_folder = self.config, Folder(self.config.run)
-        ids = "\n".join(row["id"] for row in chosen)
-        found: dict[str, Any] = {
-            "images": hashlib.sha256(ids.encode()).hexdigest(),
-            "slice_images": config.slice_images,
-            "read_off": self.space.read_off,
-            "threshold_step": config.threshold_step,
-        }
-        if self.space.kind == "seeds":
-            kind = self.base.network_kind
-            found["method"] = identity(config, self.space.name, digest(find_weights(config, kind)))
-        elif self.space.kind == "objects":
-            found["detector"] = digest(choose_detector(config).address)
-            found["refiner"] = as_plain(config.box_refiner("box_crf"))
-        else:
-            found["seeds"] = read_run(run_folder / "seeds" / config.seeds_of).get("config", {})
-        plain = as_plain(self.base)
-        kept = {key: plain[key] for key in plain if key not in self.space.domains}
-        found["method"] = found.get("method", {}) | {self.space.name: kept}
-        return json.loads(json.dumps(found))
-
-    def choose(self) -> list[dict[str, Any]]:
-        """Rows of the manifest: a fixed draw of the images that have a truth.
-
-        Raises:
-            ValueError: there is none.
-        """
-        config = self.config
-        manifest = read_manifest(Folder(config.run) / "manifest")
-        chosen = manifest.select(config.split, read_ids(config.ids))
-        if self.space.kind == "objects":
-            rows = spread_objects(chosen, self.true_objects, config.max_images).table.to_pylist()
-        else:
-            rows = [row for row in chosen.table.to_pylist() if row["id"] in self.truths.ids]
-        if not rows:
-            raise ValueError(f"no image of split {config.split!r} has a truth to tune by")
-        rows.sort(key=lambda row: row["id"])
-        order = np.random.default_rng(config.tune_seed).permutation(len(rows))
-        return [rows[i] for i in order[: config.max_images or len(rows)]]
-
-    @property
-    def truths(self) -> Truths:
-        """True labels."""
-        return Truths(Folder(self.config.run) / "manifest", self.config.split)
-
-    @property
-    def true_objects(self) -> TrueObjects:
-        """True masks of objects."""
-        return TrueObjects(Folder(self.config.run) / "manifest", self.config.split)
-
-    def with_bank(self) -> _Plan:
-        """With the companions that the method needs, cut now."""
-        if self.space.kind != "seeds" or not self.base.uses_companions:
-            return self
-        bank = SharedBank(Folder(self.config.run), self.config.companions)
-        return _Plan(self.config, self.space, self.classes, bank.reader)
-
-    def image(self, row: dict[str, Any]) -> TrialImage:
-        """An image of the manifest with its truth.
-
-        Raises:
-            ValueError: it, its truth or its stored maps cannot be used.
-        """
-        (decoded,) = DecodeImages(untagged=True)([row])
-        if self.space.kind == "objects":
-            return boxed_image(decoded, self.true_objects)
-        seeds = None
-        if self.space.kind == "masks":
-            folder = Folder(self.config.run) / "seeds" / self.config.seeds_of
-            seeds = unpack_seeds(_stored_seeds(folder).row(row["id"]))
-        return tagged_image(decoded, self.truths, seeds)
-
-    def trial(self, setting: dict[str, Any]) -> Trial:
-        """The trial of a setting."""
-        config, kind = self.config, self.space.kind
-        made = self.space.setting(self.base, setting)
-        over = [0, *(self.classes.index(name) + 1 for name in config.over)] if config.over else []
-        threads = threads_each(config.compute)
-        torch.set_num_threads(threads)
-        if kind == "masks":
-            return MaskTrial(made, len(self.classes), over)
-        device = choose_device(config.compute.device)
-        if kind == "seeds":
-            weights = find_weights(config, made.network_kind)
-            network = _network(made.network_kind, weights, self.classes, str(device))
-            prepared = made.prepare(network, self.bank() if self.bank else None)
-            steps = self.space.read_off.get("num_steps", ())
-            thresholds = np.arange(0, 1, config.threshold_step).round(6).tolist()
-            return SeedTrial(made, prepared, steps, thresholds, len(self.classes), over)
-        chosen = choose_detector(config)
-        named = chosen.classes or self.classes
-        detector = made.prepare(load_detector(local_copy(chosen.address), named), device)
-        read, refiners = self._refiners()
-        return ObjectTrial(made, detector, class_numbers(self.classes, named), refiners, read)
-
-    def _refiners(self) -> tuple[list[dict[str, Any]], list[Any]]:
-        """What is read off a map, and the refiner for each."""
-        base = self.config.box_refiner("box_crf")
-        for key, values in self.space.read_off.items():
-            _, dot, name = key.partition(".")
-            if dot:
-                read = [{key: value} for value in values]
-                made = [self.space.setting(base, {name: value}) for value in values]
-                return read, made
-        return [{}], [base]
-
-
-@lru_cache(maxsize=2)
-def _network(kind: str, weights: str, classes: tuple[str, ...], device: str) -> torch.nn.Module:
-    """Loaded once a process; the trials that it runs one after the other share it."""
-    return LOADERS[kind](local_copy(weights), classes).to(device)
-
-
-@lru_cache(maxsize=1)
-def _stored_seeds(folder: Folder) -> StoredRows:
-    return StoredRows(folder, SEEDS_COLUMNS, "map")
-
-
-@ray.remote(num_cpus=1, max_retries=1)
-def _load_image(plan: _Plan, row: dict[str, Any]) -> TrialImage | str:
-    """The image, or why there is none."""
-    try:
-        return plan.image(row)
-    except (ValueError, OSError) as error:
-        return str(error)
-
-
-def _load(plan: _Plan, chosen: Sequence[dict[str, Any]]) -> tuple[list[list[Any]], dict[str, str]]:
-    """Slices of references to images in the object store, which all trials share; and ids left out.
-
-    Raises:
-        ValueError: no image can be used.
-    """
-    shared = ray.put(plan)
-    made = [(row["id"], _load_image.remote(shared, row)) for row in chosen]
-    kept, left_out = [], {}
-    for id_, reference in tqdm(made, desc="images", unit="image"):
-        try:
-            found = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            found = f"its process ended: {type(error).__name__}"
-        if isinstance(found, str):
-            left_out[id_] = found
-        else:
-            kept.append(reference)
-    if not kept:
-        id_, reason = next(iter(left_out.items()))
-        raise ValueError(f"no image can be used to tune by, such as {id_}: {reason}")
-    size = plan.config.slice_images
-    return [kept[i : i + size] for i in range(0, len(kept), size)], left_out
-
-
-def _search(plan: _Plan, slices: list[list[Any]], folder: Folder) -> None:
+def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
     """Runs the trials of the search.
 
     Raises:
@@ -295,7 +62,7 @@ def _search(plan: _Plan, slices: list[list[Any]], folder: Folder) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own files say it all
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     trainable = ray_tune.with_resources(
-        ray_tune.with_parameters(_run_trial, plan=plan, slices=slices, folder=folder),
+        ray_tune.with_parameters(run_trial, plan=plan, slices=slices, folder=folder),
         {"cpu": threads, "gpu": gpus},
     )
     images = sum(map(len, slices))
@@ -335,7 +102,7 @@ def _search(plan: _Plan, slices: list[list[Any]], folder: Folder) -> None:
         )
 
 
-def _searcher(plan: _Plan, folder: Folder, trials: int) -> tuple[int, dict[str, Any], Any]:
+def _searcher(plan: Plan, folder: Folder, trials: int) -> tuple[int, dict[str, Any], Any]:
     """Trials to run, what they are drawn from, and by what.
 
     Raises:
@@ -351,7 +118,9 @@ def _searcher(plan: _Plan, folder: Folder, trials: int) -> tuple[int, dict[str, 
     if importlib.util.find_spec("optuna") is None:
         raise ImportError("search optuna needs a package: pip install 'rayseg[optuna]'")
     known = [
-        one for one in _stored(folder) if one["done"] and set(one["setting"]) == set(space.domains)
+        one
+        for one in stored_trials(folder)
+        if one["done"] and set(one["setting"]) == set(space.domains)
     ]
     search = OptunaSearch(
         metric=space.metric,
@@ -361,65 +130,6 @@ def _searcher(plan: _Plan, folder: Folder, trials: int) -> tuple[int, dict[str, 
         evaluated_rewards=[_best(one, space)[space.metric] for one in known] or None,
     )
     return max(config.samples - len(known), 0), space.domains, search
-
-
-def _run_trial(
-    setting: dict[str, Any], plan: _Plan, slices: list[list[Any]], folder: Folder
-) -> None:
-    """Counts slice after slice, and reports after each; what is stored is not counted again."""
-    name, trial = _name(setting), plan.trial(setting)
-    stored = _read_counts(folder, name)
-    counts, taken, seconds = stored if stored else (trial.zeros(), 0, 0.0)
-    images = sum(map(len, slices[:taken]))
-    for i in range(min(taken, len(slices) - 1), len(slices)):
-        if i >= taken:
-            start = time.perf_counter()
-            for reference in slices[i]:
-                counts = counts + trial.count(ray.get(reference))
-            seconds += time.perf_counter() - start
-            images += len(slices[i])
-            facts = {
-                "setting": setting,
-                "slices": i + 1,
-                "images": images,
-                "seconds": seconds,
-                "figures": trial.figures(counts),
-                "done": i + 1 == len(slices),
-            }
-            _write_counts(folder, name, counts, facts)
-        best = max(one[plan.space.metric] for one in trial.figures(counts))
-        ray_tune.report({plan.space.metric: best, "images": images})
-
-
-def _name(setting: dict[str, Any]) -> str:
-    plain = json.dumps(as_plain(setting), sort_keys=True, default=float)
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
-
-
-def _write_counts(folder: Folder, name: str, counts: Any, facts: dict[str, Any]) -> None:
-    """Counts and what they are of, in one file, so that neither can be without the other."""
-    sink = io.BytesIO()
-    told = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
-    np.savez_compressed(sink, counts=counts, facts=told)
-    (folder / "trials").write(f"{name}.npz", sink.getvalue())
-
-
-def _read_counts(folder: Folder, name: str) -> tuple[Any, int, float] | None:
-    trials = folder / "trials"
-    if not trials.exists(f"{name}.npz"):
-        return None
-    with np.load(io.BytesIO(trials.read(f"{name}.npz"))) as data:
-        facts = json.loads(data["facts"].tobytes())
-        return data["counts"], facts["slices"], facts["seconds"]
-
-
-def _stored(folder: Folder) -> list[dict[str, Any]]:
-    """What each trial that the folder holds came to."""
-    found = []
-    for name in (folder / "trials").names(".npz"):
-        with np.load(io.BytesIO((folder / "trials").read(name))) as data:
-            found.append(json.loads(data["facts"].tobytes()))
-    return found
 
 
 def _best(trial: dict[str, Any], space: Space) -> dict[str, Any]:
@@ -433,15 +143,19 @@ class _Progress(ray_tune.Callback):
     def __init__(self, bar: Any):
         self.bar = bar
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune stores what it is given; a terminal cannot be."""
+        return {"bar": None}
+
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """One more."""
         self.bar.update(1)
 
 
-def _write(plan: _Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
+def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
     """Table, picture and best setting of all trials that the folder holds."""
     space = plan.space
-    trials = _stored(folder)
+    trials = list(stored_trials(folder))
     whole = [one for one in trials if one["done"]]
     if not whole:
         raise ValueError(f"{folder} holds no trial that counted all images")
@@ -498,7 +212,7 @@ def _cell(value: Any) -> str:
     return f'"{text}"' if "," in text else text
 
 
-def _toml(plan: _Plan, best: dict[str, Any]) -> str:
+def _toml(plan: Plan, best: dict[str, Any]) -> str:
     """The best setting as a file that every job takes."""
     config, space = plan.config, plan.space
     values = {name: best[name] for name in best if name in {*space.domains, *space.read_off}}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from numpy import ndarray
+from numpy.typing import NDArray
 
 from rayseg.attribution import (
     RIB,
@@ -41,7 +42,7 @@ IOU_UNITS = 10**9
 """IoUs are added as whole numbers, so that a sum does not depend on its order."""
 
 Figures = list[dict[str, float]]
-Counts = Int64[ndarray, ...]
+Counts = NDArray[np.int64]
 """Whole numbers, of a shape that is the trial's own."""
 
 
