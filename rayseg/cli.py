@@ -18,6 +18,7 @@ import tyro
 
 from rayseg.config import (
     AnalyseBoxesConfig,
+    DoctorConfig,
     ExportConfig,
     JobConfig,
     MakeBoxMapsConfig,
@@ -43,6 +44,7 @@ from rayseg.on_ray import instances, jobs
 from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
+from rayseg.on_ray.doctor import doctor
 from rayseg.on_ray.run import run
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.submission import Submission, split_flags, submit
@@ -67,6 +69,7 @@ JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
     "score": (ScoreConfig, jobs.score),
     "run": (RunConfig, run),
     "tune": (TuneConfig, tune),
+    "doctor": (DoctorConfig, doctor),
     "export": (ExportConfig, jobs.export),
     "toy-bottleneck": (ToyBottleneckConfig, toy_bottleneck),
 }

@@ -13,6 +13,7 @@ from rayseg.config.boxes import (
 )
 from rayseg.config.files import as_plain, as_toml, as_written, read_toml
 from rayseg.config.jobs import (
+    DoctorConfig,
     ExportConfig,
     PredictConfig,
     PredictInstancesConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "ClassifierConfig",
     "Compute",
     "DetectorConfig",
+    "DoctorConfig",
     "ExportConfig",
     "FickleNetConfig",
     "JobConfig",

@@ -198,6 +198,33 @@ class RunConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorConfig(RunConfig):
+    """Says what machine and cluster have, what a run needs and how long it will take.
+
+    Attributes:
+        estimate: measures every stage of the run on a few images and says what all will take.
+        images: that the estimate is for, of the training split; 0 as many as the data set has.
+        calibrate_images: that are measured.
+        calibrate_steps: of trainings that count steps, measured in place of all.
+        price: of the cluster an hour, in any currency; 0 says no cost.
+    """
+
+    estimate: bool = False
+    images: int = 0
+    calibrate_images: int = 20
+    calibrate_steps: int = 10
+    price: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("images", 0), ("calibrate_images", 4), ("calibrate_steps", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if self.price < 0:
+            raise ValueError(f"price must be 0 or more, got {self.price}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportConfig(JobConfig):
     """Writes masks of a run in a foreign format.
 
@@ -231,5 +258,5 @@ class ToyBottleneckConfig(JobConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnyJobConfig(RunConfig, AnalyseBoxesConfig, TuneConfig, ExportConfig, ToyBottleneckConfig):
+class AnyJobConfig(DoctorConfig, AnalyseBoxesConfig, TuneConfig, ExportConfig, ToyBottleneckConfig):
     """Every key of every job: what a file that serves all of them may hold."""

@@ -1,0 +1,242 @@
+"""How long a run will take, from a few of its images sent through all of its stages.
+
+Each stage is timed as it will run, by the same jobs on the same cluster. What a stage does image by
+image says itself how long an image took, so that the time for starting processes is told from the
+time for images; a training that counts steps is measured over a few of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rayseg.config import DoctorConfig
+from rayseg.labels import Truths
+from rayseg.on_ray.boxes import make_box_maps, make_box_masks
+from rayseg.on_ray.data import pool_size
+from rayseg.on_ray.instances import predict_instances, train_detector, train_mask_rcnn
+from rayseg.on_ray.jobs import (
+    predict,
+    refine_seeds,
+    score,
+    train_classifier,
+    train_ficklenet,
+    train_segmenter,
+)
+from rayseg.on_ray.seeds import make_seeds
+from rayseg.on_ray.session import count_cores, gpus_each
+from rayseg.stages import CountLabels, SweepSeeds
+from rayseg.store import Folder, Manifest, read_manifest, read_rows, read_run, write_manifest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as it was measured, and what all of it will take.
+
+    Attributes:
+        name: of its folder.
+        seconds: that it took here.
+        items: images, or steps, that it had here.
+        all_items: that it will have.
+        all_seconds: that it will take.
+        unit: image or step.
+        processes: side by side.
+    """
+
+    name: str
+    seconds: float
+    items: int
+    all_items: int
+    all_seconds: float
+    unit: str
+    processes: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images of the training split and of the one that is judged on, here and in all."""
+
+    train: int
+    val: int
+    all_train: int
+    all_val: int
+
+
+def calibrate(config: DoctorConfig) -> list[Stage]:
+    """Runs every stage on a few images, in a folder of its own that is gone afterwards.
+
+    Ray must run already, and the run's manifest be there.
+
+    Raises:
+        ValueError: the run's own refusals.
+    """
+    scratch = Folder(config.run) / "calibration"
+    scratch.remove()
+    try:
+        counts = _few_images(config, scratch / "manifest")
+        return [stage for make in _stages(config, scratch, counts) for stage in make()]
+    finally:
+        scratch.remove()
+
+
+def _few_images(config: DoctorConfig, folder: Folder) -> Counts:
+    manifest = read_manifest(Folder(config.run) / "manifest", true_masks=True)
+    train = manifest.select(config.split)
+    splits = manifest.table.column("split").to_pylist()
+    judged = config.val_split in splits and config.until == "segmenters"
+    parts = [_draw(train, config.calibrate_images)]
+    if judged:
+        parts.append(_draw(manifest.select(config.val_split), max(config.calibrate_images // 4, 2)))
+    table = pa.concat_tables([part.table for part in parts])
+    few = replace(manifest, table=table)
+    write_manifest(folder, few.samples(), manifest.classes, manifest.category_ids)
+    return Counts(
+        parts[0].table.num_rows,
+        parts[1].table.num_rows if judged else 0,
+        config.images or train.table.num_rows,
+        splits.count(config.val_split) if judged else 0,
+    )
+
+
+def _draw(manifest: Manifest, number: int) -> Manifest:
+    """So many images of a manifest, the same each time."""
+    ids = sorted(manifest.table.column("id").to_pylist())
+    drawn = np.random.default_rng(0).permutation(len(ids))[:number]
+    return manifest.select(ids=[ids[i] for i in drawn])
+
+
+def _stages(
+    config: DoctorConfig, scratch: Folder, counts: Counts
+) -> Iterator[Callable[[], list[Stage]]]:
+    """What measures each job of the run, in order."""
+    few = shortened(config, scratch.location)
+    boxes = config.supervision == "boxes"
+    by_image = partial(_by_image, config, scratch)
+    train, val = (counts.train, counts.all_train), (counts.val, counts.all_val)
+    if config.trunks_from_classifier if boxes else not config.weights and config.needs_classifier:
+        yield partial(_epochs, scratch, "classifier", partial(train_classifier, few), train)
+    if boxes:
+        if not config.detector_weights:
+            yield partial(
+                _steps, scratch, "detector", partial(train_detector, few), few.detector.iterations,
+                config.detector.iterations,
+            )  # fmt: skip
+        yield partial(by_image, "box_maps", config.box_methods, partial(make_box_maps, few), train)
+        masks = tuple(config.box_mask_names())
+        made = partial(make_box_masks, few)
+    else:
+        if not config.ficklenet_weights and "ficklenet" in config.network_kinds:
+            yield partial(_epochs, scratch, "ficklenet", partial(train_ficklenet, few), train)
+        yield partial(by_image, "seeds", config.methods, partial(make_seeds, few), train)
+        masks, made = tuple(config.mask_names()), partial(refine_seeds, few)
+    if config.until != "seeds":
+        yield partial(by_image, "masks", masks, made, train, tasks=True)
+    if config.until == "segmenters" and counts.val:
+        labels = config.trained_on()
+        named = replace(few, labels=labels)
+        part = "mask_rcnn" if boxes else "segmenter"
+        folder = "mask_rcnn" if boxes else "segmenters"
+        job = train_mask_rcnn if boxes else train_segmenter
+        iterations = getattr(few, part).iterations, getattr(config, part).iterations
+        for label in labels:
+            one = replace(named, labels=(label,))
+            yield partial(_steps, scratch, f"{folder}/{label}", partial(job, one), *iterations)
+        kind, apply = ("instances", predict_instances) if boxes else ("predictions", predict)
+        ending = "+crf" if config.crf and not boxes else ""
+        names = tuple(f"{label}{ending}" for label in labels)
+        yield partial(by_image, kind, names, partial(apply, named), val)
+    yield partial(_scores, config, scratch, partial(score, few), counts)
+
+
+def shortened(config: DoctorConfig, run: str) -> DoctorConfig:
+    """The run's configuration with trainings of a few steps, for a folder of its own."""
+    steps = config.calibrate_steps
+    parts = {
+        name: replace(
+            getattr(config, name),
+            iterations=min(getattr(config, name).iterations, steps),
+            judge_images=min(getattr(config, name).judge_images, 2),
+        )
+        for name in ("segmenter", "detector", "mask_rcnn")
+    }
+    return replace(config, run=run, ids="", **parts)
+
+
+def _timed(job: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
+
+
+def _by_image(
+    config: DoctorConfig,
+    scratch: Folder,
+    kind: str,
+    names: tuple[str, ...],
+    job: Callable[[], Any],
+    images: tuple[int, int],
+    tasks: bool = False,
+) -> list[Stage]:
+    """A job that fills a folder for each name with rows that say how long they took."""
+    whole = _timed(job)
+    here, all_ = images
+    processes = count_cores() if tasks else pool_size(config.compute, gpus_each(config.compute))
+    told = {name: read_run(scratch / kind / name).get("seconds", 0.0) for name in names}
+    around = max(whole - sum(told.values()), 0.0) / len(names)
+    found = []
+    for name, seconds in told.items():
+        rows = list(read_rows(scratch / kind / name, ["seconds"]))
+        busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))
+        start = max(seconds - busy, 0.0) + around
+        measured = (seconds + around, here, all_, start + busy * all_ / here)
+        found.append(Stage(f"{kind}/{name}", *measured, "image", processes))
+    return found
+
+
+def _epochs(
+    scratch: Folder, name: str, job: Callable[[], Any], images: tuple[int, int]
+) -> list[Stage]:
+    """A training that goes through all images again and again."""
+    whole = _timed(job)
+    here, all_ = images
+    epochs = [one["seconds"] for one in read_run(scratch / name)["epochs"]]
+    start = max(whole - sum(epochs), 0.0)
+    usual = float(np.median(epochs)) * len(epochs)  # the first is slow, which is no image's fault
+    start += sum(epochs) - usual
+    return [Stage(name, whole, here, all_, start + usual * all_ / here, "image", 1)]
+
+
+def _steps(scratch: Folder, name: str, job: Callable[[], Any], here: int, all_: int) -> list[Stage]:
+    """A training that counts steps."""
+    whole = _timed(job)
+    seconds = read_run(scratch / name)["seconds"]
+    return [Stage(name, whole, here, all_, whole - seconds + seconds * all_ / here, "step", 1)]
+
+
+def _scores(
+    config: DoctorConfig, scratch: Folder, job: Callable[[], Any], counts: Counts
+) -> list[Stage]:
+    """Scores; how long an image takes is asked of the stages themselves."""
+    whole = _timed(job)
+    processes = count_cores()
+    truths = Truths(scratch / "manifest", config.split)
+    counting = 0.0
+    if truths.paths:
+        thresholds = np.arange(0, 1, config.threshold_step).round(6).tolist()
+        for kind, stages in (
+            ("seeds", (SweepSeeds(truths, thresholds), CountLabels(truths, 0.5))),
+            ("masks", (CountLabels(truths),)),
+        ):
+            for name in (scratch / kind).folders() if config.supervision == "tags" else ():
+                rows = [r for r in read_rows(scratch / kind / name) if r["status"] == "ok"]
+                counting += sum(_timed(partial(stage, rows)) for stage in stages)
+    more = counting / processes * (counts.all_train / counts.train - 1)
+    return [
+        Stage("scores", whole, counts.train, counts.all_train, whole + more, "image", processes)
+    ]
