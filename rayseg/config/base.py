@@ -16,6 +16,8 @@ class Compute:
     Attributes:
         device: torch device of the actors: auto, cpu or cuda.
         actors: of a pool; 0 is one a GPU, or one a core of this machine.
+        max_actors: of a pool on a cluster that grows, which begins with what there is and takes
+            what joins; 0 never takes more than it began with.
         num_gpus: GPUs an actor or training worker; -1 is 1 where the cluster has any.
         threads: CPU threads an actor or training worker; 0 divides this machine's cores.
         block_rows: images between two writes: the most that a killed actor loses.
@@ -28,6 +30,7 @@ class Compute:
 
     device: str = "auto"
     actors: int = 0
+    max_actors: int = 0
     num_gpus: float = -1.0
     threads: int = 0
     block_rows: int = 8
@@ -38,7 +41,7 @@ class Compute:
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("actors", "threads", "loader_workers", "max_failures"):
+        for name in ("actors", "max_actors", "threads", "loader_workers", "max_failures"):
             if getattr(self, name) < 0:
                 raise ValueError(f"compute.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("block_rows", "workers", "stall_seconds"):

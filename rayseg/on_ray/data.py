@@ -69,6 +69,7 @@ class Pool:
         rows: rows in a batch, the unit of writing, of loss and of retry.
         actors: processes that make the stage once and keep it; 0 runs it in CPU tasks, which share
             processes with everything else and make it anew for each batch.
+        max_actors: of a pool that grows with the cluster; 0 keeps its size.
         cpus: of each; 0 beside a GPU, so that the pool cannot starve the tasks that feed it.
         gpus: of each, fractions share a device.
         stall_seconds: a job without any progress for so long fails.
@@ -77,6 +78,7 @@ class Pool:
     make: Callable[[], Stage]
     rows: int
     actors: int = 0
+    max_actors: int = 0
     cpus: float = 1
     gpus: float = 0
     stall_seconds: int = 1800
@@ -88,6 +90,7 @@ def actor_pool(compute: Compute, make: Callable[[], Stage], gpus: float) -> Pool
         make=make,
         rows=compute.block_rows,
         actors=pool_size(compute, gpus),
+        max_actors=compute.max_actors,
         cpus=0 if gpus else threads_each(compute),
         gpus=gpus,
         stall_seconds=compute.stall_seconds,
@@ -99,7 +102,8 @@ def pool_size(compute: Compute, gpus: float) -> int:
     threads = threads_each(compute)
     free_cpus = ray.cluster_resources().get("CPU", 0) - 1
     actors = fitting("GPU", gpus) if gpus else min(fitting("CPU", threads), free_cpus // threads)
-    return compute.actors or max(int(actors), 1)
+    number = compute.actors or max(int(actors), 1)
+    return min(number, compute.max_actors) if compute.max_actors else number
 
 
 def task_pool(compute: Compute, make: Callable[[], Stage]) -> Pool:
@@ -214,7 +218,8 @@ def _read(addresses: list[str]) -> Dataset:
 def _through(
     source: Dataset, pool: Pool, adapter: type[_Caller], arguments: tuple[Any, ...], label: str
 ) -> Dataset:
-    preflight(label, pool.actors, pool.cpus, pool.gpus)
+    if not pool.max_actors:  # else what lacks may join
+        preflight(label, pool.actors, pool.cpus, pool.gpus)
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = pool.stall_seconds
     options: dict[str, Any] = {"batch_size": pool.rows, "batch_format": "pyarrow"}
@@ -231,7 +236,11 @@ def _through(
             fn_constructor_args=arguments,
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
-            compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
+            compute=ActorPoolStrategy(
+                min_size=pool.actors,
+                max_size=max(pool.max_actors, pool.actors),
+                max_tasks_in_flight_per_actor=2,
+            ),
             max_restarts=MAX_DEATHS,
             max_task_retries=MAX_DEATHS,
         )

@@ -34,7 +34,8 @@ def doctor(config: DoctorConfig) -> Outcome:
         lines += _cluster()
         gpus, threads = gpus_each(config.compute), threads_each(config.compute)
         actors = pool_size(config.compute, gpus)
-        preflight("the run", actors, 0 if gpus else threads, gpus)
+        if not config.compute.max_actors:
+            preflight("the run", actors, 0 if gpus else threads, gpus)
         preflight("training", config.compute.workers, 0 if gpus else 1, gpus)
         lines.append(
             f"pools: {actors} actors of {'0' if gpus else threads} CPUs and {gpus:g} GPUs; "

@@ -1,0 +1,198 @@
+"""Jobs submitted to a cluster that was started on this machine: logs, exit status, tokens."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from rayseg.on_ray.submission import Submission, split_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+TOKEN = "0123456789abcdef" * 4
+TINY = """
+data = "synthetic"
+methods = ["cam"]
+until = "masks"
+
+[synthetic]
+count = 6
+val_count = 2
+ood_count = 0
+size_hw = [64, 64]
+
+[classifier]
+trunk = "resnet18"
+weights = "none"
+epochs = 1
+batch_size = 4
+
+[classifier.crops]
+crop = 64
+long_side = [64, 64]
+
+[cam]
+scales = [1.0]
+"""
+
+
+def environment(**changed):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} | changed
+
+
+def free_ports(number):
+    sockets = [socket.socket() for _ in range(number)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Address of the job server of a cluster with a token; it ends with the tests."""
+    port, dashboard, client = free_ports(3)
+    scratch = tempfile.mkdtemp(prefix="r")
+    command = [
+        BIN / "ray", "start", "--head", "--block", "--num-cpus=3", f"--port={port}",
+        f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={scratch}",
+        f"--ray-client-server-port={client}", "--object-store-memory=200000000",
+    ]  # fmt: skip
+    with (Path(scratch) / "said").open("wb") as said:
+        head = subprocess.Popen(
+            command, env=environment(RAY_ADDRESS=""), stdout=said, stderr=said, cwd=scratch
+        )
+    address, deadline = f"http://127.0.0.1:{dashboard}", time.monotonic() + 120
+    while not listens(dashboard):
+        assert head.poll() is None, (Path(scratch) / "said").read_text()[-2000:]
+        assert time.monotonic() < deadline, "no job server after two minutes"
+        time.sleep(0.5)
+    yield address
+    head.terminate()
+    head.wait(timeout=60)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory):
+    """A working directory with the code and a configuration, without history and data."""
+    folder = tmp_path_factory.mktemp("code")
+    shutil.copytree(ROOT / "rayseg", folder / "rayseg", ignore=shutil.ignore_patterns("*.pyc"))
+    (folder / "tiny.toml").write_text(TINY)
+    return folder
+
+
+def submit(server, code, *flags, **changed):
+    return subprocess.run(
+        [sys.executable, "-m", "rayseg.cli", "submit", *flags, "--address", server],
+        cwd=code, env=environment(**changed), capture_output=True, text=True, timeout=280,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_is_submitted_once_followed_and_told_true(server, code, tmp_path):
+    flags = ("run", "--run", str(tmp_path / "run"), "--config", "tiny.toml")
+    first = submit(server, code, *flags, "--no-follow")
+    assert (first.returncode, first.stdout.split()[0]) == (0, "submitted"), first.stderr
+    again = submit(server, code, *flags)
+    assert again.returncode == 1
+    assert "is submitted already, as rayseg-run-" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
+    deadline = time.monotonic() + 250
+    while not (tmp_path / "run/report.html").exists():
+        assert time.monotonic() < deadline, "the job has not ended"
+        time.sleep(1)
+    time.sleep(3)  # until the cluster knows, too
+    followed = submit(server, code, *flags)
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert "masks cam+label_crf" in followed.stdout
+    assert (tmp_path / "run/scores.json").is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_job_that_fails_ends_with_its_status(server, code, tmp_path):
+    done = submit(server, code, "make-seeds", "--run", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "manifest" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_without_the_token_nobody_is_let_in(server, code, tmp_path):
+    done = submit(server, code, "score", "--run", str(tmp_path), RAY_AUTH_MODE="disabled")
+    assert done.returncode == 1
+    assert "wants a token: set RAY_AUTH_MODE=token" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def asked(tmp_path, **changed):
+    given = {
+        "job": "run", "arguments": ("--run", "/shared/a b"), "run": "/shared/a b",
+        "address": "http://127.0.0.1:1", "working_dir": str(tmp_path),
+    }  # fmt: skip
+    return Submission(**given | changed)
+
+
+def test_what_travels_is_code_and_no_data(tmp_path):
+    made = asked(tmp_path)
+    assert made.entrypoint == "python -m rayseg.cli run --run '/shared/a b'"
+    assert {".git", "/data", "/runs", "*.safetensors"} <= set(made.runtime_env["excludes"])
+    assert asked(tmp_path, run="/shared/c").prefix != made.prefix
+    assert asked(tmp_path, arguments=("--run=/shared/a b",)).prefix == made.prefix
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"address": "head:6379"}, "address must be that of the cluster's job server"),
+        ({"run": "runs/voc"}, "run must be an absolute path .* got 'runs/voc'"),
+        ({"working_dir": "/no/such"}, "working directory /no/such does not exist"),
+        ({"arguments": ("--config", "a.toml")}, r"configuration file a\.toml must lie in"),
+        ({"arguments": ("--config=/etc/hosts",)}, "configuration file /etc/hosts must lie in"),
+    ],
+)
+def test_what_could_not_run_there_is_refused_here(tmp_path, changed, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        asked(tmp_path, **changed)
+
+
+def test_flags_of_submit_are_told_from_the_jobs():
+    mine, rest = split_flags(["--run", "x", "--address=http://h:1", "--no-follow", "--split=val"])
+    assert mine == {"address": "http://h:1", "working-dir": ".", "follow": ""}
+    assert rest == ["--run", "x", "--split=val"]
+    with pytest.raises(ValueError, match="--address must be followed by a value"):
+        split_flags(["--address"])
+
+
+def test_nobody_listens(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "rayseg.cli", "submit", "score", "--run", str(tmp_path),
+         "--address", "http://127.0.0.1:1"],
+        env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("rayseg: no job server answers at http://127.0.0.1:1")
+    assert len(done.stderr.splitlines()) == 1
