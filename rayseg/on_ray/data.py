@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -134,6 +134,9 @@ def write_rows(
     inflight = out / "inflight"
     inflight.remove()
     guarded = inflight / "running"
+    blocks = -(-total // pool.rows)
+    if pool.actors > blocks:
+        pool = replace(pool, actors=blocks)  # the others would start for nothing
     start = time.perf_counter()
     receipts = _through(source, pool, _Writer, (pool.make, guarded, schema, out), label)
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)

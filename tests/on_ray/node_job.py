@@ -19,12 +19,13 @@ from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
 from rayseg.store import SEEDS_SCHEMA, Folder, stored_ids
 from tests.on_ray.fakes import Counting, Undecoded, manifest_table
 
-ROWS, SECONDS = 60, 0.4
+ROWS = {"kill": 60, "join": 110}  # Ray Data looks for new nodes every twenty seconds
+SECONDS = 0.4
 
 
-def wait_for(number, out):
+def wait_for(number, out, job):
     """Until so many rows are stored."""
-    while len(stored_ids(out)) < number:
+    while len(stored_ids(out)) < number and job.is_alive():
         time.sleep(0.1)
 
 
@@ -39,28 +40,22 @@ def main(folder, how):
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
     out = Folder(f"{folder}/seeds")
-    facts = {}
-
-    def disturb():
-        wait_for(12, out)
-        facts["stored_before"] = sorted(stored_ids(out))
-        if how == "kill":
-            cluster.remove_node(nodes[1], allow_graceful=False)
-            facts["stored_before"] = sorted(stored_ids(out))
-            cluster.add_node(**worker)
-        else:
-            cluster.add_node(**worker)
-
-    thread = threading.Thread(target=disturb, daemon=True)
-    thread.start()
     pool = Pool(
         partial(Counting, f"{folder}/marks", SECONDS), rows=2, actors=1 if how == "join" else 3,
         max_actors=3, cpus=0, gpus=1,
     )  # fmt: skip
-    table = manifest_table(ROWS)
-    source = decoded(manifest_rows(table, out / "pending", 2), Undecoded(), out)
-    facts["seconds"] = write_rows(source, ROWS, pool, out, SEEDS_SCHEMA, "node job")
-    thread.join(timeout=60)
+    source = decoded(manifest_rows(manifest_table(ROWS[how]), out / "pending", 2), Undecoded(), out)
+    arguments = (source, ROWS[how], pool, out, SEEDS_SCHEMA, "node job")
+    job = threading.Thread(target=write_rows, args=arguments)
+    job.start()  # not the other way round: only the main thread may start a node
+    wait_for(12, out, job)
+    if how == "kill":
+        cluster.remove_node(nodes[1], allow_graceful=False)
+    facts = {"stored_before": sorted(stored_ids(out))}
+    cluster.add_node(**worker)
+    job.join()
+    ray.shutdown()
+    cluster.shutdown()
     Path(folder, "facts.json").write_text(json.dumps(facts))
 
 
