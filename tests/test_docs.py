@@ -25,6 +25,7 @@ from rayseg.datasets import DATASETS
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
+from rayseg.on_ray.submission import split_flags
 from rayseg.refine import BOX_REFINERS, REFINERS
 from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_shard
 
@@ -51,6 +52,8 @@ def commands():
 
 def as_job(words):
     """(job, flags) of ``rayseg <job>``, of ``python jobs/<job>.py``, or of a submission of that."""
+    if words[:2] == ["rayseg", "submit"]:
+        return words[2], split_flags(words[3:])[1]
     if words[0] == "rayseg":
         return words[1], words[2:]
     start = words.index("python")
@@ -129,7 +132,8 @@ def test_targets_of_make_exist():
 
 
 def test_flags_in_the_text_exist():
-    known = {f"--{name}" for name in flag_names(RunConfig())} | {"--config", "--preset", "--help"}
+    known = {"--config", "--preset", "--help"}
+    known |= {f"--{name}" for kind, _ in JOBS.values() for name in flag_names(kind())}
     assert set(re.findall(r"`(--[\w.-]+)", README)) <= known
 
 
@@ -176,7 +180,7 @@ def test_the_tree_of_the_code_is_what_is_there():
     inside = [path for path in (ROOT / "rayseg").iterdir() if not path.name.startswith("__")]
     parts = [path.name + "/" * path.is_dir() for path in inside if path.name != "py.typed"]
     assert sorted(names) == sorted(parts)
-    assert re.findall(r"^([\w.]+)/ ", TREES["rayseg"], re.M) == ["jobs"]
+    assert re.findall(r"^([\w.]+)/ ", TREES["rayseg"], re.M) == ["jobs", "tune_spaces"]
 
 
 # The table of methods
