@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/rayseg run --config jobs/presets/demo.toml
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 bench: $(INSTALLED) runs/voc_boxes/detector/detector.safetensors
 	set -e; for script in tests/benchmarks/bench_*.py; do echo "$$script"; $(VENV)/bin/python "$$script"; done

@@ -157,7 +157,7 @@ def _stages(
 def shortened(config: DoctorConfig, run: str) -> DoctorConfig:
     """The run's configuration with trainings of a few steps, for a folder of its own."""
     steps = config.calibrate_steps
-    parts = {
+    parts: dict[str, Any] = {
         name: replace(
             getattr(config, name),
             iterations=min(getattr(config, name).iterations, steps),
@@ -165,6 +165,10 @@ def shortened(config: DoctorConfig, run: str) -> DoctorConfig:
         )
         for name in ("segmenter", "detector", "mask_rcnn")
     }
+    for name in ("classifier", "ficklenet_classifier"):  # a batch must not be more than there is
+        network = getattr(config, name)
+        batch = min(network.batch_size, config.calibrate_images)
+        parts[name] = replace(network, batch_size=batch)
     return replace(config, run=run, ids="", **parts)
 
 

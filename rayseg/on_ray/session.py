@@ -44,7 +44,7 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
     # one core more than there are, so that actors on every core leave room for a task
-    local = {"num_cpus": count_cores() + 1, "include_dashboard": False}
+    local = {"address": "local", "num_cpus": count_cores() + 1, "include_dashboard": False}
     where: dict[str, Any] = {"address": address} if address else local
     try:
         _knock(address)

@@ -20,6 +20,7 @@ def cluster():
         warnings.simplefilter("ignore")  # Ray's own, about its future versions
         DataContext.get_current()  # made here, since making it sets deprecated fields
         ray.init(
+            address="local",  # not the one that another test may have started
             num_cpus=4,
             num_gpus=2,
             object_store_memory=200e6,

@@ -18,7 +18,7 @@ from tests.on_ray.fakes import Counting, Undecoded, manifest_table
 def main(folder, rows, seconds):
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init(
-        num_cpus=1, num_gpus=2, object_store_memory=100e6, include_dashboard=False,
+        address="local", num_cpus=1, num_gpus=2, object_store_memory=100e6, include_dashboard=False,
         log_to_driver=False,
     )  # fmt: skip
     out = Folder(f"{folder}/seeds")

@@ -46,7 +46,7 @@ from tests.on_ray.fakes import (
     no_extension_types,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 

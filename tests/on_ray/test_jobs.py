@@ -20,7 +20,7 @@ from rayseg.stages import DecodeImages, MakeSeeds, by_size
 from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
 from tests.on_ray.fakes import PickyCAM
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
 CLASSES = ("cat", "dog")
 METHOD = CAM(scales=(1.0,), precision="fp32")
 COMPUTE = Compute(actors=2, threads=1, num_gpus=0, block_rows=4)

@@ -10,7 +10,7 @@ from rayseg.config import Compute
 from rayseg.on_ray.data import actor_pool, task_pool
 from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session, threads_each
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
 def test_an_address_with_nobody_there_is_a_one_line_error_at_once(tmp_path):

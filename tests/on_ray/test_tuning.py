@@ -21,7 +21,7 @@ from rayseg.palette import encode_labels
 from rayseg.records import Sample
 from rayseg.store import Folder, read_run, write_manifest
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
 CLASSES = ("cat", "dog")
 ADVCAM = AdvCAM(scales=(1.0,), precision="fp32")
 COMPUTE = Compute(actors=2, threads=1, num_gpus=0)
