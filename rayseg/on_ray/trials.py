@@ -47,6 +47,8 @@ from rayseg.stages import (
 from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
 
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
+NOTHING: dict[str, Any] = {"slices": 0, "images": 0, "seconds": 0.0, "figures": [], "failed": {}, "done": False}
+"""What a trial has counted before its first slice."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Plan:
             "slice_images": config.slice_images,
             "read_off": self.space.read_off,
             "threshold_step": config.threshold_step,
+            "over": list(config.over),
         }
         if self.space.kind == "seeds":
             kind = self.base.network_kind
@@ -126,9 +129,11 @@ class Plan:
         manifest = read_manifest(Folder(config.run) / "manifest")
         chosen = manifest.select(config.split, read_ids(config.ids))
         if self.space.kind == "objects":
-            rows = spread_objects(chosen, self.true_objects, config.max_images).table.to_pylist()
+            known = spread_objects(chosen, self.true_objects, config.max_images)
+            rows = known.table.to_pylist()
         else:
-            rows = [row for row in chosen.table.to_pylist() if row["id"] in self.truths.ids]
+            with_truth = self.truths.ids
+            rows = [row for row in chosen.table.to_pylist() if row["id"] in with_truth]
         if not rows:
             raise ValueError(f"no image of split {config.split!r} has a truth to tune by")
         rows.sort(key=lambda row: row["id"])
@@ -138,12 +143,12 @@ class Plan:
     @property
     def truths(self) -> Truths:
         """True labels."""
-        return Truths(Folder(self.config.run) / "manifest", self.config.split)
+        return _truths(Folder(self.config.run) / "manifest", self.config.split)
 
     @property
     def true_objects(self) -> TrueObjects:
         """True masks of objects."""
-        return TrueObjects(Folder(self.config.run) / "manifest", self.config.split)
+        return _true_objects(Folder(self.config.run) / "manifest", self.config.split)
 
     def with_bank(self) -> Plan:
         """With the companions that the method needs, cut now."""
@@ -208,6 +213,17 @@ def _network(kind: str, weights: str, classes: tuple[str, ...], device: str) -> 
     return LOADERS[kind](local_copy(weights), classes).to(device)
 
 
+# once a process each: tasks are many and short, the manifest of a large data set is long
+@lru_cache(maxsize=1)
+def _truths(manifest: Folder, split: str) -> Truths:
+    return Truths(manifest, split)
+
+
+@lru_cache(maxsize=1)
+def _true_objects(manifest: Folder, split: str) -> TrueObjects:
+    return TrueObjects(manifest, split)
+
+
 @lru_cache(maxsize=1)
 def _stored_seeds(folder: Folder) -> StoredRows:
     return StoredRows(folder, SEEDS_COLUMNS, "map")
@@ -250,29 +266,37 @@ def load_images(
 
 
 def run_trial(setting: dict[str, Any], plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
-    """Counts slice after slice, and reports after each; what is stored is not counted again."""
+    """Counts slice after slice, and reports after each; what is stored is not counted again.
+
+    An image that a setting fails on counts for nothing in that trial, and is named in its file.
+    """
     name, trial = _name(setting), plan.trial(setting)
-    stored = _read_counts(folder, name)
-    counts, taken, seconds = stored if stored else (trial.zeros(), 0, 0.0)
-    images = sum(map(len, slices[:taken]))
-    for i in range(min(taken, len(slices) - 1), len(slices)):
-        if i >= taken:
-            start = time.perf_counter()
+    facts: dict[str, Any] = {"setting": setting, **NOTHING}
+    counts, facts = _read_counts(folder, name) or (trial.zeros(), facts)
+    for i in range(min(facts["slices"], len(slices) - 1), len(slices)):
+        if i >= facts["slices"]:
+            start, failed = time.perf_counter(), dict(facts["failed"])
             for reference in slices[i]:
-                counts = counts + trial.count(ray.get(reference))
-            seconds += time.perf_counter() - start
-            images += len(slices[i])
-            facts = {
-                "setting": setting,
+                image = ray.get(reference)
+                try:
+                    counts = counts + trial.count(image)
+                except torch.AcceleratorError:
+                    raise
+                except Exception as error:
+                    failed[image.id] = f"{type(error).__name__}: {error}"
+            facts |= {
                 "slices": i + 1,
-                "images": images,
-                "seconds": seconds,
+                "images": facts["images"] + len(slices[i]),
+                "seconds": facts["seconds"] + time.perf_counter() - start,
                 "figures": trial.figures(counts),
+                "failed": failed,
                 "done": i + 1 == len(slices),
             }
             _write_counts(folder, name, counts, facts)
-        best = max(one[plan.space.metric] for one in trial.figures(counts))
-        ray_tune.report({plan.space.metric: best, "images": images})
+        if len(facts["failed"]) == facts["images"]:
+            raise ValueError(f"no image can be counted: {next(iter(facts['failed'].values()))}")
+        best = max(one[plan.space.metric] for one in facts["figures"])
+        ray_tune.report({plan.space.metric: best, "images": facts["images"]})
 
 
 def _name(setting: dict[str, Any]) -> str:
@@ -288,17 +312,18 @@ def _write_counts(folder: Folder, name: str, counts: Any, facts: dict[str, Any])
     (folder / "trials").write(f"{name}.npz", sink.getvalue())
 
 
-def _read_counts(folder: Folder, name: str) -> tuple[Any, int, float] | None:
-    trials = folder / "trials"
-    if not trials.exists(f"{name}.npz"):
+def _read_counts(folder: Folder, name: str) -> tuple[Any, dict[str, Any]] | None:
+    if not (folder / "trials").exists(f"{name}.npz"):
         return None
-    with np.load(io.BytesIO(trials.read(f"{name}.npz"))) as data:
-        facts = json.loads(data["facts"].tobytes())
-        return data["counts"], facts["slices"], facts["seconds"]
+    return _unpack((folder / "trials").read(f"{name}.npz"))
+
+
+def _unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
+    with np.load(io.BytesIO(data)) as arrays:
+        return arrays["counts"], json.loads(arrays["facts"].tobytes())
 
 
 def stored_trials(folder: Folder) -> Iterator[dict[str, Any]]:
     """What each trial that the folder holds came to."""
     for name in (folder / "trials").names(".npz"):
-        with np.load(io.BytesIO((folder / "trials").read(name))) as data:
-            yield json.loads(data["facts"].tobytes())
+        yield _unpack((folder / "trials").read(name))[1]

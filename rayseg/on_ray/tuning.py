@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -76,26 +75,34 @@ def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
             reduction_factor=3,
         )
     number, parameters, searcher = _searcher(plan, folder, trials)
-    with tempfile.TemporaryDirectory() as scratch, one_line_errors("tuning"):
-        if not number:
-            return
-        with tqdm(total=number, desc=f"trials {space.name}", unit="trial") as bar:
-            found = ray_tune.Tuner(
-                trainable,
-                param_space=parameters,
-                tune_config=ray_tune.TuneConfig(
-                    metric=space.metric,
-                    mode=space.mode,
-                    search_alg=searcher,
-                    scheduler=scheduler,
-                    num_samples=1 if config.search == "grid" else number,
-                    max_concurrent_trials=None if config.search == "random" else trials,
-                    reuse_actors=True,
-                ),
-                run_config=ray_tune.RunConfig(
-                    name=space.name, storage_path=scratch, verbose=0, callbacks=[_Progress(bar)]
-                ),
-            ).fit()
+    if not number:
+        return
+    scratch = folder / "ray"
+    scratch.remove()
+    with (
+        one_line_errors("tuning"),
+        tqdm(total=number, desc=f"trials {space.name}", unit="trial") as bar,
+    ):
+        found = ray_tune.Tuner(
+            trainable,
+            param_space=parameters,
+            tune_config=ray_tune.TuneConfig(
+                metric=space.metric,
+                mode=space.mode,
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=1 if config.search == "grid" else number,
+                max_concurrent_trials=None if config.search == "random" else trials,
+                reuse_actors=True,
+            ),
+            run_config=ray_tune.RunConfig(
+                name="trials",
+                storage_path=scratch.location,
+                verbose=0,
+                callbacks=[_Progress(bar)],
+            ),
+        ).fit()
+    scratch.remove()
     if found.errors:
         lines = str(found.errors[0]).strip().splitlines()
         raise ChildProcessError(
@@ -191,9 +198,12 @@ def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
         f"{len(entries)} settings from {len(whole)} whole trials of {len(trials)}; "
         f"picture, table and best.toml in {folder}",
     ]
+    failed = {id_: why for one in whole for id_, why in one["failed"].items()}
+    for id_, reason in list(failed.items())[:1]:
+        lines.append(f"failed in a trial: {len(failed)} images, such as {id_}: {reason}")
     for id_, reason in list(left_out.items())[:1]:
         lines.append(f"left out: {len(left_out)} images, such as {id_}: {reason}")
-    return Outcome(lines, left_out=len(left_out))
+    return Outcome(lines, left_out=len(left_out) + len(failed))
 
 
 def _shown(value: Any) -> str:
