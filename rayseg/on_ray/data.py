@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -134,11 +134,9 @@ def write_rows(
     inflight = out / "inflight"
     inflight.remove()
     guarded = inflight / "running"
-    blocks = -(-total // pool.rows)
-    if pool.actors > blocks:
-        pool = replace(pool, actors=blocks)  # the others would start for nothing
     start = time.perf_counter()
-    receipts = _through(source, pool, _Writer, (pool.make, guarded, schema, out), label)
+    arguments = (pool.make, guarded, schema, out)
+    receipts = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
     with one_line_errors(label), progress as bar:
         for receipt in receipts.iter_rows():
@@ -219,10 +217,16 @@ def _read(addresses: list[str]) -> Dataset:
 
 
 def _through(
-    source: Dataset, pool: Pool, adapter: type[_Caller], arguments: tuple[Any, ...], label: str
+    source: Dataset,
+    pool: Pool,
+    adapter: type[_Caller],
+    arguments: tuple[Any, ...],
+    label: str,
+    blocks: int = 0,
 ) -> Dataset:
     if not pool.max_actors:  # else what lacks may join
         preflight(label, pool.actors, pool.cpus, pool.gpus)
+    actors = min(pool.actors, blocks or pool.actors)  # more would start for nothing
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = pool.stall_seconds
     options: dict[str, Any] = {"batch_size": pool.rows, "batch_format": "pyarrow"}
@@ -240,8 +244,8 @@ def _through(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             compute=ActorPoolStrategy(
-                min_size=pool.actors,
-                max_size=max(pool.max_actors, pool.actors),
+                min_size=actors,
+                max_size=max(pool.max_actors, actors),
                 max_tasks_in_flight_per_actor=2,
             ),
             max_restarts=MAX_DEATHS,

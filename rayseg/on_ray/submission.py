@@ -21,6 +21,8 @@ EXCLUDES = (
 )  # fmt: skip
 """What of a working directory does not travel: history, environments, data, weights, results."""
 POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 60.0
+"""A cluster that has just been started answers before it takes jobs."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +119,7 @@ def submit(asked: Submission, follow: bool = True) -> int:
         if not known[id_].is_terminal():
             raise ValueError(_already(id_, asked, known[id_]))
     id_ = f"{asked.prefix}-{len(own) + 1}"
-    try:
-        client.submit_job(
-            entrypoint=asked.entrypoint,
-            submission_id=id_,
-            runtime_env=asked.runtime_env,
-            metadata={"rayseg_job": asked.job, "rayseg_run": asked.run},
-        )
-    except RuntimeError as error:
-        if "already exists" in str(error):  # submitted twice at the same moment
-            raise ValueError(_already(id_, asked, JobStatus.PENDING)) from None
-        raise ConnectionError(_refusal(asked.address, error)) from None
+    _submit(client, asked, id_)
     print(f"submitted {id_}", flush=True)
     if not follow:
         return 0
@@ -137,6 +129,32 @@ def submit(asked: Submission, follow: bool = True) -> int:
     except KeyboardInterrupt:
         print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
         return 130
+
+
+def _submit(client: JobSubmissionClient, asked: Submission, id_: str) -> None:
+    """Hands the job over, again and again to a cluster that has just been started.
+
+    Raises:
+        ConnectionError: the cluster does not take it.
+        ValueError: somebody else has submitted it at the same moment.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            client.submit_job(
+                entrypoint=asked.entrypoint,
+                submission_id=id_,
+                runtime_env=asked.runtime_env,
+                metadata={"rayseg_job": asked.job, "rayseg_run": asked.run},
+            )
+        except RuntimeError as error:
+            if "already exists" in str(error):
+                raise ValueError(_already(id_, asked, JobStatus.PENDING)) from None
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise ConnectionError(_refusal(asked.address, error)) from None
+            time.sleep(POLL_SECONDS)
+        else:
+            return
 
 
 async def _follow(client: JobSubmissionClient, id_: str) -> None:

@@ -47,7 +47,14 @@ from rayseg.stages import (
 from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
 
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
-NOTHING: dict[str, Any] = {"slices": 0, "images": 0, "seconds": 0.0, "figures": [], "failed": {}, "done": False}
+NOTHING: dict[str, Any] = {
+    "slices": 0,
+    "images": 0,
+    "seconds": 0.0,
+    "figures": [],
+    "failed": {},
+    "done": False,
+}
 """What a trial has counted before its first slice."""
 
 

@@ -133,7 +133,7 @@ def _searcher(plan: Plan, folder: Folder, trials: int) -> tuple[int, dict[str, A
     search = OptunaSearch(
         metric=space.metric,
         mode=space.mode,
-        seed=config.tune_seed,
+        seed=config.tune_seed + len(known),  # the first draws of one seed are the same
         points_to_evaluate=[one["setting"] for one in known] or None,
         evaluated_rewards=[_best(one, space)[space.metric] for one in known] or None,
     )

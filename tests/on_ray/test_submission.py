@@ -99,9 +99,13 @@ def code(tmp_path_factory):
     return folder
 
 
+def command(server, *flags):
+    return [sys.executable, "-m", "rayseg.cli", "submit", *flags, "--address", server]
+
+
 def submit(server, code, *flags, **changed):
     return subprocess.run(
-        [sys.executable, "-m", "rayseg.cli", "submit", *flags, "--address", server],
+        command(server, *flags),
         cwd=code, env=environment(**changed), capture_output=True, text=True, timeout=280,
         check=False,
     )  # fmt: skip
@@ -112,21 +116,23 @@ def submit(server, code, *flags, **changed):
 @pytest.mark.timeout(600)
 def test_a_run_is_submitted_once_followed_and_told_true(server, code, tmp_path):
     flags = ("run", "--run", str(tmp_path / "run"), "--config", "tiny.toml")
-    first = submit(server, code, *flags, "--no-follow")
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert first.stdout.startswith("submitted rayseg-run-")
+    with (tmp_path / "said").open("wb") as said:
+        first = subprocess.Popen(
+            command(server, *flags), cwd=code, env=environment(), stdout=said, stderr=said
+        )
+    deadline = time.monotonic() + 250
+    while not (tmp_path / "run/manifest/run.json").exists():
+        assert first.poll() is None, (tmp_path / "said").read_text()
+        assert time.monotonic() < deadline, "the job has not begun"
+        time.sleep(0.5)
     again = submit(server, code, *flags)
     assert again.returncode == 1
     assert "is submitted already, as rayseg-run-" in again.stderr
     assert len(again.stderr.splitlines()) == 1
-    deadline = time.monotonic() + 250
-    while not (tmp_path / "run/report.html").exists():
-        assert time.monotonic() < deadline, "the job has not ended"
-        time.sleep(1)
-    time.sleep(3)  # until the cluster knows, too
-    followed = submit(server, code, *flags)
-    assert followed.returncode == 0, followed.stdout + followed.stderr
-    assert "masks cam+label_crf" in followed.stdout
+    told = (first.wait(timeout=250), (tmp_path / "said").read_text())
+    assert told[0] == 0, told[1]
+    assert "submitted rayseg-run-" in told[1]
+    assert "masks cam+label_crf" in told[1]
     assert (tmp_path / "run/scores.json").is_file()
 
 
