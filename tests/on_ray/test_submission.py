@@ -60,12 +60,15 @@ def free_ports(number):
 @pytest.fixture(scope="module")
 def server():
     """Address of the job server of a cluster with a token; it ends with the tests."""
-    port, dashboard, client = free_ports(3)
+    port, dashboard, client, agent, grpc, metrics, runtime = free_ports(7)
     scratch = tempfile.mkdtemp(prefix="r")
     command = [
         BIN / "ray", "start", "--head", "--block", "--num-cpus=3", f"--port={port}",
         f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={scratch}",
         f"--ray-client-server-port={client}", "--object-store-memory=200000000",
+        # else those of another test's cluster
+        f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}",
+        f"--metrics-export-port={metrics}", f"--runtime-env-agent-port={runtime}",
     ]  # fmt: skip
     with (Path(scratch) / "said").open("wb") as said:
         head = subprocess.Popen(
