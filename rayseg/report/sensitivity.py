@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+METRICS = {"miou": "mean IoU", "object_iou": "mean IoU of objects"}
 Entry = Mapping[str, Any]
 """A setting: field to value, and the metric under its own name."""
 
@@ -30,7 +31,7 @@ def draw_sensitivity(entries: Sequence[Entry], searched: Sequence[str], metric: 
     panels = figure.subplots(1, max(len(shown), 1), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, shown, strict=False):
         _panel(axes, entries, best, name, [other for other in searched if other != name], metric)
-    panels[0].set_ylabel(f"{metric.replace('_', ' ')} in %")
+    panels[0].set_ylabel(f"{METRICS.get(metric, metric)} in %")
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=150)
     return sink.getvalue()

@@ -44,7 +44,9 @@ scales = [1.0]
 
 def environment(**changed):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return kept | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} | changed
+    # a node's `python` has rayseg's packages, whether or not their bin was on the path
+    found = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return kept | found | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN} | changed
 
 
 def free_ports(number):
