@@ -127,6 +127,8 @@ def test_kuberay_takes_the_manifest():
     assert manifest["kind"] == "RayJob"
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     yaml.safe_load(manifest["spec"]["runtimeEnvYAML"])
+    most = spec["workerGroupSpecs"][0]["maxReplicas"]
+    assert f"--compute.max-actors {most} " in manifest["spec"]["entrypoint"]
 
 
 def moved(config, path, old, new):
@@ -205,6 +207,7 @@ def test_nothing_listens_to_the_world_and_all_starts_want_a_token(name):
     ]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=token" in command for command in starts)
+    assert all(". ~/rayseg/bin/activate; " in command for command in starts)  # python of the jobs
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert "0.0.0.0" not in (ROOT / name).read_text()
     assert any("auth_token" in path for path in config["file_mounts"])

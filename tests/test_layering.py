@@ -129,7 +129,15 @@ def test_a_new_part_must_be_entered_in_the_table(copied, table):
 
 
 @pytest.mark.parametrize(
-    ("module", "absent"), [("rayseg", "torch"), ("rayseg.stages", "ray"), ("rayseg.report", "ray")]
+    ("module", "absent"),
+    [
+        ("rayseg", "torch"),
+        ("rayseg.stages", "ray"),
+        ("rayseg.report", "ray"),
+        ("rayseg.on_ray.seeds", "sklearn"),
+        ("rayseg.on_ray.seeds", "skimage.graph"),
+        ("rayseg.on_ray.seeds", "torch._dynamo"),
+    ],
 )
 def test_a_fresh_process_does_not_load_what_it_need_not(module, absent):
     code = f"import sys, {module}; sys.exit({absent!r} in sys.modules)"

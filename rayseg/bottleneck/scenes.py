@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from numpy import ndarray
-from sklearn.datasets import load_digits
 from torch.nn import functional
 
 DIGITS = (2, 8)
@@ -67,6 +66,8 @@ def handwriting(held_out: bool) -> Handwriting:
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998. The
     dissertation takes MNIST, which has to be downloaded.
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415  # half a second of every process
+
     digits = load_digits()
     chosen = np.flatnonzero(np.isin(digits.target, DIGITS))
     chosen = chosen[(np.arange(len(chosen)) % _HELD_OUT == 0) == held_out]

@@ -16,8 +16,9 @@ class Compute:
     Attributes:
         device: torch device of the actors: auto, cpu or cuda.
         actors: of a pool; 0 is one a GPU, or one a core of this machine.
-        max_actors: of a pool on a cluster that grows, which begins with what there is and takes
-            what joins; 0 never takes more than it began with.
+        max_actors: of a pool on a cluster that grows, be it from no worker at all: it begins with
+            what there is, waits for what lacks and takes what joins; 0 never takes more than it
+            began with, and refuses what the cluster does not have.
         num_gpus: GPUs an actor or training worker; -1 is 1 where the cluster has any.
         threads: CPU threads an actor or training worker; 0 divides this machine's cores.
         block_rows: images between two writes: the most that a killed actor loses.
@@ -39,6 +40,11 @@ class Compute:
     max_failures: int = 3
     stall_seconds: int = 1800
     retry_failed: bool = False
+
+    @property
+    def grows(self) -> bool:
+        """Whether machines may join that are not there yet."""
+        return self.max_actors > 0
 
     def __post_init__(self) -> None:
         for name in ("actors", "max_actors", "threads", "loader_workers", "max_failures"):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import skimage
 from jaxtyping import Bool
 from numpy import ndarray
 from pycocotools import mask as codec
-from skimage.measure import approximate_polygon, find_contours, label, regionprops
 
 from rayseg.rle import decode_mask
 
@@ -32,8 +32,10 @@ def mask_polygons(mask: Bool[ndarray, "h w"], tolerance_px: float = 0.0) -> list
     """
     polygons = []
     for piece, top, left in _pieces(mask):
-        (outline,) = find_contours(np.pad(piece, 1).astype(float), 0.5, fully_connected="low")
-        points = approximate_polygon(outline, max(tolerance_px, _ON_A_LINE))[:-1]
+        (outline,) = skimage.measure.find_contours(
+            np.pad(piece, 1).astype(float), 0.5, fully_connected="low"
+        )
+        points = skimage.measure.approximate_polygon(outline, max(tolerance_px, _ON_A_LINE))[:-1]
         if len(points) < 3:  # a piece smaller than the tolerance stays
             points = outline[:-1]
         polygons.append((points[:, ::-1] - 0.5 + (left, top)).ravel().tolist())
@@ -69,13 +71,13 @@ def _pieces(mask: Bool[ndarray, "h w"]) -> Iterator[tuple[Bool[ndarray, "h w"], 
 
 def _components(mask: Bool[ndarray, "h w"]) -> Iterator[tuple[Bool[ndarray, "h w"], int, int]]:
     """Pieces whose pixels share sides, each cut out, with its first row and column."""
-    for region in regionprops(label(mask, connectivity=1)):
+    for region in skimage.measure.regionprops(skimage.measure.label(mask, connectivity=1)):
         yield region.image, region.bbox[0], region.bbox[1]
 
 
 def _column_of_hole(piece: Bool[ndarray, "h w"]) -> int | None:
     """The column next to the middle that meets a hole; None where there is none."""
-    outside = label(np.pad(~piece, 1, constant_values=True), connectivity=2)
+    outside = skimage.measure.label(np.pad(~piece, 1, constant_values=True), connectivity=2)
     holes = ~piece & (outside[1:-1, 1:-1] != outside[0, 0])
     columns = np.flatnonzero(holes.any(0))
     if not len(columns):

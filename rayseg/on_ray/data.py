@@ -70,6 +70,7 @@ class Pool:
         actors: processes that make the stage once and keep it; 0 runs it in CPU tasks, which share
             processes with everything else and make it anew for each batch.
         max_actors: of a pool that grows with the cluster; 0 keeps its size.
+        grows: the cluster may have more than it has now.
         cpus: of each; 0 beside a GPU, so that the pool cannot starve the tasks that feed it.
         gpus: of each, fractions share a device.
         stall_seconds: a job without any progress for so long fails.
@@ -79,6 +80,7 @@ class Pool:
     rows: int
     actors: int = 0
     max_actors: int = 0
+    grows: bool = False
     cpus: float = 1
     gpus: float = 0
     stall_seconds: int = 1800
@@ -91,6 +93,7 @@ def actor_pool(compute: Compute, make: Callable[[], Stage], gpus: float) -> Pool
         rows=compute.block_rows,
         actors=pool_size(compute, gpus),
         max_actors=compute.max_actors,
+        grows=compute.grows,
         cpus=0 if gpus else threads_each(compute),
         gpus=gpus,
         stall_seconds=compute.stall_seconds,
@@ -108,7 +111,12 @@ def pool_size(compute: Compute, gpus: float) -> int:
 
 def task_pool(compute: Compute, make: Callable[[], Stage]) -> Pool:
     """For a stage that loads next to nothing: CPU tasks, as many as there are cores."""
-    return Pool(make=make, rows=compute.block_rows, stall_seconds=compute.stall_seconds)
+    return Pool(
+        make=make,
+        rows=compute.block_rows,
+        grows=compute.grows,
+        stall_seconds=compute.stall_seconds,
+    )
 
 
 def write_rows(
@@ -224,8 +232,7 @@ def _through(
     label: str,
     blocks: int = 0,
 ) -> Dataset:
-    if not pool.max_actors:  # else what lacks may join
-        preflight(label, pool.actors, pool.cpus, pool.gpus)
+    preflight(label, pool.actors, pool.cpus, pool.gpus, pool.grows)
     actors = min(pool.actors, blocks or pool.actors)  # more would start for nothing
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = pool.stall_seconds

@@ -34,9 +34,9 @@ def doctor(config: DoctorConfig) -> Outcome:
         lines += _cluster()
         gpus, threads = gpus_each(config.compute), threads_each(config.compute)
         actors = pool_size(config.compute, gpus)
-        if not config.compute.max_actors:
-            preflight("the run", actors, 0 if gpus else threads, gpus)
-        preflight("training", config.compute.workers, 0 if gpus else 1, gpus)
+        grows = config.compute.grows
+        preflight("the run", actors, 0 if gpus else threads, gpus, grows)
+        preflight("training", config.compute.workers, 0 if gpus else 1, gpus, grows)
         lines.append(
             f"pools: {actors} actors of {'0' if gpus else threads} CPUs and {gpus:g} GPUs; "
             f"trainings: {config.compute.workers} workers"

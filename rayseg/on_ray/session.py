@@ -103,10 +103,20 @@ def threads_each(compute: Compute) -> int:
 
 
 def gpus_each(compute: Compute) -> float:
-    """GPUs of an actor: as given, else one where the cluster has any."""
+    """GPUs of an actor: as given, else one where the cluster has any.
+
+    Raises:
+        ValueError: the cluster has none, and may have some later.
+    """
     if compute.num_gpus >= 0:
         return compute.num_gpus
-    return 1.0 if ray.cluster_resources().get("GPU", 0) else 0.0
+    if ray.cluster_resources().get("GPU", 0):
+        return 1.0
+    if compute.grows:
+        raise ValueError(
+            "compute.num_gpus must be given, 0 for CPUs, on a cluster that grows and has no GPU yet"
+        )
+    return 0.0
 
 
 def fitting(name: str, each: float) -> float:
@@ -119,15 +129,19 @@ def fitting(name: str, each: float) -> float:
     return sum(number // each for number in nodes)
 
 
-def preflight(what: str, actors: int, cpus_each: float, gpus_each: float) -> None:
+def preflight(
+    what: str, actors: int, cpus_each: float, gpus_each: float, grows: bool = False
+) -> None:
     """Refuses a pool of actors that would wait for ever for its resources.
 
     Actors start before tasks and keep what they hold, so that one CPU must stay free for the tasks
-    that feed them.
+    that feed them. On a cluster that grows, what lacks may join.
 
     Raises:
         ValueError: the cluster has less than that.
     """
+    if grows:
+        return
     have = ray.cluster_resources()
     for name, each, need in (
         ("CPU", cpus_each, actors * cpus_each + 1),

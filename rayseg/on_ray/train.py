@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,9 @@ def launch(
         ValueError: the cluster is too small.
         ChildProcessError: the loop failed, or workers were lost too often.
     """
-    preflight("training", compute.workers, 0 if gpus_each else 1, gpus_each)
+    preflight("training", compute.workers, 0 if gpus_each else 1, gpus_each, compute.grows)
+    if compute.grows:  # a machine takes minutes to start, for which Ray would wait one
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(compute.stall_seconds))
     trainer = TorchTrainer(
         loop,
         train_loop_config=settings,

@@ -56,8 +56,8 @@ def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
     """
     config, space = plan.config, plan.space
     gpus, threads = gpus_each(config.compute), threads_each(config.compute)
-    trials = pool_size(config.compute, gpus)
-    preflight("tuning", trials, threads, gpus)
+    trials = config.compute.max_actors or pool_size(config.compute, gpus)
+    preflight("tuning", trials, threads, gpus, config.compute.grows)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own files say it all
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose tables no verbosity switches off

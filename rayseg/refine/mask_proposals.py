@@ -20,13 +20,11 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import skimage
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from numpy import ndarray
 from PIL import Image
 from scipy.io import loadmat
-from skimage.color import rgb2lab
-from skimage.graph import RAG, merge_hierarchical
-from skimage.segmentation import felzenszwalb
 
 from rayseg.boxes import box_areas
 from rayseg.refine.box_masks import BoxMask, Place, box_slices
@@ -209,8 +207,10 @@ class SuperpixelProposals:
             ValueError: its type or shape does not fit.
         """
         check_image(image)
-        superpixels = felzenszwalb(image, self.scale, self.sigma, self.min_size)
-        groups = merge_regions(superpixels, rgb2lab(image), self.max_proposals)
+        superpixels = skimage.segmentation.felzenszwalb(
+            image, self.scale, self.sigma, self.min_size
+        )
+        groups = merge_regions(superpixels, skimage.color.rgb2lab(image), self.max_proposals)
         return Proposals.of_groups(superpixels, groups)
 
 
@@ -227,7 +227,7 @@ def merge_regions(
     graph = _region_graph(superpixels, colours)
     groups = deque(([int(node)] for node in graph.nodes), most)
 
-    def record(graph: RAG, source: int, target: int) -> None:
+    def record(graph: skimage.graph.RAG, source: int, target: int) -> None:
         first, second = graph.nodes[source], graph.nodes[target]
         for node, other in ((source, target), (target, source)):
             groups.extend(
@@ -239,7 +239,9 @@ def merge_regions(
         second["colour"] = second["colour"] + first["colour"]
         second["size"] += first["size"]
 
-    def join(graph: RAG, source: int, target: int, neighbour: int) -> dict[str, float]:
+    def join(
+        graph: skimage.graph.RAG, source: int, target: int, neighbour: int
+    ) -> dict[str, float]:
         border = sum(
             graph[node][neighbour]["border"]
             for node in (source, target)
@@ -247,7 +249,7 @@ def merge_regions(
         )
         return {"border": border, "weight": _cost(graph, target, neighbour, border)}
 
-    merge_hierarchical(
+    skimage.graph.merge_hierarchical(
         superpixels,
         graph,
         thresh=np.inf,
@@ -259,9 +261,11 @@ def merge_regions(
     return list(groups)
 
 
-def _region_graph(superpixels: Int[ndarray, "h w"], colours: Float[ndarray, "h w 3"]) -> RAG:
+def _region_graph(
+    superpixels: Int[ndarray, "h w"], colours: Float[ndarray, "h w 3"]
+) -> skimage.graph.RAG:
     """Neighbours by a side; nodes have a size and a sum of colours, edges a border and a cost."""
-    graph = RAG()
+    graph = skimage.graph.RAG()
     sizes = np.bincount(superpixels.ravel())
     sums = [np.bincount(superpixels.ravel(), plane.ravel()) for plane in np.moveaxis(colours, 2, 0)]
     for node, (size, colour) in enumerate(zip(sizes, np.stack(sums, 1), strict=True)):
@@ -280,7 +284,7 @@ def _region_graph(superpixels: Int[ndarray, "h w"], colours: Float[ndarray, "h w
     return graph
 
 
-def _cost(graph: RAG, first: int, second: int, border: float) -> float:
+def _cost(graph: skimage.graph.RAG, first: int, second: int, border: float) -> float:
     a, b = graph.nodes[first], graph.nodes[second]
     distance = ((a["colour"] / a["size"] - b["colour"] / b["size"]) ** 2).sum()
     return float(a["size"] * b["size"] / (a["size"] + b["size"]) * distance / border)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from rayseg.losses import multilabel_soft_margin
@@ -68,6 +67,10 @@ class ClassifierScores:
     @classmethod
     def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> ClassifierScores:
         """Scores of the logits against 0/1 targets."""
+        from sklearn.metrics import (  # noqa: PLC0415  # half a second of every process
+            average_precision_score,
+        )
+
         occurring = targets.any(0)
         precisions = [
             average_precision_score(targets[:, c], logits[:, c]) for c in np.flatnonzero(occurring)
