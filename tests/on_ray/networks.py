@@ -35,7 +35,7 @@ def environment(**changed):
 
 @contextmanager
 def networks():
-    """Names of two networks that see each other and nothing else; what runs in them ends too."""
+    """Names of two networks that see each other and nothing else."""
     names = [f"rayseg-{os.getpid()}-{n}" for n in "ab"]
     try:
         for name in names:
@@ -56,23 +56,28 @@ def networks():
         yield names
     finally:
         for name in names:
-            for number in run("ip", "netns", "pids", name).stdout.split():
-                os.kill(int(number), signal.SIGKILL)
             run("ip", "netns", "delete", name)
 
 
-def start_node(network, command, said, **changed):
-    """Starts a node of a cluster by a shell command and waits until it is up."""
+@contextmanager
+def node(network, command, said, **changed):
+    """A node of a cluster, by a shell command; it ends with all that runs in its network."""
     with said.open("wb") as sink:
-        node = subprocess.Popen(
+        process = subprocess.Popen(
             inside(network, "sh", "-c", command), env=environment(**changed), stdout=sink,
             stderr=sink,
         )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while "Ray runtime started" not in said.read_text():
-        assert node.poll() is None, said.read_text()[-2000:]
-        assert time.monotonic() < deadline, said.read_text()[-2000:]
-        time.sleep(0.5)
+    try:
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in said.read_text():
+            assert process.poll() is None, said.read_text()[-2000:]
+            assert time.monotonic() < deadline, said.read_text()[-2000:]
+            time.sleep(0.5)
+        yield
+    finally:
+        for number in run("ip", "netns", "pids", network).stdout.split():
+            os.kill(int(number), signal.SIGKILL)
+        process.wait(timeout=60)
 
 
 def rayseg(network, *flags):

@@ -29,7 +29,7 @@ def made(cluster, tmp_path_factory):
     network = {"trunk": "resnet18", "weights": "none", "epochs": 1, "batch_size": 3, "crops": CROPS}
     config = RunConfig(
         run=str(folder),
-        synthetic=DATASETS["synthetic"](count=6, val_count=0, ood_count=0),
+        synthetic=DATASETS["synthetic"](count=6, val_count=0, ood_count=0, size=64),
         methods=NAMES,
         until="seeds",
         classifier=ClassifierConfig(**network),
