@@ -60,6 +60,7 @@ def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
     preflight("tuning", trials, threads, gpus, config.compute.grows)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # our own files say it all
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths stay what they are
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose tables no verbosity switches off
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(run_trial, plan=plan, slices=slices, folder=folder),

@@ -1,6 +1,7 @@
 """Sweeps: one trajectory serves all its steps, nothing stored is counted again."""
 
 import json
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +56,8 @@ def run(tmp_path):
 
 def config(run, **changed):
     given = {
-        "run": str(run), "space": "advcam", "advcam": ADVCAM, "grid": GRID, "slice_images": 2,
-        "compute": COMPUTE,
+        "run": os.path.relpath(run), "space": "advcam", "advcam": ADVCAM, "grid": GRID,
+        "slice_images": 2, "compute": COMPUTE,
     }  # fmt: skip
     return TuneConfig(**given | changed)
 
