@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+BESIDE = ("jobs", "tune_spaces")
+"""Folders of code beside rayseg's."""
 MAX_LINES = 400
 LONG_FILES = {
     "store.py": "one place for files: folders, tables, manifest and provenance",
@@ -50,9 +52,13 @@ def is_granted(name, part, own, grants):
 def violations(root, table):
     """What is imported against the table, as ``file imports name``."""
     found = []
-    for path in sorted([*root.glob("rayseg/**/*.py"), *root.glob("jobs/*.py")]):
+    files = [
+        *root.glob("rayseg/**/*.py"),
+        *(one for name in BESIDE for one in root.glob(f"{name}/*.py")),
+    ]
+    for path in sorted(files):
         place = path.relative_to(root)
-        part = "jobs" if place.parts[0] == "jobs" else place.with_suffix("").parts[1]
+        part = place.parts[0] if place.parts[0] in BESIDE else place.with_suffix("").parts[1]
         package = place.parts[:-1]
         if part not in table and place != Path("rayseg/__init__.py"):
             found.append(f"{place} belongs to no part of the table")
@@ -73,7 +79,7 @@ def table():
 
 @pytest.fixture
 def copied(tmp_path):
-    for folder in ("rayseg", "jobs"):
+    for folder in ("rayseg", *BESIDE):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
     return tmp_path
 
@@ -85,7 +91,7 @@ def test_every_import_is_granted_by_the_table(table):
 def test_every_part_of_the_table_is_there(table):
     inside = (ROOT / "rayseg").iterdir()
     parts = {path.stem for path in inside if path.is_dir() or path.suffix == ".py"}
-    assert set(table) - {"jobs"} == {name for name in parts if not name.startswith("_")}
+    assert set(table) - set(BESIDE) == {name for name in parts if not name.startswith("_")}
 
 
 def test_a_part_is_granted_only_parts_above_it(table):
@@ -95,9 +101,8 @@ def test_a_part_is_granted_only_parts_above_it(table):
 
 
 def test_only_on_ray_is_granted_ray(table):
-    assert [part for part, (_, _, third_party) in table.items() if "ray" in third_party] == [
-        "on_ray"
-    ]
+    granted = [part for part, (_, _, third_party) in table.items() if "ray" in third_party]
+    assert granted == ["tune_spaces", "on_ray"]
 
 
 @pytest.mark.parametrize(
@@ -112,6 +117,8 @@ def test_only_on_ray_is_granted_ray(table):
         ("rayseg/__init__.py", "import rayseg.stages", "rayseg.stages"),
         ("rayseg/store.py", "import requests", "requests"),
         ("jobs/run.py", "from rayseg.on_ray import jobs", "rayseg.on_ray.jobs"),
+        ("tune_spaces/rib.py", "from rayseg.attribution import RIB", "rayseg.attribution.RIB"),
+        ("tune_spaces/rib.py", "import torch", "torch"),
     ],
 )
 def test_a_planted_import_is_found(copied, table, file, planted, name):

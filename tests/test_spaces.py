@@ -84,6 +84,9 @@ def test_a_file_of_ones_own_is_a_space(tmp_path):
     path.write_text("SPACE = {'scale': None}\nGRID = {}\nREAD_OFF = {}\nMETRIC, MODE = '', 'max'\n")
     with pytest.raises(ValueError, match="unknown field 'scale'; did you mean 'scales'"):
         load_space(str(path))
+    path.write_text("SPACE = {}\nGRID = {}\nREAD_OFF = {}\nMETRIC, MODE = 'loss', 'min'\n")
+    with pytest.raises(ValueError, match="METRIC, MODE must be 'miou', 'max', got 'loss', 'min'"):
+        load_space(str(path))
     path.write_text("GRID = {}\n")
     with pytest.raises(ValueError, match=r"cam\.py is no space"):
         load_space(str(path))

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rayseg.config import DoctorConfig
 from rayseg.labels import Truths
+from rayseg.on_ray.bookkeeping import read_ids
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.instances import predict_instances, train_detector, train_mask_rcnn
@@ -30,9 +31,17 @@ from rayseg.on_ray.jobs import (
     train_segmenter,
 )
 from rayseg.on_ray.seeds import make_seeds
-from rayseg.on_ray.session import count_cores, gpus_each
+from rayseg.on_ray.session import gpus_each, task_slots
 from rayseg.stages import CountLabels, SweepSeeds
-from rayseg.store import Folder, Manifest, read_manifest, read_rows, read_run, write_manifest
+from rayseg.store import (
+    Folder,
+    Manifest,
+    claim,
+    read_manifest,
+    read_rows,
+    read_run,
+    write_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Stage:
         all_seconds: that it will take.
         unit: image or step.
         processes: side by side.
+        all_bytes: that it will store.
     """
 
     name: str
@@ -56,15 +66,25 @@ class Stage:
     all_seconds: float
     unit: str
     processes: int
+    all_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of the training split and of the one that is judged on, here and in all."""
+    """Images here and in all.
+
+    Attributes:
+        train: that become maps and masks here.
+        val: that are judged on here.
+        all_train: that become maps and masks, of which --ids may name some.
+        all_learned: that a classifier learns from.
+        all_val: that are judged on.
+    """
 
     train: int
     val: int
     all_train: int
+    all_learned: int
     all_val: int
 
 
@@ -87,18 +107,23 @@ def calibrate(config: DoctorConfig) -> list[Stage]:
 
 def _few_images(config: DoctorConfig, folder: Folder) -> Counts:
     manifest = read_manifest(Folder(config.run) / "manifest", true_masks=True)
-    train = manifest.select(config.split)
+    train, tagged = (
+        manifest.select(config.split),
+        manifest.select(config.split, read_ids(config.ids)),
+    )
     splits = manifest.table.column("split").to_pylist()
     judged = config.val_split in splits and config.until == "segmenters"
-    parts = [_draw(train, config.calibrate_images)]
+    parts = [_draw(tagged, config.calibrate_images)]
     if judged:
         parts.append(_draw(manifest.select(config.val_split), max(config.calibrate_images // 4, 2)))
     table = pa.concat_tables([part.table for part in parts])
     few = replace(manifest, table=table)
+    claim(folder, read_run(Folder(config.run) / "manifest")["config"])
     write_manifest(folder, few.samples(), manifest.classes, manifest.category_ids)
     return Counts(
         parts[0].table.num_rows,
         parts[1].table.num_rows if judged else 0,
+        config.images or tagged.table.num_rows,
         config.images or train.table.num_rows,
         splits.count(config.val_split) if judged else 0,
     )
@@ -119,8 +144,9 @@ def _stages(
     boxes = config.supervision == "boxes"
     by_image = partial(_by_image, config, scratch)
     train, val = (counts.train, counts.all_train), (counts.val, counts.all_val)
+    learned = (counts.train, counts.all_learned)
     if config.trunks_from_classifier if boxes else not config.weights and config.needs_classifier:
-        yield partial(_epochs, scratch, "classifier", partial(train_classifier, few), train)
+        yield partial(_epochs, scratch, "classifier", partial(train_classifier, few), learned)
     if boxes:
         if not config.detector_weights:
             yield partial(
@@ -132,7 +158,7 @@ def _stages(
         made = partial(make_box_masks, few)
     else:
         if not config.ficklenet_weights and "ficklenet" in config.network_kinds:
-            yield partial(_epochs, scratch, "ficklenet", partial(train_ficklenet, few), train)
+            yield partial(_epochs, scratch, "ficklenet", partial(train_ficklenet, few), learned)
         yield partial(by_image, "seeds", config.methods, partial(make_seeds, few), train)
         masks, made = tuple(config.mask_names()), partial(refine_seeds, few)
     if config.until != "seeds":
@@ -190,7 +216,7 @@ def _by_image(
     """A job that fills a folder for each name with rows that say how long they took."""
     whole = _timed(job)
     here, all_ = images
-    processes = count_cores() if tasks else pool_size(config.compute, gpus_each(config.compute))
+    processes = task_slots() if tasks else pool_size(config.compute, gpus_each(config.compute))
     told = {name: read_run(scratch / kind / name).get("seconds", 0.0) for name in names}
     around = max(whole - sum(told.values()), 0.0) / len(names)
     found = []
@@ -199,7 +225,9 @@ def _by_image(
         busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))
         start = max(seconds - busy, 0.0) + around
         measured = (seconds + around, here, all_, start + busy * all_ / here)
-        found.append(Stage(f"{kind}/{name}", *measured, "image", processes))
+        folder = scratch / kind / name
+        stored = sum(len(folder.read(shard)) for shard in folder.names(".parquet"))
+        found.append(Stage(f"{kind}/{name}", *measured, "image", processes, stored * all_ / here))
     return found
 
 
@@ -228,7 +256,7 @@ def _scores(
 ) -> list[Stage]:
     """Scores; how long an image takes is asked of the stages themselves."""
     whole = _timed(job)
-    processes = count_cores()
+    processes = task_slots()
     truths = Truths(scratch / "manifest", config.split)
     counting = 0.0
     if truths.paths:

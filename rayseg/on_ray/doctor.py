@@ -105,18 +105,25 @@ def _cluster() -> Iterator[str]:
 
 def _estimate(config: DoctorConfig, stages: list[Stage]) -> Iterator[str]:
     width = max(len(stage.name) for stage in stages)
-    yield f"{'stage':{width}}  processes     measured         all   takes"
+    yield f"{'stage':{width}}  processes     measured         all     stores  takes"
     for one in stages:
         here = f"{one.items} {one.unit}s {one.seconds:.0f} s"
         yield (
             f"{one.name:{width}}  {one.processes:9d}  {here:>16}  {one.all_items:>6} {one.unit}s  "
-            f"{_duration(one.all_seconds)}"
+            f"{_size(one.all_bytes):>8}  {_duration(one.all_seconds)}"
         )
     total = sum(one.all_seconds for one in stages)
     cost = (
         f", {config.price * total / 3600:.2f} at {config.price:g} an hour" if config.price else ""
     )
-    yield f"in all: {_duration(total)} on this cluster{cost}"
+    stored = sum(one.all_bytes for one in stages)
+    yield f"in all: {_size(stored)}, {_duration(total)} on this cluster{cost}"
+
+
+def _size(number: float) -> str:
+    if not number:
+        return ""
+    return f"{number / GB:.1f} GB" if number >= GB / 10 else f"{number / 1e6:.1f} MB"
 
 
 def _duration(seconds: float) -> str:

@@ -67,8 +67,12 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def one_line_errors(what: str) -> Iterator[None]:
+def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
     """Says an error that crossed processes in one line: its cause, without the way that it took.
+
+    Args:
+        what: failed.
+        more: kinds of errors beside Ray's own.
 
     Raises:
         ChildProcessError: in place of Ray's error, which stays its cause.
@@ -79,7 +83,7 @@ def one_line_errors(what: str) -> Iterator[None]:
         raise ChildProcessError(
             f"{what} made no progress for --compute.stall-seconds; what is written stays"
         ) from error
-    except (RayError, TrainingFailedError) as error:
+    except (RayError, TrainingFailedError, *more) as error:
         first = str(error).partition("\n\nThe above exception was the direct cause")[0]
         cause = (first.strip().splitlines() or [type(error).__name__])[-1].strip()
         raise ChildProcessError(f"{what} failed: {cause}") from error
@@ -93,6 +97,13 @@ def count_cores() -> int:
     quota = Path("/sys/fs/cgroup/cpu.max")
     allowed, period = quota.read_text().split() if quota.is_file() else ("max", "1")
     return cores if allowed == "max" else max(min(cores, int(allowed) // int(period)), 1)
+
+
+def task_slots() -> int:
+    """Tasks of one CPU that run side by side."""
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    alone = sum(node["Alive"] for node in ray.nodes()) == 1  # then there is a CPU more than cores
+    return max(min(cpus, count_cores()) if alone else cpus, 1)
 
 
 def threads_each(compute: Compute) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 from rayseg.config import TUNABLE
 from rayseg.toml import hint, update
 
+METRICS = {"seeds": "miou", "masks": "miou", "objects": "object_iou"}
+"""What trials of each kind come to."""
 SPACES = Path(__file__).resolve().parents[2] / "tune_spaces"
 
 
@@ -26,8 +28,8 @@ class Space:
         domains: field to the domain of ray.tune that it is drawn from.
         grid: field to values that are combined.
         read_off: field to values that every trial scores at once.
-        metric: what is made large or small.
-        mode: max or min.
+        metric: what trials of its kind come to.
+        mode: max.
     """
 
     name: str
@@ -43,6 +45,11 @@ class Space:
         for name in [*self.domains, *self.grid, *(key for key in self.read_off if "." not in key)]:
             if name not in known:
                 raise ValueError(f"space {self.name}: unknown field {name!r}{hint(name, known)}")
+        if (self.metric, self.mode) != (METRICS[self.kind], "max"):
+            raise ValueError(
+                f"space {self.name}: METRIC, MODE must be {METRICS[self.kind]!r}, 'max', "
+                f"got {self.metric!r}, {self.mode!r}"
+            )
         if not set(self.grid) <= set(self.domains):
             raise ValueError(f"space {self.name}: GRID must be a part of SPACE")
 
@@ -75,6 +82,22 @@ class Space:
         plain = {name: _plain(value) for name, value in values.items()}
         return update(base, plain, f"space {self.name}")
 
+    def complete(self, base: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What these values make of every searched field, also of those that are not among them."""
+        made = self.setting(base, values)
+        return {name: _plain(getattr(made, name)) for name in sorted(self.domains)}
+
+    def drawable(self, setting: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A complete setting as the domains would draw it; None where they could not."""
+        found = {}
+        for name, domain in self.domains.items():
+            drawn = getattr(domain, "categories", [setting[name]])
+            same = [value for value in drawn if _plain(value) == setting[name]]
+            if not same or not domain.is_valid(same[0]):
+                return None
+            found[name] = same[0]
+        return found
+
 
 def load_space(name: str) -> Space:
     """The space of that name, or of that file.
@@ -103,7 +126,7 @@ def load_space(name: str) -> Space:
             path.stem, kind, dict(module.SPACE), dict(module.GRID), dict(module.READ_OFF),
             module.METRIC, module.MODE,
         )  # fmt: skip
-    except AttributeError as error:
+    except (AttributeError, TypeError) as error:
         raise ValueError(f"{path} is no space: {error}") from None
 
 
@@ -112,7 +135,10 @@ def _load(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever somebody else's file raises
+        raise ValueError(f"{path} is no space: {type(error).__name__}: {error}") from None
     return module
 
 

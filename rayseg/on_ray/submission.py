@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import re
 import shlex
 import sys
 import time
@@ -71,7 +73,8 @@ class Submission:
     @property
     def prefix(self) -> str:
         """What ids of submissions of this job on this run begin with."""
-        run = hashlib.sha256(self.run.encode()).hexdigest()[:10]
+        place = self.run if "://" in self.run else os.path.normpath(self.run)
+        run = hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:10]
         return f"rayseg-{self.job}-{run}"
 
     @property
@@ -104,7 +107,7 @@ def submit(asked: Submission, follow: bool = True) -> int:
         The exit status of the job; 0 where it is not followed.
 
     Raises:
-        ConnectionError: no cluster answers there, or it does not let us in.
+        ConnectionError: no cluster answers there, it does not let us in, or it has gone since.
         ValueError: the same job runs on that run already.
     """
     # explicit, since Ray's default depends on what ran on the machine before
@@ -114,18 +117,25 @@ def submit(asked: Submission, follow: bool = True) -> int:
         known = {job.submission_id: job.status for job in client.list_jobs()}
     except Exception as error:  # Ray's, requests', aiohttp's
         raise ConnectionError(_refusal(asked.address, error)) from None
-    own = [id_ for id_ in known if id_ and id_.startswith(asked.prefix)]
+    own = [id_ for id_ in known if id_ and re.fullmatch(rf"{asked.prefix}-\d+", id_)]
     for id_ in own:
         if not known[id_].is_terminal():
             raise ValueError(_already(id_, asked, known[id_]))
-    id_ = f"{asked.prefix}-{len(own) + 1}"
+    numbers = [int(id_.rpartition("-")[2]) for id_ in own]  # of which some may be deleted
+    id_ = f"{asked.prefix}-{max(numbers, default=0) + 1}"
     _submit(client, asked, id_)
     print(f"submitted {id_}", flush=True)
     if not follow:
         return 0
     try:
-        asyncio.run(_follow(client, id_))
+        with contextlib.suppress(RuntimeError, OSError):  # a log that breaks off ends no job
+            asyncio.run(_follow(client, id_))
         return _exit_status(client, id_)
+    except (RuntimeError, OSError) as error:
+        raise ConnectionError(
+            f"{id_} goes on, but the cluster at {asked.address} has stopped answering ({error}); "
+            f"`ray job logs --address {asked.address} --follow {id_}` shows it"
+        ) from None
     except KeyboardInterrupt:
         print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -46,13 +47,17 @@ from rayseg.stages import (
 )
 from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
 
+MAX_DEATHS = 10
+"""Of the process that loads an image, after which the image is left out."""
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
 NOTHING: dict[str, Any] = {
     "slices": 0,
     "images": 0,
     "seconds": 0.0,
+    "course": [],
     "figures": [],
     "failed": {},
+    "stopped": False,
     "done": False,
 }
 """What a trial has counted before its first slice."""
@@ -76,15 +81,20 @@ class Plan:
 
     @classmethod
     def of(cls, config: TuneConfig, space: Space) -> Plan:
-        """The plan; every value of the grid is tried on the method's fields here.
+        """The plan; every setting of the grid is tried on the method's fields here.
 
         Raises:
-            ValueError: a value that the method or refiner refuses, or a class without such a name.
+            ValueError: values that the method or refiner refuses, or a class without such a name.
         """
         plan = cls(config, space, read_manifest(Folder(config.run) / "manifest").classes)
-        for name, values in space.grid.items():
-            for value in values:
-                space.setting(plan.base, {name: value})
+        base = plan.base
+        for combined in itertools.product(*space.grid.values()):
+            space.setting(base, dict(zip(space.grid, combined, strict=True)))
+        for name, values in space.read_off.items():
+            for value in values if "." not in name else []:
+                space.setting(base, {name: value})
+                if name == "num_steps" and value < 1:
+                    raise ValueError(f"num_steps must be 1 or more in a sweep, got {value}")
         missing = [name for name in config.over if name not in plan.classes]
         if missing:
             raise ValueError(
@@ -236,7 +246,7 @@ def _stored_seeds(folder: Folder) -> StoredRows:
     return StoredRows(folder, SEEDS_COLUMNS, "map")
 
 
-@ray.remote(num_cpus=1, max_retries=1)
+@ray.remote(num_cpus=1, max_retries=MAX_DEATHS)
 def _load_image(plan: Plan, row: dict[str, Any]) -> TrialImage | str:
     """The image, or why there is none."""
     try:
@@ -250,13 +260,16 @@ def load_images(
 ) -> tuple[list[list[Any]], dict[str, str]]:
     """Slices of references to images in the object store, which all trials share; and ids left out.
 
+    Slices are of what was chosen, so that an image that is left out changes no other slice.
+
     Raises:
         ValueError: no image can be used.
     """
     shared = ray.put(plan)
     made = [(row["id"], _load_image.remote(shared, row)) for row in chosen]
-    kept, left_out = [], {}
-    for id_, reference in tqdm(made, desc="images", unit="image"):
+    size, left_out = plan.config.slice_images, {}
+    slices: list[list[Any]] = [[] for _ in range(0, len(made), size)]
+    for place, (id_, reference) in enumerate(tqdm(made, desc="images", unit="image")):
         try:
             found = ray.get(reference)
         except ray.exceptions.RayError as error:
@@ -264,51 +277,75 @@ def load_images(
         if isinstance(found, str):
             left_out[id_] = found
         else:
-            kept.append(reference)
-    if not kept:
+            slices[place // size].append(reference)
+    if not any(slices):
         id_, reason = next(iter(left_out.items()))
         raise ValueError(f"no image can be used to tune by, such as {id_}: {reason}")
-    size = plan.config.slice_images
-    return [kept[i : i + size] for i in range(0, len(kept), size)], left_out
+    return slices, left_out
 
 
-def run_trial(setting: dict[str, Any], plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
+def run_trial(
+    setting: dict[str, Any],
+    plan: Plan,
+    slices: list[list[Any]],
+    left_out: dict[str, str],
+    folder: Folder,
+) -> None:
     """Counts slice after slice, and reports after each; what is stored is not counted again.
 
-    An image that a setting fails on counts for nothing in that trial, and is named in its file.
+    What is stored is reported again, since the search may be a new one. An image that a setting
+    fails on counts for nothing in that trial, and is named in its file.
     """
-    name, trial = _name(setting), plan.trial(setting)
-    facts: dict[str, Any] = {"setting": setting, **NOTHING}
-    counts, facts = _read_counts(folder, name) or (trial.zeros(), facts)
-    for i in range(min(facts["slices"], len(slices) - 1), len(slices)):
-        if i >= facts["slices"]:
-            start, failed = time.perf_counter(), dict(facts["failed"])
-            for reference in slices[i]:
-                image = ray.get(reference)
-                try:
-                    counts = counts + trial.count(image)
-                except torch.AcceleratorError:
-                    raise
-                except Exception as error:
-                    failed[image.id] = f"{type(error).__name__}: {error}"
-            facts |= {
-                "slices": i + 1,
-                "images": facts["images"] + len(slices[i]),
-                "seconds": facts["seconds"] + time.perf_counter() - start,
-                "figures": trial.figures(counts),
-                "failed": failed,
-                "done": i + 1 == len(slices),
-            }
-            _write_counts(folder, name, counts, facts)
-        if len(facts["failed"]) == facts["images"]:
-            raise ValueError(f"no image can be counted: {next(iter(facts['failed'].values()))}")
-        best = max(one[plan.space.metric] for one in facts["figures"])
-        ray_tune.report({plan.space.metric: best, "images": facts["images"]})
+    trial, metric = plan.trial(setting), plan.space.metric
+    complete = plan.space.complete(plan.base, setting)
+    nothing = {"setting": complete, "left_out": sorted(left_out)} | NOTHING
+    name = _name(complete)
+    counts, facts = _read_counts(folder, name) or (trial.zeros(), nothing)
+    if facts["left_out"] != nothing["left_out"]:  # counts of other images
+        counts, facts = trial.zeros(), nothing
+    for images, best in facts["course"]:
+        ray_tune.report({metric: best, "images": images})
+    if facts["stopped"] and plan.config.stop_early != "none":
+        return
+    for i in range(facts["slices"], len(slices)):
+        start, failed = time.perf_counter(), dict(facts["failed"])
+        for reference in slices[i]:
+            image = ray.get(reference)
+            try:
+                counts = counts + trial.count(image)
+            except (torch.AcceleratorError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                failed[image.id] = f"{type(error).__name__}: {error}"
+        images = facts["images"] + len(slices[i])
+        if images and len(failed) == images:
+            raise ValueError(f"no image can be counted: {next(iter(failed.values()))}")
+        figures = trial.figures(counts)
+        best = max(one[metric] for one in figures)
+        facts |= {
+            "slices": i + 1,
+            "images": images,
+            "seconds": facts["seconds"] + time.perf_counter() - start,
+            "course": [*facts["course"], [images, best]],
+            "figures": figures,
+            "failed": failed,
+            "stopped": False,
+            "done": i + 1 == len(slices),
+        }
+        _write_counts(folder, name, counts, facts)
+        ray_tune.report({metric: best, "images": images})
 
 
-def _name(setting: dict[str, Any]) -> str:
-    plain = json.dumps(as_plain(setting), sort_keys=True, default=float)
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+def mark_stopped(setting: dict[str, Any], plan: Plan, folder: Folder) -> None:
+    """Notes that the search ended a trial before its last slice."""
+    name = _name(plan.space.complete(plan.base, setting))
+    stored = _read_counts(folder, name)
+    if stored and not stored[1]["done"]:
+        _write_counts(folder, name, stored[0], stored[1] | {"stopped": True})
+
+
+def _name(complete: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(complete, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write_counts(folder: Folder, name: str, counts: Any, facts: dict[str, Any]) -> None:

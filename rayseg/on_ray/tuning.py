@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from ray import tune as ray_tune
+from ray.tune.error import TuneError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
@@ -24,7 +25,7 @@ from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session, threads_each
 from rayseg.on_ray.spaces import Space, load_space
-from rayseg.on_ray.trials import Plan, load_images, run_trial, stored_trials
+from rayseg.on_ray.trials import Plan, load_images, mark_stopped, run_trial, stored_trials
 from rayseg.report import draw_sensitivity
 from rayseg.store import Folder, claim, write_run
 
@@ -33,8 +34,20 @@ BACKGROUND = "background_threshold"
 
 
 def tune(config: TuneConfig) -> Outcome:
-    """Runs the trials and says which setting was best."""
-    space = load_space(config.space).narrowed(config.grid)
+    """Runs the trials and says which setting was best.
+
+    Raises:
+        ValueError: the space, its values or the images cannot be used.
+        ChildProcessError: a trial failed.
+    """
+    space = load_space(config.space)
+    given = {one.partition("=")[0] for one in config.grid} & set(space.domains)
+    if given and config.search != "grid":
+        raise ValueError(
+            f"grid gives values of {min(given)} to grid search; {config.search} draws from the "
+            "space's domains"
+        )
+    space = space.narrowed(config.grid)
     run_folder = Folder(config.run)
     plan = Plan.of(config, space)
     chosen = plan.choose()
@@ -44,16 +57,17 @@ def tune(config: TuneConfig) -> Outcome:
     with session(config.address, config.run):
         plan = plan.with_bank()
         slices, left_out = load_images(plan, chosen)
-        _search(plan, slices, folder)
-    return _write(plan, folder, left_out)
+        failure = _search(plan, slices, left_out, folder)
+    if failure and not any(one["done"] for one in stored_trials(folder)):
+        raise ChildProcessError(failure)
+    outcome = _write(plan, folder, left_out)
+    if failure:  # what the other trials came to is written
+        raise ChildProcessError(failure)
+    return outcome
 
 
-def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
-    """Runs the trials of the search.
-
-    Raises:
-        ChildProcessError: a trial failed.
-    """
+def _search(plan: Plan, slices: list[list[Any]], left_out: dict[str, str], folder: Folder) -> str:
+    """Runs the trials of the search; says what failed, if any did."""
     config, space = plan.config, plan.space
     gpus, threads = gpus_each(config.compute), threads_each(config.compute)
     trials = config.compute.max_actors or pool_size(config.compute, gpus)
@@ -63,7 +77,9 @@ def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths stay what they are
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose tables no verbosity switches off
     trainable = ray_tune.with_resources(
-        ray_tune.with_parameters(run_trial, plan=plan, slices=slices, folder=folder),
+        ray_tune.with_parameters(
+            run_trial, plan=plan, slices=slices, left_out=left_out, folder=folder
+        ),
         {"cpu": threads, "gpu": gpus},
     )
     images = sum(map(len, slices))
@@ -77,11 +93,11 @@ def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
         )
     number, parameters, searcher = _searcher(plan, folder, trials)
     if not number:
-        return
+        return ""
     scratch = folder / "ray"
     scratch.remove()
     with (
-        one_line_errors("tuning"),
+        one_line_errors("tuning", TuneError),
         tqdm(total=number, desc=f"trials {space.name}", unit="trial") as bar,
     ):
         found = ray_tune.Tuner(
@@ -100,15 +116,15 @@ def _search(plan: Plan, slices: list[list[Any]], folder: Folder) -> None:
                 name="trials",
                 storage_path=scratch.location,
                 verbose=0,
-                callbacks=[_Progress(bar)],
+                failure_config=ray_tune.FailureConfig(max_failures=config.compute.max_failures),
+                callbacks=[_Progress(bar, plan, folder)],
             ),
         ).fit()
     scratch.remove()
-    if found.errors:
-        lines = str(found.errors[0]).strip().splitlines()
-        raise ChildProcessError(
-            f"{len(found.errors)} of {len(found)} trials failed, such as: {lines[-1].strip()}"
-        )
+    if not found.errors:
+        return ""
+    lines = str(found.errors[0]).strip().splitlines()
+    return f"{len(found.errors)} of {len(found)} trials failed, such as: {lines[-1].strip()}"
 
 
 def _searcher(plan: Plan, folder: Folder, trials: int) -> tuple[int, dict[str, Any], Any]:
@@ -126,17 +142,15 @@ def _searcher(plan: Plan, folder: Folder, trials: int) -> tuple[int, dict[str, A
         return config.samples, space.domains, drawn
     if importlib.util.find_spec("optuna") is None:
         raise ImportError("search optuna needs a package: pip install 'rayseg[optuna]'")
-    known = [
-        one
-        for one in stored_trials(folder)
-        if one["done"] and set(one["setting"]) == set(space.domains)
-    ]
+    ended = [one for one in stored_trials(folder) if one["done"] or one["stopped"]]
+    drawable = [(space.drawable(one["setting"]), one) for one in ended]
+    known = [(point, one) for point, one in drawable if point is not None]
     search = OptunaSearch(
         metric=space.metric,
         mode=space.mode,
         seed=config.tune_seed + len(known),  # the first draws of one seed are the same
-        points_to_evaluate=[one["setting"] for one in known] or None,
-        evaluated_rewards=[_best(one, space)[space.metric] for one in known] or None,
+        points_to_evaluate=[point for point, _ in known] or None,
+        evaluated_rewards=[_best(one, space)[space.metric] for _, one in known] or None,
     )
     return max(config.samples - len(known), 0), space.domains, search
 
@@ -147,33 +161,44 @@ def _best(trial: dict[str, Any], space: Space) -> dict[str, Any]:
 
 
 class _Progress(ray_tune.Callback):
-    """Moves a bar when a trial ends."""
+    """Moves a bar when a trial ends, and notes where the search ended it."""
 
-    def __init__(self, bar: Any):
-        self.bar = bar
+    def __init__(self, bar: Any, plan: Plan, folder: Folder):
+        self.bar, self.plan, self.folder = bar, plan, folder
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune stores what it is given; a terminal cannot be."""
-        return {"bar": None}
+        return vars(self) | {"bar": None}
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """One more."""
+        mark_stopped(trial.config, self.plan, self.folder)
         self.bar.update(1)
 
 
 def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
     """Table, picture and best setting of all trials that the folder holds."""
     space = plan.space
-    trials = list(stored_trials(folder))
+    trials = [one for one in stored_trials(folder) if one["left_out"] == sorted(left_out)]
     whole = [one for one in trials if one["done"]]
     if not whole:
         raise ValueError(f"{folder} holds no trial that counted all images")
-    searched = sorted({name for one in whole for name in one["setting"]})
+    told = {name: {str(one["setting"][name]) for one in whole} for name in sorted(space.domains)}
+    searched = [name for name in told if len(told[name]) > 1] or list(told)
     read_off = [name for name in space.read_off if len(space.read_off[name]) > 1]
     entries = [one["setting"] | entry for one in whole for entry in one["figures"]]
     names = [*searched, *read_off]
-    entries = [entry for entry in entries if all(name in entry for name in names)]
-    best = max(entries, key=lambda entry: entry[space.metric])
+    # what fails on some images is not held against what does not
+    fewest = min(len(one["failed"]) for one in whole)
+    best = max(
+        (
+            one["setting"] | entry
+            for one in whole
+            for entry in one["figures"]
+            if len(one["failed"]) == fewest
+        ),
+        key=lambda entry: entry[space.metric],
+    )
     folder.write("sensitivity.png", draw_sensitivity(entries, names, space.metric))
     folder.write("trials.json", json.dumps(trials, indent=1).encode())
     folder.write("table.csv", _table(entries, space.metric).encode())

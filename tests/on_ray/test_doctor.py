@@ -65,9 +65,12 @@ def test_every_stage_of_a_run_is_measured_and_nothing_left_behind(tmp_path):
 
 
 def test_time_and_cost_add_up():
-    stages = [Stage("a", 5, 20, 200, 30.0, "image", 2), Stage("b", 5, 10, 100, 3570.0, "step", 1)]
+    stages = [
+        Stage("a", 5, 20, 200, 30.0, "image", 2, 2.5e9),
+        Stage("b", 5, 10, 100, 3570.0, "step", 1),
+    ]
     lines = list(_estimate(DoctorConfig(price=12.0), stages))
-    assert lines[-1] == "in all: 60 min on this cluster, 12.00 at 12 an hour"
+    assert lines[-1] == "in all: 2.5 GB, 60 min on this cluster, 12.00 at 12 an hour"
     assert [_duration(s) for s in (119, 121, 7300)] == ["119 s", "2 min", "2 h 2 min"]
 
 

@@ -1,4 +1,4 @@
-"""A run folder that is a URI: the whole road from tags to masks on a store that answers as S3."""
+"""A run folder that is a URI: from tags to maps on a store that answers as S3."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ FLAGS = (
     "--data", "folder", "--folder.images", "photos", "--folder.tags", "tags.csv", "--methods",
     "cam", "--cam.scales", "1.0", "--classifier.trunk", "resnet18", "--classifier.weights", "none",
     "--classifier.epochs", "1", "--classifier.crops.crop", "64", "--classifier.crops.long-side",
-    "64", "64", "--until", "masks",
+    "64", "64", "--until", "seeds",
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def store(monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_on_s3_goes_from_tags_to_masks_and_again(store, tmp_path):
+def test_a_run_on_s3_goes_from_tags_to_maps_and_again(store, tmp_path):
     (tmp_path / "photos").mkdir()
     rng = np.random.default_rng(0)
     with (tmp_path / "tags.csv").open("w", newline="") as file:
@@ -60,7 +60,7 @@ def test_a_run_on_s3_goes_from_tags_to_masks_and_again(store, tmp_path):
     listed = store.list_objects_v2(Bucket="bucket", Prefix="runs/mine/")["Contents"]
     keys = {one["Key"].removeprefix("runs/mine/") for one in listed}
     assert {"run.toml", "report.html", "manifest/manifest.parquet"} <= keys
-    assert any(key.startswith("masks/cam+label_crf/") and key.endswith(".parquet") for key in keys)
+    assert any(key.startswith("seeds/cam/") and key.endswith(".parquet") for key in keys)
     before = {one["Key"]: one["LastModified"] for one in listed if one["Key"].endswith(".parquet")}
     seeds = ["make-seeds", *command[4:6], "--methods", "cam", "--cam.scales", "1.0"]
     again = subprocess.run([*command[:3], *seeds], env=environment, check=False, **options)
