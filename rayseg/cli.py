@@ -109,8 +109,6 @@ def submit_job(arguments: Sequence[str]) -> int:
     _check_job(name)
     try:
         mine, flags = split_flags(arguments[1:])
-        if not Path(mine["working-dir"]).is_dir():
-            raise FileNotFoundError(f"working directory {mine['working-dir']} does not exist")
         with contextlib.chdir(mine["working-dir"]):  # where --config will be read
             run = parse(JOBS[name][0], flags, f"rayseg submit {name}").run
         asked = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])

@@ -77,6 +77,21 @@ def test_given_values_are_the_whole_grid():
     assert load_space("advcam").narrowed(["num_steps=3"]).grid == load_space("advcam").grid
 
 
+def test_a_setting_is_complete_and_can_be_drawn_again():
+    cam, bbam = load_space("cam"), load_space("bbam")
+    complete = cam.complete(PARTS["cam"](), {"scales": (1.0,)})
+    assert complete == {"flip": PARTS["cam"]().flip, "scales": [1.0]}
+    assert cam.drawable(complete) == {"flip": complete["flip"], "scales": (1.0,)}
+    assert cam.drawable(complete | {"scales": [0.3]}) is None
+    assert bbam.complete(PARTS["bbam"](), {}) == {"sparsity": PARTS["bbam"]().sparsity}
+    assert bbam.drawable({"sparsity": 0.01}) == {"sparsity": 0.01}
+    assert bbam.drawable({"sparsity": 0.1}) is None
+    advcam = load_space("advcam")
+    whole = [advcam.complete(PARTS["advcam"](), {"restrict_weight": one}) for one in (3, 3.0)]
+    assert whole[0] == whole[1]
+    assert str(whole[0]) == str(whole[1])
+
+
 def test_a_file_of_ones_own_is_a_space(tmp_path):
     path = tmp_path / "cam.py"
     path.write_text("SPACE = {}\nGRID = {}\nREAD_OFF = {}\nMETRIC, MODE = 'miou', 'max'\n")
@@ -86,6 +101,9 @@ def test_a_file_of_ones_own_is_a_space(tmp_path):
         load_space(str(path))
     path.write_text("SPACE = {}\nGRID = {}\nREAD_OFF = {}\nMETRIC, MODE = 'loss', 'min'\n")
     with pytest.raises(ValueError, match="METRIC, MODE must be 'miou', 'max', got 'loss', 'min'"):
+        load_space(str(path))
+    path.write_text("SPACE = nothing\n")
+    with pytest.raises(ValueError, match=r"cam\.py is no space: NameError: name 'nothing'"):
         load_space(str(path))
     path.write_text("GRID = {}\n")
     with pytest.raises(ValueError, match=r"cam\.py is no space"):

@@ -56,6 +56,8 @@ PLANES_SCHEMA = pa.schema(
         ("seconds", pa.float32()),
     ]
 )
+PROBE = "probe"
+"""File that every process must see in the folder that it writes to."""
 MAX_DEATHS = 100
 """Deaths of one actor or task after which the job gives up; what is written stays."""
 
@@ -141,6 +143,7 @@ def write_rows(
     """
     inflight = out / "inflight"
     inflight.remove()
+    inflight.write(PROBE, b"")
     guarded = inflight / "running"
     start = time.perf_counter()
     arguments = (pool.make, guarded, schema, out)
@@ -294,6 +297,11 @@ class _Writer(_Guarded):
     """A stage whose rows are stored by the process that made them; out comes only their number."""
 
     def __init__(self, make: Callable[[], Stage], guarded: Folder, schema: pa.Schema, out: Folder):
+        if not (out / "inflight").exists(PROBE):  # of a machine that joined after the job began
+            raise ValueError(
+                f"{out} must lie in a folder that all machines of the cluster share, or be a URI; "
+                f"{ray.util.get_node_ip_address()} does not see it"
+            )
         super().__init__(make, guarded, schema)
         self.out = out
 

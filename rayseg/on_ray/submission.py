@@ -56,8 +56,6 @@ class Submission:
                 "run must be an absolute path that the cluster's machines share, or a URI, since "
                 f"the job runs elsewhere, got {self.run!r}"
             )
-        if not Path(self.working_dir).is_dir():
-            raise FileNotFoundError(f"working directory {self.working_dir} does not exist")
         for file in self._files():
             if Path(file).is_absolute() or not (Path(self.working_dir) / file).is_file():
                 raise FileNotFoundError(
@@ -128,10 +126,10 @@ def submit(asked: Submission, follow: bool = True) -> int:
     if not follow:
         return 0
     try:
-        with contextlib.suppress(RuntimeError, OSError):  # a log that breaks off ends no job
+        with contextlib.suppress(Exception):  # a log that breaks off ends no job
             asyncio.run(_follow(client, id_))
         return _exit_status(client, id_)
-    except (RuntimeError, OSError) as error:
+    except Exception as error:  # as above
         raise ConnectionError(
             f"{id_} goes on, but the cluster at {asked.address} has stopped answering ({error}); "
             f"`ray job logs --address {asked.address} --follow {id_}` shows it"
@@ -205,6 +203,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
     Raises:
         ValueError: a flag without its value.
+        FileNotFoundError: there is no such working directory.
     """
     mine, rest, given = {"address": "", "working-dir": ".", "follow": "yes"}, [], list(arguments)
     while given:
@@ -217,5 +216,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             mine[flag[2:]] = value if equals else given.pop(0)
         else:
             rest.append(flag + equals + value)
+    if not Path(mine["working-dir"]).is_dir():
+        raise FileNotFoundError(f"working directory {mine['working-dir']} does not exist")
     mine["address"] = mine["address"] or os.environ.get("RAY_API_SERVER_ADDRESS", "")
     return mine, rest

@@ -19,6 +19,7 @@ import ray
 import rayseg.on_ray
 from rayseg.on_ray.data import (
     Pool,
+    _Writer,
     collect,
     decoded,
     manifest_rows,
@@ -235,6 +236,12 @@ def test_a_stage_that_fails_as_a_whole_is_a_one_line_error(tmp_path, make, actor
     with pytest.raises(OSError, match=reason) as caught:
         send(tmp_path, manifest_table(2), make, actors)
     assert "\n" not in str(caught.value)
+
+
+def test_a_process_that_does_not_see_the_folder_is_refused(tmp_path):
+    out = Folder(str(tmp_path))
+    with pytest.raises(ValueError, match=r"must lie in a folder that all machines .* does not see"):
+        _Writer(partial(Counting, str(tmp_path)), out / "running", SEEDS_SCHEMA, out)
 
 
 def test_collecting_from_a_stage_that_fails_is_a_one_line_error(tmp_path):

@@ -176,6 +176,7 @@ def test_what_travels_is_code_and_no_data(tmp_path):
     assert {".git", "/data", "/runs", "*.safetensors"} <= set(made.runtime_env["excludes"])
     assert asked(tmp_path, run="/shared/c").prefix != made.prefix
     assert asked(tmp_path, arguments=("--run=/shared/a b",)).prefix == made.prefix
+    assert asked(tmp_path, run="/shared/a b/").prefix == made.prefix
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,6 @@ def test_what_travels_is_code_and_no_data(tmp_path):
     [
         ({"address": "head:6379"}, "address must be that of the cluster's job server"),
         ({"run": "runs/voc"}, "run must be an absolute path .* got 'runs/voc'"),
-        ({"working_dir": "/no/such"}, "working directory /no/such does not exist"),
         ({"arguments": ("--config", "a.toml")}, r"configuration file a\.toml must lie in"),
         ({"arguments": ("--config=/etc/hosts",)}, "configuration file /etc/hosts must lie in"),
     ],
@@ -199,6 +199,8 @@ def test_flags_of_submit_are_told_from_the_jobs():
     assert rest == ["--run", "x", "--split=val"]
     with pytest.raises(ValueError, match="--address must be followed by a value"):
         split_flags(["--address"])
+    with pytest.raises(FileNotFoundError, match="working directory /no/such does not exist"):
+        split_flags(["--working-dir", "/no/such"])
 
 
 def test_nobody_listens(tmp_path):

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray import jobs
 from rayseg.on_ray.seeds import make_seeds
+from rayseg.on_ray.trials import _unpack
 from rayseg.on_ray.tuning import tune
 from rayseg.palette import encode_labels
 from rayseg.records import Sample
@@ -67,8 +71,38 @@ def stored(run, space="advcam"):
     return {path.name: path.read_bytes() for path in (run / "tuning" / space / "trials").iterdir()}
 
 
+def kill_after_the_first(run):
+    """Starts the sweep in a process of its own, which dies after a trial; gives what is done."""
+    command = [
+        sys.executable, "-m", "rayseg.cli", "tune", "--run", str(run), "--advcam.scales", "1.0",
+        "--advcam.precision", "fp32", "--slice-images", "2", "--grid", *GRID,
+    ]  # fmt: skip
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (done := done_trials(run)):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    return done
+
+
+def done_trials(run):
+    """Bytes of the files of trials that have counted all images, by name."""
+    folder = run / "tuning/advcam/trials"
+    if not folder.exists():
+        return {}
+    found = {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+    return {name: data for name, data in found.items() if _unpack(data)[1]["done"]}
+
+
 def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
+    killed = kill_after_the_first(run)
+    assert len(killed) < 4
     outcome = tune(config(run))
+    assert killed.items() <= done_trials(run).items()
     assert outcome.left_out == 1
     assert any("left out: 1 images, such as i3" in line for line in outcome.lines)
     facts = read_run(Folder(str(run / "tuning/advcam")))
@@ -84,15 +118,14 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     ):
         with pytest.raises(ValueError, match="tuning/advcam"):
             tune(config(run, **changed))
-    # a killed trial goes on where it was, and other values join
-    victim = run / "tuning/advcam/trials" / min(before)
-    victim.unlink()
-    tune(config(run, grid=("restrict_weight=0,7,9", *GRID[1:])))
+    # other values join, also of what only flags say
+    tune(config(run, grid=("restrict_weight=7.0,9", *GRID[1:])))
+    assert len(stored(run)) == 6
+    other = replace(ADVCAM, step_size=0.3)
+    tune(config(run, advcam=other, grid=("restrict_weight=0", "restrict_threshold=0.3", GRID[2])))
     after = stored(run)
-    assert len(after) == 6
-    assert {name: after[name] for name in before if name != victim.name} == {
-        name: data for name, data in before.items() if name != victim.name
-    }
+    assert len(after) == 7
+    assert before.items() <= after.items()
     # the file is one that the jobs take, and the maps that it makes score as the sweep says
     toml = run / "tuning/advcam/best.toml"
     made = read_toml(str(toml), MakeSeedsConfig(run=str(run), methods=("advcam",), compute=COMPUTE))
@@ -130,6 +163,9 @@ def test_searches_draw_what_they_drew_before_and_count_what_is_there(run):
     [
         ({"space": "advcan"}, "did you mean 'advcam'"),
         ({"grid": ("restrict_weight='much'",)}, "restrict_weight must be float such as 7.0"),
+        ({"grid": ("restrict_weight=1",), "search": "random"}, "random draws from the space's"),
+        ({"grid": ("num_steps=0,5",)}, "num_steps must be 1 or more in a sweep, got 0"),
+        ({"grid": ("num_steps=2.5",)}, "num_steps must be int"),
         ({"over": ("cow",)}, "over must name classes \\(cat, dog\\), got 'cow'"),
         ({"split": "val"}, "val"),
     ],
