@@ -227,14 +227,14 @@ def test_the_table_of_methods_is_that_of_the_code():
 
 TINY = [
     "--methods=advcam",
-    "--classifier.trunk=resnet18",
+    "--classifier.trunk=mobilenet_v2",
     "--classifier.weights=none",
     "--classifier.epochs=1",
     "--classifier.batch-size=2",
     "--classifier.crops.crop=64",
     "--advcam.num-steps=1",
     "--labels=advcam+label_crf",
-    "--segmenter.trunk=resnet18",
+    "--segmenter.trunk=mobilenet_v2",
     "--segmenter.weights=classifier",
     "--segmenter.iterations=2",
     "--segmenter.batch-size=2",

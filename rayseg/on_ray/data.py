@@ -56,6 +56,8 @@ PLANES_SCHEMA = pa.schema(
         ("seconds", pa.float32()),
     ]
 )
+MAX_READS = 200
+"""Tasks that read the shards of one source, each some of them."""
 PROBE = "probe"
 """File that every process must see in the folder that it writes to."""
 MAX_DEATHS = 100
@@ -221,10 +223,10 @@ def pending_rows(pending: Pending, rows: int) -> Dataset:
 
 
 def _read(addresses: list[str]) -> Dataset:
-    context = ray.data.DataContext.get_current()
-    # a split of a file re-reads its footer, and repartition evens the blocks out anyway
-    context.read_op_min_num_blocks = 1
-    return ray.data.read_parquet(addresses)
+    # the newer reader starts up to 32 actors a read, for footers only
+    ray.data.DataContext.get_current().use_datasource_v2 = False
+    tasks = min(len(addresses), MAX_READS)  # more than files would cut them, and mix their rows
+    return ray.data.read_parquet(addresses, override_num_blocks=tasks)
 
 
 def _through(

@@ -13,6 +13,8 @@ def cluster():
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"  # trainings are short here
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process less for each
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray refuses more GPUs than it lists
     from ray.data import DataContext
 

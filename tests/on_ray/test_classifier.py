@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.timeout(500),
 ]
 CONFIG = ClassifierConfig(
-    trunk="resnet18",
+    trunk="mobilenet_v2",
     weights="none",
     batch_norm="frozen",
     epochs=3,
@@ -42,7 +42,7 @@ CONFIG = ClassifierConfig(
 )
 
 FICKLE = FickleNetConfig(
-    trunk="resnet18",
+    trunk="mobilenet_v2",
     weights="none",
     batch_norm="frozen",
     stride=16,
@@ -165,7 +165,7 @@ def trained_fickle(cluster, tmp_path_factory):
 def test_ficklenet_leaves_weights_that_load(trained_fickle):
     path = Path(trained_fickle.run) / "ficklenet" / "ficklenet.safetensors"
     network = load_ficklenet(str(path), ["green", "red"])
-    assert network.head.weight.shape == (2, 512, 5, 5)
+    assert network.head.weight.shape == (2, 1280, 5, 5)
     assert (network.drop_rate, network.stride, network.dilated) == (0.9, 16, True)
     assert not (Path(trained_fickle.run) / "classifier").exists()
 

@@ -14,7 +14,7 @@ from rayseg.on_ray.doctor import _duration, _estimate, doctor
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
 TINY = ClassifierConfig(
-    trunk="resnet18", weights="none", epochs=2, batch_size=16,
+    trunk="mobilenet_v2", weights="none", epochs=2, batch_size=16,
     crops=Crops(crop=64, long_side=(64, 64)),
 )  # fmt: skip
 

@@ -50,7 +50,7 @@ pytestmark = [
 ]
 CROPS = {"crop": 40, "scales": (0.75, 1.0)}
 CONFIG = SegmenterConfig(
-    trunk="resnet18",
+    trunk="mobilenet_v2",
     stride=16,
     weights="none",
     batch_norm="frozen",
