@@ -79,7 +79,7 @@ def kill_after_the_first(run):
     ]  # fmt: skip
     environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (done := done_trials(run)):
         assert process.poll() is None
         assert time.monotonic() < deadline
