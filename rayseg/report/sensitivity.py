@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 METRICS = {"miou": "mean IoU", "object_iou": "mean IoU of objects"}
+MAX_COLUMNS = 4
 Entry = Mapping[str, Any]
 """A setting: field to value, and the metric under its own name."""
 
@@ -27,11 +29,16 @@ def draw_sensitivity(entries: Sequence[Entry], searched: Sequence[str], metric: 
     """
     best = max(entries, key=lambda entry: entry[metric])
     shown = [name for name in searched if len({_place(e[name]) for e in entries}) > 1] or searched
-    figure = Figure(figsize=(3.2 * max(len(shown), 1), 3), layout="constrained")
-    panels = figure.subplots(1, max(len(shown), 1), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, shown, strict=False):
+    rows = max(math.ceil(len(shown) / MAX_COLUMNS), 1)
+    columns = max(math.ceil(len(shown) / rows), 1)
+    figure = Figure(figsize=(3.2 * columns, 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes, name in zip(panels.flat, shown, strict=False):
         _panel(axes, entries, best, name, [other for other in searched if other != name], metric)
-    panels[0].set_ylabel(f"{METRICS.get(metric, metric)} in %")
+    for axes in panels.flat[len(shown) or 1 :]:
+        axes.set_axis_off()
+    for axes in panels[:, 0]:
+        axes.set_ylabel(f"{METRICS.get(metric, metric)} in %")
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=150)
     return sink.getvalue()
@@ -60,10 +67,15 @@ def _panel(
     values = [x for x, _ in points]
     if texts:
         axes.set_xticks(range(len(texts)), texts, rotation=30, fontsize=7, ha="right")
-    elif min(values) > 0 and max(values) / min(values) > 30:
+    elif min(values) > 0 and max(values) / min(values) > 10 and not _counts(entries, name):
         axes.set_xscale("log")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _counts(entries: Sequence[Entry], name: str) -> bool:
+    """Whether the setting is a number of something."""
+    return all(isinstance(entry[name], int) for entry in entries)
 
 
 def _place(value: Any) -> Any:

@@ -31,3 +31,10 @@ def test_a_panel_for_each_setting_that_differs():
 def test_one_entry_is_a_picture_too():
     assert size(draw_sensitivity(ENTRIES[:1], ["lambda"], "miou"))[0] > 300
     assert size(draw_sensitivity([{"miou": 0.5}], [], "miou"))[0] > 300
+
+
+def test_five_panels_stand_in_two_rows():
+    entries = [dict.fromkeys("abcde", n) | {"miou": 0.1 * n} for n in range(3)]
+    five = size(draw_sensitivity(entries, list("abcde"), "miou"))
+    three = size(draw_sensitivity(entries, list("abc"), "miou"))
+    assert five == (three[0], 2 * three[1])
