@@ -190,16 +190,10 @@ def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
     names = [*searched, *read_off]
     # what fails on some images is not held against what does not
     fewest = min(len(one["failed"]) for one in whole)
-    best = max(
-        (
-            one["setting"] | entry
-            for one in whole
-            for entry in one["figures"]
-            if len(one["failed"]) == fewest
-        ),
-        key=lambda entry: entry[space.metric],
-    )
-    folder.write("sensitivity.png", draw_sensitivity(entries, names, space.metric))
+    sound = [one for one in whole if len(one["failed"]) == fewest]
+    candidates = [one["setting"] | entry for one in sound for entry in one["figures"]]
+    best = choose_best(candidates, as_plain(plan.base), names, space.metric)
+    folder.write("sensitivity.png", draw_sensitivity(entries, best, names, space.metric))
     folder.write("trials.json", json.dumps(trials, indent=1).encode())
     folder.write("table.csv", _table(entries, space.metric).encode())
     folder.write("best.toml", _toml(plan, best).encode())
@@ -230,6 +224,17 @@ def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
     for id_, reason in list(left_out.items())[:1]:
         lines.append(f"left out: {len(left_out)} images, such as {id_}: {reason}")
     return Outcome(lines, left_out=len(left_out) + len(failed))
+
+
+def choose_best(
+    candidates: list[dict[str, Any]], base: dict[str, Any], names: list[str], metric: str
+) -> dict[str, Any]:
+    """The candidate of the highest metric; of equals the one that changes least of the base."""
+
+    def rank(entry: dict[str, Any]) -> tuple[float, int]:
+        return entry[metric], sum(entry[name] == base.get(name) for name in names)
+
+    return max(candidates, key=rank)
 
 
 def _shown(value: Any) -> str:

@@ -16,18 +16,20 @@ Entry = Mapping[str, Any]
 """A setting: field to value, and the metric under its own name."""
 
 
-def draw_sensitivity(entries: Sequence[Entry], searched: Sequence[str], metric: str) -> bytes:
+def draw_sensitivity(
+    entries: Sequence[Entry], best: Entry, searched: Sequence[str], metric: str
+) -> bytes:
     """One panel for each setting: all entries, and a line where the others are the best's.
 
     Args:
         entries: at least one; the metric in 0..1.
+        best: the one that was chosen.
         searched: fields that differ between entries.
         metric: what is drawn, in percent.
 
     Returns:
         PNG.
     """
-    best = max(entries, key=lambda entry: entry[metric])
     shown = [name for name in searched if len({_place(e[name]) for e in entries}) > 1] or searched
     rows = max(math.ceil(len(shown) / MAX_COLUMNS), 1)
     columns = max(math.ceil(len(shown) / rows), 1)

@@ -21,7 +21,7 @@ from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray import jobs
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.trials import _unpack
-from rayseg.on_ray.tuning import tune
+from rayseg.on_ray.tuning import choose_best, tune
 from rayseg.palette import encode_labels
 from rayseg.records import Sample
 from rayseg.store import Folder, read_run, write_manifest
@@ -174,3 +174,13 @@ def test_what_cannot_be_tuned_is_refused_at_once(run, changed, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         tune(config(run, **changed))
     assert not Path(run / "tuning").exists()
+
+
+def test_of_equals_the_setting_that_changes_least_is_best():
+    base = {"weight": 7.0, "steps": 27}
+    found = [
+        {"weight": 0.0, "steps": 10, "miou": 0.5},
+        {"weight": 7.0, "steps": 10, "miou": 0.5},
+        {"weight": 7.0, "steps": 27, "miou": 0.4},
+    ]
+    assert choose_best(found, base, ["weight", "steps"], "miou") == found[1]
