@@ -8,12 +8,20 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
 from rayseg.palette import decode_labels
 from rayseg.records import IGNORE
-from rayseg.store import Folder, RowsById, read_file, read_manifest, read_shard, shard_columns
+from rayseg.store import (
+    Folder,
+    Manifest,
+    RowsById,
+    read_file,
+    read_manifest,
+    read_shard,
+    shard_columns,
+)
 
 
 class LabelSource(Protocol):
@@ -55,13 +63,16 @@ class Truths:
     """True masks of a manifest's images, by id.
 
     Args:
-        manifest: names the mask of each image that has one.
+        manifest: names the mask of each image that has one; a folder or what was read of it.
         split: only its images; empty means all.
         ids: only these; None means all.
     """
 
-    def __init__(self, manifest: Folder, split: str = "", ids: Sequence[str] | None = None):
-        opened = read_manifest(manifest).select(split, ids)
+    def __init__(
+        self, manifest: Folder | Manifest, split: str = "", ids: Sequence[str] | None = None
+    ):
+        read = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+        opened = read.select(split, ids)
         self.classes = opened.classes
         self.num_classes = len(opened.classes)
         table = opened.table.select(["id", "mask_path"])
@@ -87,6 +98,27 @@ class Truths:
         path = self.paths.get(id_)
         data = read_file(path) if path else None
         return _labels(data, self.name(id_), size_hw, self.num_classes)
+
+    def counted(
+        self, id_: str, size_hw: tuple[int, int], crowds: Sequence[int] = ()
+    ) -> Bool[ndarray, "h w"]:
+        """The pixels of an image by which masks of its objects are judged; all without a true mask.
+
+        What the true mask ignores counts for neither side: in VOC the borders, which are of no
+        object. In an image with crowds it ignores these, as COCO's do, and all pixels count: crowds
+        are judged by a rule of their own.
+
+        Args:
+            id_: of the image.
+            size_hw: of the image.
+            crowds: places of those of its objects that are crowds.
+
+        Raises:
+            ValueError: as `read` has it.
+        """
+        if crowds or id_ not in self.ids:
+            return np.ones(size_hw, bool)
+        return self.read(id_, size_hw) != IGNORE
 
     def rows(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those that have a result and a true mask to hold it against."""

@@ -37,6 +37,15 @@ def mask_area(counts: bytes, size_hw: tuple[int, int]) -> int:
     return int(codec.area(as_rle(counts, size_hw))) if counts else 0
 
 
+def cut_mask(counts: bytes, kept: bytes, size_hw: tuple[int, int]) -> bytes:
+    """Counts of the pixels that two masks share; empty where the first has none."""
+    if not counts:
+        return b""
+    both = [as_rle(one, size_hw) for one in (counts, kept)]
+    cut: bytes = codec.merge(both, intersect=True)["counts"]
+    return cut
+
+
 def mask_ious(
     a: Sequence[bytes], b: Sequence[bytes], size_hw: tuple[int, int]
 ) -> Float[ndarray, "m o"]:

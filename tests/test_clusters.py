@@ -2,6 +2,8 @@
 
 import copy
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import botocore.session
@@ -127,6 +129,11 @@ def test_kuberay_takes_the_manifest():
     assert manifest["kind"] == "RayJob"
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     yaml.safe_load(manifest["spec"]["runtimeEnvYAML"])
+    shell, flag, command = shlex.split(manifest["spec"]["entrypoint"])
+    assert (shell, flag) == ("bash", "-c")
+    for status, expected in ((0, 0), (1, 1), (3, 0)):  # 3: done, but for some images
+        tried = re.sub(r"^rayseg run .* \|\|", f"(exit {status}) ||", command)
+        assert subprocess.run(["bash", "-c", tried], check=False).returncode == expected
     most = spec["workerGroupSpecs"][0]["maxReplicas"]
     assert f"--compute.max-actors {most} " in manifest["spec"]["entrypoint"]
 

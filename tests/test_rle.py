@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rayseg.rle import as_rle, decode_mask, encode_mask, mask_area, mask_ious
+from rayseg.rle import as_rle, cut_mask, decode_mask, encode_mask, mask_area, mask_ious
 
 
 def runs(mask):
@@ -80,6 +80,13 @@ def test_areas_and_overlaps_equal_counts_of_pixels():
             union = (first | second).sum()
             expected = (first & second).sum() / union if union else 0
             assert ious[i, j] == pytest.approx(expected)
+
+
+def test_a_mask_is_cut_to_the_pixels_that_are_kept():
+    mask, kept = draw(1), draw(2)
+    cut = cut_mask(encode_mask(mask), encode_mask(kept), (9, 13))
+    np.testing.assert_array_equal(decode_mask(cut, (9, 13)), mask & kept)
+    assert cut_mask(b"", encode_mask(kept), (9, 13)) == b""
 
 
 def test_no_masks_have_no_overlaps():

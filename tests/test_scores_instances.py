@@ -13,6 +13,7 @@ from rayseg.scores import (
     ObjectTruths,
     average_best_overlap,
     average_precision,
+    mask_iou,
 )
 from rayseg.scores.instances import IOU_THRESHOLDS
 from tests.reference import ap_literal as literal
@@ -281,6 +282,39 @@ def test_best_overlap_means_over_objects_then_classes():
     found = average_best_overlap({"a": truth}, {"a": guess}, 4)
     assert found == pytest.approx(((0.8 + 0) / 2 + 1) / 2)
     assert average_best_overlap({"a": one([])}, {}, 4) is None
+
+
+def test_ignored_pixels_are_cut_from_all_masks_before_they_are_compared():
+    rng = np.random.default_rng(7)
+    images = {f"{i}": draw_image(rng) for i in range(8)}
+    counted = rng.random(SIZE) < 0.7
+    cut = {
+        id_: [replace(one, masks=tuple(own(mask, counted) for mask in one.masks)) for one in pair]
+        for id_, pair in images.items()
+    }
+    marked = {
+        id_: replace(truth, counted=encode_mask(counted)) for id_, (truth, _) in images.items()
+    }
+    guesses = {id_: guess for id_, (_, guess) in images.items()}
+    by_hand = [{id_: pair[i] for id_, pair in cut.items()} for i in range(2)]
+    found, expected = (
+        average_precision(*pair, 2, "masks", BOUNDS).table for pair in ((marked, guesses), by_hand)
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert average_best_overlap(marked, guesses, 2) == average_best_overlap(*by_hand, 2)
+    boxes = [average_precision(one, guesses, 2, "boxes").table for one in (marked, by_hand[0])]
+    np.testing.assert_array_equal(boxes[0][..., 0], boxes[1][..., 0])
+
+
+def own(mask, counted):
+    return encode_mask(decode_mask(mask, SIZE) & counted)
+
+
+def test_the_iou_of_two_masks_is_taken_over_the_pixels_that_count():
+    mask, truth = filled([0, 0, 10, 10]), filled([0, 0, 5, 10])
+    assert mask_iou(mask, truth, np.ones(SIZE, bool)) == 0.5
+    assert mask_iou(mask, truth, truth) == 1
+    assert mask_iou(mask, truth, ~mask) == 0
 
 
 def test_mask_quality_means_over_all_objects_and_those_of_a_size():

@@ -6,6 +6,7 @@ import pytest
 from ray.tune.search.sample import Categorical, Float, Integer
 
 from rayseg.config import TUNABLE, TuneConfig
+from rayseg.config.seeds import Thresholds
 from rayseg.on_ray.spaces import SPACES, load_space
 
 NAMES = sorted(path.stem for path in SPACES.glob("[a-z]*.py"))
@@ -24,12 +25,7 @@ def lies_in(value, domain):
 
 
 def test_what_stands_is_what_can_be_searched():
-    without = set(PARTS) - set(NAMES)
-    assert set(NAMES) <= set(PARTS)
-    # no hyper-parameter of their own that a range is published for
-    assert without == {
-        "gradcam", "soft_crf", "threshold", "box_simple_grad", "box_smooth_grad", "box_gradcam",
-    }  # fmt: skip
+    assert set(NAMES) == set(PARTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -37,6 +33,7 @@ def test_every_key_is_a_field_and_every_default_lies_in_its_range(name):
     space, default = load_space(name), PARTS[name]()
     known = {part.name for part in fields(default)}
     assert set(space.domains) <= known
+    assert space.domains
     for key, domain in space.domains.items():
         assert lies_in(getattr(default, key), domain), key
         assert all(lies_in(value, domain) for value in space.grid.get(key, [])), key
@@ -44,6 +41,15 @@ def test_every_key_is_a_field_and_every_default_lies_in_its_range(name):
         part, dot, field = key.rpartition(".")
         owner = getattr(TuneConfig(), part) if dot else default
         assert min(values) <= getattr(owner, field) <= max(values), key
+
+
+@pytest.mark.parametrize("maker", [part.name for part in fields(Thresholds)])
+def test_thresholds_of_every_method_can_be_drawn(maker):
+    domains = load_space("label_crf").domains
+    foreground, background = getattr(Thresholds(), maker)
+    assert lies_in(foreground, domains["fg_threshold"])
+    assert lies_in(background, domains["bg_threshold"])
+    assert domains["bg_threshold"].upper <= domains["fg_threshold"].lower  # no draw is refused
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,6 +107,11 @@ def test_a_file_of_ones_own_is_a_space(tmp_path):
         load_space(str(path))
     path.write_text("SPACE = {}\nGRID = {}\nREAD_OFF = {}\nMETRIC, MODE = 'loss', 'min'\n")
     with pytest.raises(ValueError, match="METRIC, MODE must be 'miou', 'max', got 'loss', 'min'"):
+        load_space(str(path))
+    path.write_text(
+        "SPACE = {}\nGRID = {}\nREAD_OFF = {'flip': [True]}\nMETRIC, MODE = 'miou', 'max'\n"
+    )
+    with pytest.raises(ValueError, match="READ_OFF must be empty or have one of nothing, got flip"):
         load_space(str(path))
     path.write_text("SPACE = nothing\n")
     with pytest.raises(ValueError, match=r"cam\.py is no space: NameError: name 'nothing'"):

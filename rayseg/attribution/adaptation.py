@@ -231,7 +231,8 @@ class Adaptation:
             raise FloatingPointError(f"loss must be finite, got {self.loss.item()} at step {k}")
         if self.reaches_end:
             self.before = self.network.moving.clone()
-        rate = method.learning_rate * (1 - k / method.num_steps) ** method.power
+        share = k / (method.decay_steps or method.num_steps)
+        rate = method.learning_rate * (1 - share) ** method.power
         self.network.step(rate, method.head_factor, method.weight_decay, method.momentum)
         self.steps += 1
         total = abs(reached.item())

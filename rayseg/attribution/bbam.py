@@ -35,6 +35,7 @@ from rayseg.detection import Detector, InputFit, Window
 
 CPU_PIXELS = 2**18  # a CPU is no faster with more at once, and its graph takes memory
 GPU_BYTES_A_PIXEL = 6000  # of a ResNet-101's graph in float32
+GPU_SHARE = 0.5  # of what is free: a neighbour on the same GPU plans with the same memory
 PIXELS_A_CANDIDATE = 64  # what is pooled from a candidate takes the room of so many pixels
 
 
@@ -300,6 +301,10 @@ def _few(units: int) -> int:
 
 
 def _default_pixels(device: torch.device) -> int:
-    if device.type == "cuda":
-        return max(torch.cuda.mem_get_info(device)[0] // GPU_BYTES_A_PIXEL, CPU_PIXELS)
-    return CPU_PIXELS
+    if device.type != "cuda":
+        return CPU_PIXELS
+    # What torch keeps for its next tensors is in use to the driver: after one crowded image nothing
+    # would seem free, and each later batch would be of one object.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + kept
+    return max(int(free * GPU_SHARE) // GPU_BYTES_A_PIXEL, CPU_PIXELS)

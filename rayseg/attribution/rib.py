@@ -56,6 +56,8 @@ class RIB(Attribution):
         weight_decay: of all weights that train.
         momentum: of the gradient; 1e-4 since the code passes the weight decay in its place.
         power: of the poly schedule, lambda * (1 - k / K) ** power; 0 is constant.
+        decay_steps: stands for K in that schedule, so that a run may end before its rate does; 0
+            is `num_steps`.
         loss: rib, or binary cross entropy of an activation that saturates (Table 3.9a).
         margin: m.
         margin_role: stop ends the image once the target logits of its rows add up to more than m
@@ -85,6 +87,7 @@ class RIB(Attribution):
     weight_decay: float = 1e-4
     momentum: float = 1e-4
     power: float = 0.9
+    decay_steps: int = 0
     loss: Literal["rib", "sigmoid", "tanh", "softsign"] = "rib"
     margin: float = 600.0
     margin_role: Literal["stop", "loss"] = "stop"
@@ -125,6 +128,11 @@ class RIB(Attribution):
         for name in ("tau", "explosion_threshold", "explosion_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if 0 < self.decay_steps < self.num_steps or self.decay_steps < 0:
+            raise ValueError(
+                f"decay_steps must be 0 or at least num_steps {self.num_steps}, "
+                f"got {self.decay_steps}"
+            )
         if self.num_steps and not set(self.scales) - set(self.unpooled_scales):
             raise ValueError(f"unpooled_scales must leave one of {self.scales} to learn from")
 

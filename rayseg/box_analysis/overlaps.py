@@ -22,19 +22,25 @@ SIZE_EDGES = (0.2, 0.4, 0.6, 0.8)
 
 
 def threshold_ious(
-    map_: Float[ndarray, "h w"], mask: Bool[ndarray, "h w"]
+    map_: Float[ndarray, "h w"],
+    mask: Bool[ndarray, "h w"],
+    counted: Bool[ndarray, "h w"] | None = None,
 ) -> Float64[ndarray, " t"]:
     """IoU of a true mask with the pixels in which a map is above each of `THRESHOLDS`.
 
     Args:
         map_: in [0, 1].
         mask: the object's true mask.
+        counted: pixels that the truth does not ignore, as VOC's does borders; the others are left
+            out of both sides. None counts all.
 
     Raises:
-        ValueError: arrays of different sizes, or a mask without a pixel.
+        ValueError: arrays of different sizes, or a mask without a pixel that counts.
     """
     if map_.shape != mask.shape:
         raise ValueError(f"map_ must be of the mask's size {mask.shape}, got {map_.shape}")
+    if counted is not None:
+        map_, mask = map_[counted], mask[counted]
     if not mask.any():
         raise ValueError("mask must have a pixel, got none")
     # a pixel is above the first so many thresholds

@@ -32,7 +32,7 @@ from rayseg.config.objects import (
     TrainDetectorConfig,
     TrainMaskRCNNConfig,
 )
-from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
+from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig, threshold_field
 from rayseg.config.tuning import TUNABLE, TuneConfig
 
 __all__ = [
@@ -69,4 +69,5 @@ __all__ = [
     "as_toml",
     "as_written",
     "read_toml",
+    "threshold_field",
 ]

@@ -233,7 +233,8 @@ class ExportConfig(JobConfig):
             predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
         format: which exporter.
         out: folder to write into.
-        split: name of the list of ids that goes with them; empty is train, or val for predictions.
+        split: only its images, their list of ids being called so; empty means all, and calls the
+            list train, or val for predictions and instances.
     """
 
     masks: str = "advcam+label_crf"

@@ -32,6 +32,8 @@ class TuneConfig(
     Attributes:
         space: what is searched: a name in tune_spaces/, or the path of a file like those, named
             after the method or refiner. What it does not search is as the other flags say.
+        sweep: name of its folder in tuning/; empty is that of the space, with `seeds_of` before it
+            for a refiner's. Other images, steps that are read off or flags want another folder.
         search: grid combines the space's grid, random draws from its domains, optuna (TPE) as well
             (pip install 'rayseg[optuna]').
         grid: in place of the space's values, such as restrict_weight=0,3,7 or num_steps=5,10. With
@@ -47,6 +49,7 @@ class TuneConfig(
     """
 
     space: str = "advcam"
+    sweep: str = ""
     search: Literal["grid", "random", "optuna"] = "grid"
     grid: tuple[str, ...] = ()
     samples: int = 32
@@ -61,6 +64,8 @@ class TuneConfig(
     def __post_init__(self) -> None:
         super().__post_init__()
         check_literals(self)
+        if "/" in self.sweep:
+            raise ValueError(f"sweep must be the name of a folder, got {self.sweep!r}")
         for name, least in (("samples", 1), ("slice_images", 1), ("max_images", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")

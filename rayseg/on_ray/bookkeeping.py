@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
 from rayseg.config import Compute
+from rayseg.on_ray.data import Pool, decoded, manifest_rows, pending_rows, planes, write_rows
+from rayseg.on_ray.train import fingerprint
+from rayseg.stages import DecodeImages
 from rayseg.store import (
     Folder,
+    Manifest,
     claim,
     count_status,
     failed_ids,
+    find_pending,
     forget_failed,
     forget_repeats,
     read_file,
     read_run,
+    stored_ids,
     write_run,
 )
 
@@ -77,6 +85,85 @@ def open_folder(folder: Folder, identity: dict[str, object], compute: Compute) -
 def without(table: pa.Table, stored: set[str]) -> pa.Table:
     """The rows of a table whose ids are not stored yet."""
     return table.filter([id_ not in stored for id_ in table.column("id").to_pylist()])
+
+
+def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
+    """What made a folder that another job goes on from.
+
+    Args:
+        folder: with a row for each image.
+        what: it holds, such as ``maps``.
+        job: that fills it.
+
+    Raises:
+        FileNotFoundError: it holds nothing.
+        ValueError: its job has not ended, so that what follows would pass for complete.
+    """
+    if not folder.names(".parquet"):
+        raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
+    facts = read_run(folder)
+    if not facts.get("counts"):
+        raise ValueError(
+            f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
+            f"({len(stored_ids(folder))} have)"
+        )
+    return facts["config"]
+
+
+def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
+    """What a training follows from besides settings and what made its labels: its images.
+
+    A folder that was trained before this was recorded is refused, not trained anew: the hours that
+    it took are not thrown away unasked.
+
+    Args:
+        images: of the split that is trained on.
+        labelled: ids of the images that have labels, of whatever split.
+    """
+    ids = [id_ for id_ in images.table.column("id").to_pylist() if id_ in labelled]
+    return {"trained_on": {"images": len(ids), "list": fingerprint(ids)}}
+
+
+def fill_by_images(
+    folder: Folder,
+    waiting: pa.Table,
+    pool: Pool,
+    schema: pa.Schema,
+    label: str,
+    untagged: bool = True,
+    then: Pool | None = None,
+) -> Outcome:
+    """Sends images through a stage into a folder that was opened, and closes it.
+
+    Args:
+        folder: gets a row for each image.
+        waiting: the manifest's rows of the images that it has none of.
+        pool: the stage.
+        schema: of the rows that are stored.
+        label: of the folder, in what is told.
+        untagged: images without tags are looked at too.
+        then: CPU tasks that the pool's probabilities of labels go on to, as `planes` has it.
+    """
+    if waiting.num_rows:
+        scratch = folder / "pending"
+        rows = manifest_rows(waiting, scratch, pool.rows)
+        source = decoded(rows, DecodeImages(untagged=untagged), folder)
+        if then:
+            source, pool = planes(source, pool, folder), then
+        seconds = write_rows(source, waiting.num_rows, pool, folder, schema, label)
+        scratch.remove()
+        add_seconds(folder, seconds)
+    return close_folder(folder, label)
+
+
+def fill_from(source: Folder, folder: Folder, pool: Pool, schema: pa.Schema, label: str) -> Outcome:
+    """As `fill_by_images`, with the rows of another folder in place of images."""
+    pending = find_pending(source, stored_ids(folder))
+    if pending.rows:
+        rows = pending_rows(pending, pool.rows)
+        seconds = write_rows(rows, pending.rows, pool, folder, schema, label)
+        add_seconds(folder, seconds)
+    return close_folder(folder, label)
 
 
 def add_seconds(folder: Folder, seconds: float) -> None:

@@ -24,17 +24,16 @@ from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.on_ray.bookkeeping import (
     Outcome,
-    add_seconds,
-    close_folder,
     digest,
+    fill_by_images,
     open_folder,
     read_ids,
     without,
 )
 from rayseg.on_ray.boxes import ChosenDetector, choose_detector
-from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.data import actor_pool
 from rayseg.on_ray.session import gpus_each, session, threads_each
-from rayseg.stages import AnalyseObjects, DecodeImages, TrueObjects, Variant
+from rayseg.stages import AnalyseObjects, TrueObjects, Variant
 from rayseg.store import (
     ANALYSES_SCHEMA,
     Folder,
@@ -81,19 +80,13 @@ def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
             folder = run_folder / "analyses" / name
             open_folder(folder, _identity(config, name, detector, fingerprint), compute)
             waiting = without(chosen.table, stored_ids(folder))
-            if waiting.num_rows:
-                make = partial(
-                    AnalyseObjects, name, variants, detector.address, manifest.classes,
-                    detector.classes, truths, config.refiner(), config.noise_seed, compute.device,
-                    threads,
-                )  # fmt: skip
-                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages(untagged=True), folder)
-                pool = actor_pool(compute, make, gpus)
-                seconds = write_rows(source, waiting.num_rows, pool, folder, ANALYSES_SCHEMA, label)
-                (folder / "pending").remove()
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, label)
+            make = partial(
+                AnalyseObjects, name, variants, detector.address, manifest.classes,
+                detector.classes, truths, config.refiner(), config.noise_seed, compute.device,
+                threads,
+            )  # fmt: skip
+            pool = actor_pool(compute, make, gpus)
+            outcome += fill_by_images(folder, waiting, pool, ANALYSES_SCHEMA, label)
             said = _write(folder, name, [one.name for one in variants], chosen)
             outcome += Outcome([f"{name}: {said}"])
     return outcome

@@ -13,26 +13,19 @@ from rayseg.config import AskDetectorConfig, MakeBoxMapsConfig, MakeBoxMasksConf
 from rayseg.nets.detectors import load_detector
 from rayseg.on_ray.bookkeeping import (
     Outcome,
-    add_seconds,
-    close_folder,
     digest,
+    fill_by_images,
+    fill_from,
+    finished_config,
     open_folder,
     read_ids,
     without,
 )
-from rayseg.on_ray.data import (
-    actor_pool,
-    decoded,
-    manifest_rows,
-    pending_rows,
-    task_pool,
-    write_rows,
-)
+from rayseg.on_ray.data import actor_pool, task_pool
 from rayseg.on_ray.objects import DETECTOR_WEIGHTS
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import (
     MISSED,
-    DecodeImages,
     FolderProposals,
     MakeBoxMaps,
     OwnProposals,
@@ -42,11 +35,9 @@ from rayseg.store import (
     BOX_MAPS_SCHEMA,
     INSTANCES_SCHEMA,
     Folder,
-    find_pending,
     local_copy,
     read_manifest,
     read_rows,
-    read_run,
     stored_ids,
 )
 
@@ -80,18 +71,12 @@ def make_box_maps(config: MakeBoxMapsConfig) -> Outcome:
             folder = run_folder / "box_maps" / name
             open_folder(folder, _identity(config, name, fingerprint), compute)
             waiting = without(chosen.table, stored_ids(folder))
-            if waiting.num_rows:
-                make = partial(
-                    MakeBoxMaps, method, detector.address, manifest.classes, detector.classes,
-                    config.boxes, config.min_score, compute.device, threads,
-                )  # fmt: skip
-                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages(untagged=True), folder)
-                pool = actor_pool(compute, make, gpus)
-                seconds = write_rows(source, waiting.num_rows, pool, folder, BOX_MAPS_SCHEMA, label)
-                (folder / "pending").remove()
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, label)
+            make = partial(
+                MakeBoxMaps, method, detector.address, manifest.classes, detector.classes,
+                config.boxes, config.min_score, compute.device, threads,
+            )  # fmt: skip
+            pool = actor_pool(compute, make, gpus)
+            outcome += fill_by_images(folder, waiting, pool, BOX_MAPS_SCHEMA, label)
             outcome += _without_map(folder, label)
     return outcome
 
@@ -156,35 +141,25 @@ def make_box_masks(config: MakeBoxMasksConfig) -> Outcome:
     with session(config.address, config.run):
         for method, name in product(config.box_methods, config.box_refiners):
             maps = run_folder / "box_maps" / method
-            if not maps.names(".parquet"):
-                raise FileNotFoundError(f"{maps} holds no maps; make them with make-box-maps")
             label = config.box_mask_name(method, name)
             refiner = config.box_refiner(name)
             folder = run_folder / "masks" / label
             identity = {
                 name: as_plain(refiner),
-                "box_maps": read_run(maps)["config"],
+                "box_maps": finished_config(maps, "maps", "make-box-maps"),
                 "semantic_masks": as_plain(config.semantic_masks),
             }
             open_folder(folder, identity | _identity_of(proposals, config), compute)
-            pending = find_pending(maps, stored_ids(folder))
-            if pending.rows:
-                manifest = run_folder / "manifest"
-                make = partial(
-                    RefineBoxMaps,
-                    refiner,
-                    manifest,
-                    proposals,
-                    config.proposal_refinement,
-                    keep_nested=config.semantic_masks.keep_nested,
-                )
-                pool = task_pool(compute, make)
-                source = pending_rows(pending, compute.block_rows)
-                seconds = write_rows(
-                    source, pending.rows, pool, folder, INSTANCES_SCHEMA, f"masks {label}"
-                )
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, f"masks {label}")
+            make = partial(
+                RefineBoxMaps,
+                refiner,
+                run_folder / "manifest",
+                proposals,
+                config.proposal_refinement,
+                keep_nested=config.semantic_masks.keep_nested,
+            )
+            pool = task_pool(compute, make)
+            outcome += fill_from(maps, folder, pool, INSTANCES_SCHEMA, f"masks {label}")
     return outcome
 
 

@@ -32,6 +32,7 @@ from rayseg.on_ray.jobs import (
 )
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.session import gpus_each, task_slots
+from rayseg.scores import thresholds_every
 from rayseg.stages import CountLabels, SweepSeeds
 from rayseg.store import (
     Folder,
@@ -163,7 +164,8 @@ def _stages(
         masks, made = tuple(config.mask_names()), partial(refine_seeds, few)
     if config.until != "seeds":
         yield partial(by_image, "masks", masks, made, train, tasks=True)
-    if config.until == "segmenters" and counts.val:
+    if config.until == "segmenters" and (counts.val or config.labels):
+        yield partial(_scores, config, scratch, partial(score, few), counts)
         labels = config.trained_on()
         named = replace(few, labels=labels)
         part = "mask_rcnn" if boxes else "segmenter"
@@ -176,7 +178,8 @@ def _stages(
         kind, apply = ("instances", predict_instances) if boxes else ("predictions", predict)
         ending = "+crf" if config.crf and not boxes else ""
         names = tuple(f"{label}{ending}" for label in labels)
-        yield partial(by_image, kind, names, partial(apply, named), val)
+        if counts.val:
+            yield partial(by_image, kind, names, partial(apply, named), val)
     yield partial(_scores, config, scratch, partial(score, few), counts)
 
 
@@ -260,7 +263,7 @@ def _scores(
     truths = Truths(scratch / "manifest", config.split)
     counting = 0.0
     if truths.paths:
-        thresholds = np.arange(0, 1, config.threshold_step).round(6).tolist()
+        thresholds = thresholds_every(config.threshold_step)
         for kind, stages in (
             ("seeds", (SweepSeeds(truths, thresholds), CountLabels(truths, 0.5))),
             ("masks", (CountLabels(truths),)),

@@ -17,18 +17,19 @@ from rayseg.loading import ObjectLabels, StoredInstances, TrueInstances
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.bookkeeping import (
     Outcome,
-    add_seconds,
-    close_folder,
     digest,
+    fill_by_images,
+    finished_config,
+    images_identity,
     open_folder,
     without,
 )
-from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.data import actor_pool
 from rayseg.on_ray.objects import MASK_RCNN_WEIGHTS, fit_detector, fit_mask_rcnn
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.on_ray.start_weights import start_of, weights_identity
 from rayseg.on_ray.train import write_figures
-from rayseg.stages import DecodeImages, InstancePrediction, PredictInstances
+from rayseg.stages import InstancePrediction, PredictInstances
 from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,
@@ -57,10 +58,15 @@ def train_detector(config: TrainDetectorConfig) -> Outcome:
 
 
 def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
-    """Trains a Mask R-CNN on each of the labels that are named."""
+    """Trains a Mask R-CNN on each of the labels that are named.
+
+    Raises:
+        ValueError: a folder was trained on other images than have labels now.
+    """
     run_folder = Folder(config.run)
     if not config.labels:
         raise ValueError("labels must name masks made from boxes or truth, got none")
+    images = read_manifest(run_folder / "manifest").select(config.train_split)
     given = replace(config, mask_rcnn=start_of(run_folder, config.mask_rcnn))
     outcome = Outcome()
     # of all before any, since a training takes hours
@@ -70,6 +76,7 @@ def train_mask_rcnn(config: TrainMaskRCNNConfig) -> Outcome:
             folder = run_folder / "mask_rcnn" / name
             identity = {"labels": origin, "split": config.train_split}
             identity["mask_rcnn"] = as_plain(config.mask_rcnn)
+            identity |= images_identity(images, source.ids)
             claim(folder, identity | weights_identity(given.mask_rcnn.weights))
             if not read_run(folder).get("done"):
                 gpus = gpus_each(config.compute)
@@ -97,9 +104,8 @@ def instance_labels(
     if not masks.names(".parquet") or "box_maps" not in facts.get("config", {}):
         have = ", ".join((run_folder / "masks").folders()) or "none"
         raise FileNotFoundError(f"{masks} holds no masks of objects; the run has {have}")
-    if not facts.get("counts"):
-        raise ValueError(f"{masks} is not complete; run make-box-masks once more")
-    return StoredInstances(masks), facts["config"]
+    config = finished_config(masks, "masks", "make-box-masks")
+    return StoredInstances(masks), config
 
 
 def trained(label: str, facts: Mapping[str, Any]) -> Outcome:
@@ -149,20 +155,12 @@ def predict_instances(config: PredictInstancesConfig) -> Outcome:
             folder = run_folder / "instances" / name
             open_folder(folder, prediction_identity(config.instances, weights), compute)
             waiting = without(chosen.table, stored_ids(folder))
-            if waiting.num_rows:
-                make = partial(
-                    PredictInstances, config.instances, weights, manifest.classes, compute.device,
-                    threads,
-                )  # fmt: skip
-                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages(untagged=True), folder)
-                seconds = write_rows(
-                    source, waiting.num_rows, actor_pool(compute, make, gpus), folder,
-                    INSTANCES_SCHEMA, f"instances {name}",
-                )  # fmt: skip
-                (folder / "pending").remove()
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, f"instances {name}")
+            make = partial(
+                PredictInstances, config.instances, weights, manifest.classes, compute.device,
+                threads,
+            )  # fmt: skip
+            pool = actor_pool(compute, make, gpus)
+            outcome += fill_by_images(folder, waiting, pool, INSTANCES_SCHEMA, f"instances {name}")
     return outcome
 
 

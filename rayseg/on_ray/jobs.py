@@ -31,23 +31,17 @@ from rayseg.labels import LabelSource, StoredMasks, Truths
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.on_ray.bookkeeping import (
     Outcome,
-    add_seconds,
-    close_folder,
     digest,
+    fill_by_images,
+    fill_from,
+    finished_config,
+    images_identity,
     open_folder,
     read_ids,
     without,
 )
 from rayseg.on_ray.classifier import fit_classifier, fit_ficklenet
-from rayseg.on_ray.data import (
-    actor_pool,
-    decoded,
-    manifest_rows,
-    pending_rows,
-    planes,
-    task_pool,
-    write_rows,
-)
+from rayseg.on_ray.data import actor_pool, task_pool
 from rayseg.on_ray.object_scoring import holds_objects
 from rayseg.on_ray.scoring import score_run
 from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
@@ -57,18 +51,11 @@ from rayseg.on_ray.start_weights import start_of, weights_identity
 from rayseg.on_ray.table import score_table
 from rayseg.on_ray.train import write_figures
 from rayseg.report import write_report
-from rayseg.stages import (
-    DecodeImages,
-    PredictLabels,
-    RefineSeeds,
-    SaliencyMaps,
-    SmoothLabels,
-)
+from rayseg.stages import PredictLabels, RefineSeeds, SaliencyMaps, SmoothLabels
 from rayseg.store import (
     MASKS_SCHEMA,
     Folder,
     claim,
-    find_pending,
     local_copy,
     read_manifest,
     read_rows,
@@ -148,34 +135,31 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
         pairs = product(config.methods, config.refiners)
         for (method, name), label in zip(pairs, config.mask_names(), strict=True):
             seeds = run_folder / "seeds" / method
-            if not seeds.names(".parquet"):
-                raise FileNotFoundError(f"{seeds} holds no seeds; make them with make-seeds")
+            made = finished_config(seeds, "seeds", "make-seeds")
             refiner = config.refiner(name, method)
             folder = run_folder / "masks" / label
-            identity = {name: as_plain(refiner), "seeds": read_run(seeds)["config"]}
+            identity = {name: as_plain(refiner), "seeds": made}
             if saliency:
                 identity["saliency"] = as_plain(config.saliency) | {
                     "maps": saliency.folder.location
                 }
             open_folder(folder, identity, compute)
-            pending = find_pending(seeds, stored_ids(folder))
-            if pending.rows:
-                make = partial(RefineSeeds, refiner, run_folder / "manifest", saliency=saliency)
-                pool = task_pool(compute, make)
-                source = pending_rows(pending, compute.block_rows)
-                seconds = write_rows(
-                    source, pending.rows, pool, folder, MASKS_SCHEMA, f"masks {label}"
-                )
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, f"masks {label}")
+            make = partial(RefineSeeds, refiner, run_folder / "manifest", saliency=saliency)
+            pool = task_pool(compute, make)
+            outcome += fill_from(seeds, folder, pool, MASKS_SCHEMA, f"masks {label}")
     return outcome
 
 
 def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
-    """Trains a segmenter on each of the labels that are named."""
+    """Trains a segmenter on each of the labels that are named.
+
+    Raises:
+        ValueError: a folder was trained on other images than have labels now.
+    """
     compute, run_folder = config.compute, Folder(config.run)
     if not config.labels:
         raise ValueError(f"labels must name masks or truth, got none{_have(run_folder, 'masks')}")
+    images = read_manifest(run_folder / "manifest").select(config.train_split)
     given = replace(config, segmenter=start_of(run_folder, config.segmenter))
     outcome = Outcome()
     # of all before any, since a training takes hours
@@ -185,6 +169,7 @@ def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
             folder = run_folder / "segmenters" / name
             identity = {"labels": origin, "split": config.train_split}
             identity["segmenter"] = as_plain(config.segmenter)
+            identity |= images_identity(images, source.ids)
             claim(folder, identity | weights_identity(given.segmenter.weights))
             if not read_run(folder).get("done"):
                 ids, problems = trainable_ids(config, folder, source)
@@ -212,11 +197,10 @@ def _labels(run_folder: Folder, name: str, split: str) -> tuple[LabelSource, dic
     masks = run_folder / "masks" / name
     if not masks.names(".parquet"):
         raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, 'masks')}")
-    if not read_run(masks).get("counts"):
-        job = "make-box-masks" if holds_objects(masks) else "refine-seeds"
-        raise ValueError(f"{masks} is not complete; run {job} once more")
+    job = "make-box-masks" if holds_objects(masks) else "refine-seeds"
+    config = finished_config(masks, "masks", job)
     manifest = read_manifest(run_folder / "manifest")
-    return StoredMasks(masks, len(manifest.classes)), read_run(masks)["config"]
+    return StoredMasks(masks, len(manifest.classes)), config
 
 
 def _have(run_folder: Folder, kind: str) -> str:
@@ -272,23 +256,16 @@ def predict(config: PredictConfig) -> Outcome:
                 identity["min_probability"] = config.min_probability
             open_folder(folder, identity, compute)
             waiting = without(chosen.table, stored_ids(folder))
-            if waiting.num_rows:
-                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages(untagged=True), folder)
-                make = partial(
-                    PredictLabels, config.predict, weights, manifest.classes, compute.device,
-                    threads, config.crf, config.min_probability,
-                )  # fmt: skip
-                pool = actor_pool(compute, make, gpus)
-                if config.crf:
-                    source = planes(source, pool, folder)
-                    pool = task_pool(compute, partial(SmoothLabels, config.segmenter_crf))
-                seconds = write_rows(
-                    source, waiting.num_rows, pool, folder, MASKS_SCHEMA, f"predictions {label}"
-                )
-                (folder / "pending").remove()
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, f"predictions {label}")
+            make = partial(
+                PredictLabels, config.predict, weights, manifest.classes, compute.device, threads,
+                config.crf, config.min_probability,
+            )  # fmt: skip
+            pool = actor_pool(compute, make, gpus)
+            smooth = task_pool(compute, partial(SmoothLabels, config.segmenter_crf))
+            outcome += fill_by_images(
+                folder, waiting, pool, MASKS_SCHEMA, f"predictions {label}",
+                then=smooth if config.crf else None,
+            )  # fmt: skip
     return outcome
 
 
@@ -309,14 +286,24 @@ def score(config: ScoreConfig) -> Outcome:
             lines.append(
                 f"{name}: judged on {entry['images']} of {whole} images; the others have no result"
             )
+        if "trained_on" in entry:
+            own, full = (entry["trained_on"][key] or "unknown" for key in ("images", "full"))
+            lines.append(
+                f"{name}: its share of full supervision is of networks that were trained on other "
+                f"images, {own} and {full} of them"
+            )
     lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
     return Outcome(lines, frozenset(scored.skipped))
 
 
 def export(config: ExportConfig) -> Outcome:
-    """Writes the masks, predictions or instances of a run in a foreign format."""
+    """Writes the masks, predictions or instances of a run in a foreign format.
+
+    Raises:
+        ValueError: none of them is of the split, or they lack what the format needs.
+    """
     run_folder = Folder(config.run)
-    manifest = read_manifest(run_folder / "manifest")
+    manifest = read_manifest(run_folder / "manifest").select(config.split)
     kind, name = "masks", config.masks
     if name.startswith(("predictions/", "instances/")):
         kind, _, name = name.partition("/")
@@ -332,11 +319,15 @@ def export(config: ExportConfig) -> Outcome:
         )
     table = manifest.table.select(["id", "path"])
     paths = dict(zip(*table.to_pydict().values(), strict=True))
+    if config.split and paths.keys().isdisjoint(stored_ids(masks)):
+        raise ValueError(
+            f"{masks} holds no image of split {config.split!r}; without --split all are written"
+        )
     rows = read_rows(masks, ["id", "status", *exporter.columns])
     ready = (
         row | {"path": paths.get(row["id"], "")}
         for row in rows
-        if row["status"] in exporter.statuses
+        if row["status"] in exporter.statuses and (not config.split or row["id"] in paths)
     )
     split = config.split or ("train" if kind == "masks" else "val")
     written = exporter.write(ready, config.out, manifest.classes, manifest.category_ids, split)

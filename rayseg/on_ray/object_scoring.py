@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from rayseg.config import ScoreConfig
+from rayseg.labels import Truths
 from rayseg.on_ray.bookkeeping import read_ids
 from rayseg.on_ray.data import collect, pending_rows, task_pool
+from rayseg.records import Sample
+from rayseg.rle import encode_mask
 from rayseg.scores import (
     MaskQuality,
     ObjectGuesses,
@@ -22,6 +27,8 @@ from rayseg.scores import (
 )
 from rayseg.stages import CompareObjects, TrueObjects
 from rayseg.store import Folder, Manifest, find_pending, read_manifest, read_rows, read_run
+
+logger = logging.getLogger(__name__)
 
 COMPARED_ROWS = 64
 """Rows compared by one task."""
@@ -37,7 +44,8 @@ def score_objects(
     """Entries of scores.json about single objects; none in a run without boxes.
 
     ``objects/<masks>`` is the overlap of the masks that were made from boxes with the true masks of
-    these objects, where they are known. ``instances/<labels>`` is the AP of a Mask R-CNN on the
+    these objects, where they are known. Pixels that a labelled truth ignores (255: VOC's borders)
+    are left out of both, of instances too. ``instances/<labels>`` is the AP of a Mask R-CNN on the
     images of the val split that it has a result of, with the share of full supervision that it
     reaches.
 
@@ -122,18 +130,38 @@ def skipped_facts(skipped: Mapping[str, str]) -> dict[str, Any]:
 
 
 def true_instances(manifest: Manifest) -> dict[str, ObjectTruths]:
-    """The true objects of a manifest's images, with their masks where it has them."""
-    return {
-        sample.id: ObjectTruths(
-            size_hw=(sample.height, sample.width),
-            boxes_xyxy=sample.boxes_xyxy,
-            classes=sample.box_classes,
-            ignored=_marked((*sample.difficult, *sample.crowds), len(sample.box_classes)),
-            crowd=_marked(sample.crowds, len(sample.box_classes)),
-            masks=sample.true_masks,
-        )
-        for sample in manifest.samples()
-    }
+    """The true objects of a manifest's images, with their masks where it has them.
+
+    An image whose labels cannot be read has no masks: which pixels they ignore is not known.
+    """
+    labels = Truths(manifest)
+    with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
+        found = pool.map(partial(_true_of, labels), manifest.samples())
+        return dict(zip(manifest.table.column("id").to_pylist(), found, strict=True))
+
+
+def _true_of(labels: Truths, sample: Sample) -> ObjectTruths:
+    masks, counted = sample.true_masks, b""
+    try:
+        counted = _counted(labels, sample) if any(masks) else b""
+    except (ValueError, OSError) as error:
+        logger.warning("no true masks of %s: %s", sample.id, error)
+        masks = ()
+    return ObjectTruths(
+        size_hw=(sample.height, sample.width),
+        boxes_xyxy=sample.boxes_xyxy,
+        classes=sample.box_classes,
+        ignored=_marked((*sample.difficult, *sample.crowds), len(sample.box_classes)),
+        crowd=_marked(sample.crowds, len(sample.box_classes)),
+        masks=masks,
+        counted=counted,
+    )
+
+
+def _counted(labels: Truths, sample: Sample) -> bytes:
+    """Counts of the pixels that masks are judged by; empty where that is all."""
+    counted = labels.counted(sample.id, (sample.height, sample.width), sample.crowds)
+    return b"" if counted.all() else encode_mask(counted)
 
 
 def _marked(places: tuple[int, ...], number: int) -> np.ndarray:
@@ -184,22 +212,43 @@ def _add_ratios(
 ) -> None:
     """Each Mask R-CNN's figures over those of the one that learnt from true masks.
 
-    Only where both were trained with the same settings and judged on the same images.
+    Only where both were trained with the same settings and judged on the same images. Where they
+    were trained on other images, ``trained_on`` says so.
     """
     full = entries.get(TRUTH)
     for name, entry in entries.items():
         if full is None or entry is full:
             continue
-        if judged[TRUTH] != judged[name] or _trained(run, name) != _trained(run, TRUTH):
+        own, whole = (_training(run, one) for one in (name, TRUTH))
+        if judged[TRUTH] != judged[name] or own.get("mask_rcnn") != whole.get("mask_rcnn"):
             continue
         entry["of_full_supervision"] = {
             key: entry[key] / full[key]
             for key in ("ap", "ap25", "ap50", "ap70", "ap75", "abo")
             if entry.get(key) is not None and full.get(key)
         }
+        entry.update(unlike_images(own, whole))
 
 
-def _trained(run: Folder, name: str) -> object:
-    """The settings that the Mask R-CNN behind a folder of predictions was trained with."""
+def unlike_images(own: Mapping[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
+    """How many images two networks were trained on, where these are not the same.
+
+    Args:
+        own: configuration of a network's training.
+        full: of that on true masks.
+
+    Returns:
+        ``trained_on`` with the number of ``images`` and that of ``full`` supervision, None where an
+        older rayseg did not record it; empty where the images are the same.
+    """
+    lists = [one.get("trained_on") or {"images": None, "list": None} for one in (own, full)]
+    if lists[0] == lists[1]:
+        return {}
+    return {"trained_on": {"images": lists[0]["images"], "full": lists[1]["images"]}}
+
+
+def _training(run: Folder, name: str) -> dict[str, Any]:
+    """The configuration that the Mask R-CNN behind a folder of predictions was trained with."""
     folder = run / "mask_rcnn" / name.removeprefix("instances/")
-    return read_run(folder).get("config", {}).get("mask_rcnn")
+    config: dict[str, Any] = read_run(folder).get("config", {})
+    return config

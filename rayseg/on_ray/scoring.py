@@ -14,8 +14,8 @@ import numpy as np
 from rayseg.config import ScoreConfig
 from rayseg.labels import Truths
 from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
-from rayseg.on_ray.object_scoring import score_objects, skipped_facts
-from rayseg.scores import Confusion, SizeCounts, ThresholdSweep
+from rayseg.on_ray.object_scoring import score_objects, skipped_facts, unlike_images
+from rayseg.scores import Confusion, SizeCounts, ThresholdSweep, thresholds_every
 from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.store import Folder, find_pending, read_manifest, read_rows, read_run
 
@@ -76,6 +76,7 @@ def _add_ratios(run: Folder, entries: dict[str, dict[str, Any]]) -> None:
     """Each prediction's mean IoU over that of the segmenter trained on true masks.
 
     Only where both were trained and applied with the same settings and judged on as many images.
+    Where they were trained on other images, ``trained_on`` says so.
     """
     for name, entry in entries.items():
         if not name.startswith("predictions/"):
@@ -95,14 +96,21 @@ def _add_ratios(run: Folder, entries: dict[str, dict[str, Any]]) -> None:
             key: own / whole if own is not None and whole else None
             for key, (own, whole) in pairs.items()
         }
+        entry.update(unlike_images(_training(run, name), _training(run, truth)))
 
 
 def _settings(run: Folder, name: str) -> list[object]:
     """How the segmenter behind a folder of predictions was trained and applied."""
     applied = read_run(run / name).get("config", {})
-    trained = read_run(run / "segmenters" / name.removeprefix("predictions/").removesuffix("+crf"))
     kept = {key: value for key, value in applied.items() if key != "weights"}
-    return [kept, trained.get("config", {}).get("segmenter")]
+    return [kept, _training(run, name).get("segmenter")]
+
+
+def _training(run: Folder, name: str) -> dict[str, Any]:
+    """The configuration that the segmenter behind a folder of predictions was trained with."""
+    trained = read_run(run / "segmenters" / name.removeprefix("predictions/").removesuffix("+crf"))
+    config: dict[str, Any] = trained.get("config", {})
+    return config
 
 
 def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -156,7 +164,7 @@ class _Scoring:
         return facts | figures | curves, skipped
 
     def _sweep(self, rows: _Rows, skipped: dict[str, str]) -> ThresholdSweep:
-        thresholds = np.arange(0, 1, self.config.threshold_step).round(6).tolist()
+        thresholds = thresholds_every(self.config.threshold_step)
         total = ThresholdSweep.zeros(self.truths.num_classes, thresholds)
         for row in rows.through(partial(SweepSeeds, self.truths, thresholds)):
             counts = np.array(row["counts"], np.int64).reshape(total.counts.shape)

@@ -13,23 +13,21 @@ import ray
 from rayseg.config import MakeSeedsConfig, as_plain
 from rayseg.on_ray.bookkeeping import (
     Outcome,
-    add_seconds,
-    close_folder,
     digest,
+    fill_by_images,
     open_folder,
     read_ids,
     without,
 )
 from rayseg.on_ray.classifier import FICKLENET_WEIGHTS
 from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
-from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.data import actor_pool
 from rayseg.on_ray.session import gpus_each, one_line_errors, session, threads_each
 from rayseg.stages import (
     LOADERS,
     SHARED,
     CompanionArrays,
     CompanionBank,
-    DecodeImages,
     MakeSeeds,
     fill_bank,
 )
@@ -67,20 +65,15 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
             folder = run_folder / "seeds" / name
             open_folder(folder, identity(config, name, fingerprints[kind]), compute)
             waiting = without(chosen.table, stored_ids(folder))
-            if waiting.num_rows and method.uses_companions:
-                bank.bind(folder)
-            if waiting.num_rows:
-                make = partial(
-                    MakeSeeds, method, weights[kind], manifest.classes, compute.device, threads,
-                    bank.reader if method.uses_companions else None,
-                )  # fmt: skip
-                rows = manifest_rows(waiting, folder / "pending", compute.block_rows)
-                source = decoded(rows, DecodeImages(), folder)
-                pool = actor_pool(compute, make, gpus)
-                seconds = write_rows(source, waiting.num_rows, pool, folder, SEEDS_SCHEMA, label)
-                (folder / "pending").remove()
-                add_seconds(folder, seconds)
-            outcome += close_folder(folder, label)
+            shared = bank if waiting.num_rows and method.uses_companions else None
+            if shared:
+                shared.bind(folder)
+            make = partial(
+                MakeSeeds, method, weights[kind], manifest.classes, compute.device, threads,
+                shared.reader if shared else None,
+            )  # fmt: skip
+            pool = actor_pool(compute, make, gpus)
+            outcome += fill_by_images(folder, waiting, pool, SEEDS_SCHEMA, label, untagged=False)
             if method.uses_companions:
                 outcome += _overlaps(folder, label)
     return outcome

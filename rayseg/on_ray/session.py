@@ -172,9 +172,9 @@ def check_shared(run: str) -> None:
         ValueError: the text names the node.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if not run or "://" in run or len(nodes) < 2:
-        return
     folder = Folder(run)
+    if not run or "://" in folder.location or len(nodes) < 2:
+        return
     probe = f".probe-{uuid.uuid4().hex}"
     folder.write(probe, b"")
     try:

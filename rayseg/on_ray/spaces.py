@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rayseg.config import TUNABLE
+from rayseg.config import TUNABLE, TuneConfig
 from rayseg.toml import hint, update
 
 METRICS = {"seeds": "miou", "masks": "miou", "objects": "object_iou"}
@@ -52,6 +52,18 @@ class Space:
             )
         if not set(self.grid) <= set(self.domains):
             raise ValueError(f"space {self.name}: GRID must be a part of SPACE")
+        if not set(self.read_off) <= self.readable or len(self.read_off) > 1:
+            raise ValueError(
+                f"space {self.name}: READ_OFF must be empty or have one of "
+                f"{', '.join(sorted(self.readable)) or 'nothing'}, got {', '.join(self.read_off)}"
+            )
+
+    @property
+    def readable(self) -> set[str]:
+        """What a trial can score for all values at once."""
+        if self.kind == "objects":
+            return {f"box_crf.{part.name}" for part in fields(TuneConfig().box_crf)}
+        return {"num_steps"} if hasattr(TUNABLE[self.kind][self.name], "course") else set()
 
     def narrowed(self, given: Sequence[str]) -> Space:
         """With the values of ``field=value,value`` in place of its own.

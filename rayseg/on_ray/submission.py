@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,11 @@ class Submission:
                 f"the job runs elsewhere, got {self.run!r}"
             )
         for file in self._files():
-            if Path(file).is_absolute() or not (Path(self.working_dir) / file).is_file():
+            if not self._travels(file):
                 raise FileNotFoundError(
                     f"configuration file {file} must lie in the working directory "
-                    f"{self.working_dir}, which travels, and be named from there"
+                    f"{self.working_dir}, which travels without {', '.join(EXCLUDES)}, and be "
+                    "named from there"
                 )
 
     @property
@@ -85,6 +87,16 @@ class Submission:
             "excludes": list(EXCLUDES),
             "env_vars": {"PYTHONUNBUFFERED": "1", **settings},
         }
+
+    def _travels(self, file: str) -> bool:
+        """Whether the cluster will find a file under that name."""
+        root = Path(self.working_dir).resolve()
+        place = (root / file).resolve()
+        if Path(file).is_absolute() or not place.is_file() or not place.is_relative_to(root):
+            return False
+        parts = place.relative_to(root).parts
+        anywhere = any(fnmatch(part, pattern) for part in parts for pattern in EXCLUDES)
+        return not anywhere and f"/{parts[0]}" not in EXCLUDES
 
     def _files(self) -> list[str]:
         """The configuration files that the flags name."""

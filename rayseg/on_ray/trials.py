@@ -12,7 +12,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -31,6 +31,7 @@ from rayseg.on_ray.boxes import choose_detector
 from rayseg.on_ray.seeds import SharedBank, find_weights, identity
 from rayseg.on_ray.session import threads_each
 from rayseg.on_ray.spaces import Space
+from rayseg.scores import thresholds_every
 from rayseg.stages import (
     LOADERS,
     DecodeImages,
@@ -43,6 +44,7 @@ from rayseg.stages import (
     boxed_image,
     choose_device,
     class_numbers,
+    lengthened,
     tagged_image,
 )
 from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
@@ -86,15 +88,19 @@ class Plan:
         Raises:
             ValueError: values that the method or refiner refuses, or a class without such a name.
         """
-        plan = cls(config, space, read_manifest(Folder(config.run) / "manifest").classes)
-        base = plan.base
+        places: dict[str, Any] = {
+            name: Folder(place).location  # as the driver has them; trials run elsewhere
+            for name in ("run", "weights", "ficklenet_weights", "detector_weights")
+            if (place := getattr(config, name))
+        }
+        classes = read_manifest(Folder(config.run) / "manifest").classes
+        plan = cls(replace(config, **places), space, classes)
+        for value in space.read_off.get("num_steps", ()):
+            space.setting(plan.asked, {"num_steps": value})
+            if value < 1:
+                raise ValueError(f"num_steps must be 1 or more in a sweep, got {value}")
         for combined in itertools.product(*space.grid.values()):
-            space.setting(base, dict(zip(space.grid, combined, strict=True)))
-        for name, values in space.read_off.items():
-            for value in values if "." not in name else []:
-                space.setting(base, {name: value})
-                if name == "num_steps" and value < 1:
-                    raise ValueError(f"num_steps must be 1 or more in a sweep, got {value}")
+            space.setting(plan.base, dict(zip(space.grid, combined, strict=True)))
         missing = [name for name in config.over if name not in plan.classes]
         if missing:
             raise ValueError(
@@ -104,13 +110,29 @@ class Plan:
         return plan
 
     @property
-    def base(self) -> Any:
-        """The method or refiner with what is not searched."""
+    def folder(self) -> Folder:
+        """Where the sweep's trials and results lie."""
+        name = self.space.name
+        own = f"{self.config.seeds_of}+{name}" if self.space.kind == "masks" else name
+        return Folder(self.config.run) / "tuning" / (self.config.sweep or own)
+
+    @property
+    def asked(self) -> Any:
+        """The method or refiner as the flags have it."""
         if self.space.kind == "masks":
             return self.config.refiner(self.space.name, self.config.seeds_of)
-        base = getattr(self.config, self.space.name)
-        steps = self.space.read_off.get("num_steps")
-        return self.space.setting(base, {"num_steps": max(steps)}) if steps else base
+        return getattr(self.config, self.space.name)
+
+    @property
+    def base(self) -> Any:
+        """The same, with as many steps as are read off."""
+        return lengthened(self.asked, self.space.read_off.get("num_steps", ()))
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """What the flags say of every field that may be searched or read off."""
+        crf = as_plain(self.config.box_crf)
+        return as_plain(self.asked) | {f"box_crf.{name}": crf[name] for name in crf}
 
     def identity(self, chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What counts follow from, beside the searched fields."""
@@ -132,7 +154,8 @@ class Plan:
         else:
             found["seeds"] = read_run(run_folder / "seeds" / config.seeds_of).get("config", {})
         plain = as_plain(self.base)
-        kept = {key: plain[key] for key in plain if key not in self.space.domains}
+        free = {*self.space.domains, *getattr(self.base, "rounding_only", ())}
+        kept = {key: plain[key] for key in plain if key not in free}
         found["method"] = found.get("method", {}) | {self.space.name: kept}
         return json.loads(json.dumps(found))
 
@@ -204,7 +227,7 @@ class Plan:
             network = _network(made.network_kind, weights, self.classes, str(device))
             prepared = made.prepare(network, self.bank() if self.bank else None)
             steps = self.space.read_off.get("num_steps", ())
-            thresholds = np.arange(0, 1, config.threshold_step).round(6).tolist()
+            thresholds = thresholds_every(config.threshold_step)
             return SeedTrial(made, prepared, steps, thresholds, len(self.classes), over)
         chosen = choose_detector(config)
         named = chosen.classes or self.classes
@@ -260,7 +283,7 @@ def load_images(
 ) -> tuple[list[list[Any]], dict[str, str]]:
     """Slices of references to images in the object store, which all trials share; and ids left out.
 
-    Slices are of what was chosen, so that an image that is left out changes no other slice.
+    Slices are of what was chosen; one of which nothing is left is none.
 
     Raises:
         ValueError: no image can be used.
@@ -281,7 +304,7 @@ def load_images(
     if not any(slices):
         id_, reason = next(iter(left_out.items()))
         raise ValueError(f"no image can be used to tune by, such as {id_}: {reason}")
-    return slices, left_out
+    return [one for one in slices if one], left_out
 
 
 def run_trial(

@@ -20,7 +20,7 @@ from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
-from rayseg.config import TuneConfig, as_plain, as_toml
+from rayseg.config import TuneConfig, as_plain, as_toml, threshold_field
 from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session, threads_each
@@ -48,12 +48,11 @@ def tune(config: TuneConfig) -> Outcome:
             "space's domains"
         )
     space = space.narrowed(config.grid)
-    run_folder = Folder(config.run)
     plan = Plan.of(config, space)
     chosen = plan.choose()
-    folder = run_folder / "tuning" / space.name
-    claim(folder, plan.identity(chosen))
-    write_run(folder, {"done": False})
+    folder, identity = plan.folder, plan.identity(chosen)
+    claim(folder / "trials", identity)  # which counts would be taken from, whatever else is there
+    write_run(folder, {"config": identity, "done": False})
     with session(config.address, config.run):
         plan = plan.with_bank()
         slices, left_out = load_images(plan, chosen)
@@ -82,15 +81,6 @@ def _search(plan: Plan, slices: list[list[Any]], left_out: dict[str, str], folde
         ),
         {"cpu": threads, "gpu": gpus},
     )
-    images = sum(map(len, slices))
-    scheduler = FIFOScheduler()
-    if config.stop_early == "asha":
-        scheduler = ASHAScheduler(
-            time_attr="images",
-            max_t=images,
-            grace_period=min(2 * config.slice_images, images),
-            reduction_factor=3,
-        )
     number, parameters, searcher = _searcher(plan, folder, trials)
     if not number:
         return ""
@@ -107,7 +97,7 @@ def _search(plan: Plan, slices: list[list[Any]], left_out: dict[str, str], folde
                 metric=space.metric,
                 mode=space.mode,
                 search_alg=searcher,
-                scheduler=scheduler,
+                scheduler=_scheduler(config, sum(map(len, slices))),
                 num_samples=1 if config.search == "grid" else number,
                 max_concurrent_trials=None if config.search == "random" else trials,
                 reuse_actors=True,
@@ -142,17 +132,31 @@ def _searcher(plan: Plan, folder: Folder, trials: int) -> tuple[int, dict[str, A
         return config.samples, space.domains, drawn
     if importlib.util.find_spec("optuna") is None:
         raise ImportError("search optuna needs a package: pip install 'rayseg[optuna]'")
-    ended = [one for one in stored_trials(folder) if one["done"] or one["stopped"]]
-    drawable = [(space.drawable(one["setting"]), one) for one in ended]
-    known = [(point, one) for point, one in drawable if point is not None]
+    drawable = [(space.drawable(one["setting"]), one) for one in stored_trials(folder)]
+    begun = [(point, one) for point, one in drawable if point is not None]
+    known = [(point, one) for point, one in begun if one["done"] or one["stopped"]]
     search = OptunaSearch(
+        OptunaSearch.convert_search_space(space.domains),
         metric=space.metric,
         mode=space.mode,
         seed=config.tune_seed + len(known),  # the first draws of one seed are the same
-        points_to_evaluate=[point for point, _ in known] or None,
-        evaluated_rewards=[_best(one, space)[space.metric] for _, one in known] or None,
+        points_to_evaluate=[point for point, one in begun if (point, one) not in known] or None,
     )
-    return max(config.samples - len(known), 0), space.domains, search
+    for point, one in known:
+        search.add_evaluated_point(point, _best(one, space)[space.metric])
+    return max(config.samples - len(known), 0), {}, search
+
+
+def _scheduler(config: TuneConfig, images: int) -> FIFOScheduler:
+    """What ends trials before they have counted all images."""
+    if config.stop_early == "none":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="images",
+        max_t=images,
+        grace_period=min(2 * config.slice_images, images),
+        reduction_factor=3,
+    )
 
 
 def _best(trial: dict[str, Any], space: Space) -> dict[str, Any]:
@@ -183,19 +187,17 @@ def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
     whole = [one for one in trials if one["done"]]
     if not whole:
         raise ValueError(f"{folder} holds no trial that counted all images")
-    told = {name: {str(one["setting"][name]) for one in whole} for name in sorted(space.domains)}
-    searched = [name for name in told if len(told[name]) > 1] or list(told)
-    read_off = [name for name in space.read_off if len(space.read_off[name]) > 1]
     entries = [one["setting"] | entry for one in whole for entry in one["figures"]]
-    names = [*searched, *read_off]
+    names = _searched(space, whole)
     # what fails on some images is not held against what does not
     fewest = min(len(one["failed"]) for one in whole)
     sound = [one for one in whole if len(one["failed"]) == fewest]
     candidates = [one["setting"] | entry for one in sound for entry in one["figures"]]
-    best = choose_best(candidates, as_plain(plan.base), names, space.metric)
+    best = choose_best(candidates, plan.known, names, space.metric)
+    entries.sort(key=lambda entry: (entry != best, -entry[space.metric]))
     folder.write("sensitivity.png", draw_sensitivity(entries, best, names, space.metric))
     folder.write("trials.json", json.dumps(trials, indent=1).encode())
-    folder.write("table.csv", _table(entries, space.metric).encode())
+    folder.write("table.csv", _table(entries).encode())
     folder.write("best.toml", _toml(plan, best).encode())
     write_run(
         folder,
@@ -210,6 +212,7 @@ def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
             "left_out": left_out,
         },
     )
+    failed = {id_: why for one in whole for id_, why in one["failed"].items()}
     said = ", ".join(
         f"{name} {_shown(best[name])}" for name in (*names, BACKGROUND) if name in best
     )
@@ -217,22 +220,32 @@ def _write(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome:
         f"tuning {space.name}: best {space.metric} {100 * best[space.metric]:.1f} at {said}",
         f"{len(entries)} settings from {len(whole)} whole trials of {len(trials)}; "
         f"picture, table and best.toml in {folder}",
+        *_without("failed in a trial", failed),
+        *_without("left out", left_out),
     ]
-    failed = {id_: why for one in whole for id_, why in one["failed"].items()}
-    for id_, reason in list(failed.items())[:1]:
-        lines.append(f"failed in a trial: {len(failed)} images, such as {id_}: {reason}")
-    for id_, reason in list(left_out.items())[:1]:
-        lines.append(f"left out: {len(left_out)} images, such as {id_}: {reason}")
     return Outcome(lines, left_out=len(left_out) + len(failed))
 
 
+def _without(label: str, images: dict[str, str]) -> list[str]:
+    """How many images, and why the first of them."""
+    first = next(iter(images.items()), None)
+    return [f"{label}: {len(images)} images, such as {': '.join(first)}"] if first else []
+
+
+def _searched(space: Space, trials: list[dict[str, Any]]) -> list[str]:
+    """The fields that differ between trials, and what is read off each."""
+    told = {name: {str(one["setting"][name]) for one in trials} for name in sorted(space.domains)}
+    searched = [name for name in told if len(told[name]) > 1] or list(told)
+    return [*searched, *(name for name, values in space.read_off.items() if len(values) > 1)]
+
+
 def choose_best(
-    candidates: list[dict[str, Any]], base: dict[str, Any], names: list[str], metric: str
+    candidates: list[dict[str, Any]], known: dict[str, Any], names: list[str], metric: str
 ) -> dict[str, Any]:
-    """The candidate of the highest metric; of equals the one that changes least of the base."""
+    """The candidate of the highest metric; of equals what changes least of what is known."""
 
     def rank(entry: dict[str, Any]) -> tuple[float, int]:
-        return entry[metric], sum(entry[name] == base.get(name) for name in names)
+        return entry[metric], sum(entry[name] == known.get(name) for name in names)
 
     return max(candidates, key=rank)
 
@@ -241,11 +254,10 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _table(entries: list[dict[str, Any]], metric: str) -> str:
-    """The entries as CSV, the best first."""
+def _table(entries: list[dict[str, Any]]) -> str:
+    """The entries as CSV."""
     names = list(dict.fromkeys(name for entry in entries for name in entry))
-    ordered = sorted(entries, key=lambda entry: -entry[metric])
-    rows = [",".join(_cell(entry.get(name, "")) for name in names) for entry in ordered]
+    rows = [",".join(_cell(entry.get(name, "")) for name in names) for entry in entries]
     return "\n".join([",".join(names), *rows]) + "\n"
 
 
@@ -257,17 +269,26 @@ def _cell(value: Any) -> str:
 def _toml(plan: Plan, best: dict[str, Any]) -> str:
     """The best setting as a file that every job takes."""
     config, space = plan.config, plan.space
-    values = {name: best[name] for name in best if name in {*space.domains, *space.read_off}}
     told: dict[str, Any] = {}
-    for key in [key for key in values if "." in key]:
-        part, _, name = key.partition(".")
-        told[part] = {name: values.pop(key)}
+    if space.kind == "objects":  # what the maps were judged by
+        told["box_crf"] = as_plain(config.box_crf)
+    values: dict[str, Any] = {}
+    for name in best.keys() & {*space.domains, *space.read_off}:
+        part, dot, own = name.rpartition(".")
+        (told[part] if dot else values)[own] = best[name]
     told[space.name] = as_plain(space.setting(plan.base, values))
-    if space.name == "label_crf":  # its thresholds stand with the method that makes the maps
-        own = told["label_crf"]
-        pair = [own.pop("fg_threshold"), own.pop("bg_threshold")]
-        told["thresholds"] = {config.seeds_of.replace("+", "_"): pair}
+    if space.name in ("label_crf", "threshold"):  # thresholds stand with the maps' method
+        told["thresholds"] = {threshold_field(config.seeds_of): _pair(told[space.name], plan)}
     head = f"# {space.metric} {100 * best[space.metric]:.2f}"
     if BACKGROUND in best:
         head += f" at background threshold {best[BACKGROUND]:g}"
     return f"{head}\n{as_toml(told)}"
+
+
+def _pair(refiner: dict[str, Any], plan: Plan) -> list[float]:
+    """The thresholds of sure foreground and sure background, taken out of a refiner's fields."""
+    if "threshold" not in refiner:
+        return [refiner.pop("fg_threshold"), refiner.pop("bg_threshold")]
+    sure = refiner.pop("threshold")
+    _, background = getattr(plan.config.thresholds, threshold_field(plan.config.seeds_of))
+    return [sure, min(sure, background)]

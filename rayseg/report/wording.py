@@ -98,7 +98,7 @@ def _segmenter_sentence(scores: Sequence[Score]) -> str:
     ratio = final.number("of_full_supervision", "over" if table else "miou")
     if ratio is None or final.is_full_supervision:
         return f"{sentence}."
-    return f"{sentence}, {percent(ratio)} % of full supervision."
+    return f"{sentence}, {percent(ratio)} % of full supervision{_on_others(final)}."
 
 
 def _objects_sentence(scores: Sequence[Score]) -> str:
@@ -122,4 +122,9 @@ def _instances_sentence(scores: Sequence[Score]) -> str:
     ratio = final.number("of_full_supervision", "ap50")
     if ratio is None or final.is_full_supervision:
         return f"{sentence}."
-    return f"{sentence}, {percent(ratio)} % of full supervision in AP50."
+    return f"{sentence}, {percent(ratio)} % of full supervision in AP50{_on_others(final)}."
+
+
+def _on_others(final: Score) -> str:
+    """Says where full supervision saw other images than the network that is held against it."""
+    return ", which was trained on other images" if final.part("trained_on") else ""

@@ -17,9 +17,9 @@ from rayseg.scores.instances import (
     average_best_overlap,
     average_precision,
 )
-from rayseg.scores.object_masks import MaskQuality
+from rayseg.scores.object_masks import MaskQuality, mask_iou
 from rayseg.scores.sizes import BANDS, COCO_BOUNDS_PX, SizeCounts, extreme_classes
-from rayseg.scores.sweep import ThresholdSweep
+from rayseg.scores.sweep import ThresholdSweep, thresholds_every
 
 __all__ = [
     "BANDS",
@@ -36,4 +36,6 @@ __all__ = [
     "average_best_overlap",
     "average_precision",
     "extreme_classes",
+    "mask_iou",
+    "thresholds_every",
 ]

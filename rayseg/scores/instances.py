@@ -1,7 +1,8 @@
 """Scores of single objects that are found: average precision, average best overlap.
 
 Average precision is that of pycocotools: its matching and its mean over 101 recalls. Boxes and
-masks are judged alike, each by its own overlap.
+masks are judged alike, each by its own overlap. Of masks only the pixels count that the truth does
+not ignore, as VOC's does borders: the others are cut from truths and guesses before they meet.
 
 Source: Lin et al., Microsoft COCO, ECCV 2014, and cocodataset.org, detection evaluation; ABO:
 Pont-Tuset and Van Gool, ICCV 2015, as in the dissertation's Table 5.1.
@@ -14,7 +15,7 @@ import copy
 import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from pycocotools import mask as codec
 from pycocotools.cocoeval import COCOeval
 
 from rayseg.boxes import box_areas, clip_boxes
-from rayseg.rle import as_rle, encode_mask, mask_area, mask_ious
+from rayseg.rle import as_rle, cut_mask, encode_mask, mask_area, mask_ious
 from rayseg.scores.counts import mean_of, plain
 from rayseg.scores.sizes import COCO_BOUNDS_PX
 
@@ -48,6 +49,7 @@ class ObjectTruths:
             many guesses find one, none of them counts, as in VOC and COCO.
         crowd: (o,) those that hold many objects: a guess overlaps one as far as it lies inside.
         masks: COCO's run-length counts of each object; () where none is known.
+        counted: counts of the pixels that masks are judged by; empty where that is all.
     """
 
     size_hw: tuple[int, int]
@@ -56,6 +58,7 @@ class ObjectTruths:
     ignored: Bool[ndarray, " o"]
     crowd: Bool[ndarray, " o"]
     masks: tuple[bytes, ...] = ()
+    counted: bytes = b""
 
     def __post_init__(self) -> None:
         _check_number(self, ("classes", "ignored", "crowd"))
@@ -174,6 +177,8 @@ def average_precision(
             asked for where a truth or a guess has none.
     """
     _check(truths, guesses, num_classes, kind)
+    if kind == "masks":
+        truths, guesses = _counted_only(truths, guesses)
     evaluation = COCOeval(iouType="bbox" if kind == "boxes" else "segm")
     settings = evaluation.params
     settings.imgIds = list(range(len(truths)))
@@ -221,6 +226,22 @@ def _check(
                 )
             if kind == "masks" and what == "truths" and not all(one.masks):
                 raise ValueError(f"truths must have a mask of each object, {id_!r} lacks one")
+
+
+def _counted_only(
+    truths: Mapping[str, ObjectTruths], guesses: Mapping[str, ObjectGuesses]
+) -> tuple[dict[str, ObjectTruths], dict[str, ObjectGuesses]]:
+    """Both with the masks' pixels that count."""
+    return (
+        {id_: replace(one, masks=_cut(one.masks, one)) for id_, one in truths.items()},
+        {id_: replace(one, masks=_cut(one.masks, truths[id_])) for id_, one in guesses.items()},
+    )
+
+
+def _cut(masks: tuple[bytes, ...], truth: ObjectTruths) -> tuple[bytes, ...]:
+    if not truth.counted:
+        return masks
+    return tuple(cut_mask(mask, truth.counted, truth.size_hw) for mask in masks)
 
 
 def _fill(
@@ -337,6 +358,7 @@ def average_best_overlap(
         ValueError: as `average_precision` of masks.
     """
     _check(truths, guesses, num_classes, "masks")
+    truths, guesses = _counted_only(truths, guesses)
     best: dict[int, list[float]] = defaultdict(list)
     for id_, truth in truths.items():
         for category, value in _best_of(truth, guesses.get(id_, _NOTHING)):

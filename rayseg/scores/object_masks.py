@@ -6,11 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from rayseg.scores.counts import mean_of, plain
 from rayseg.scores.sizes import BANDS, COCO_BOUNDS_PX
+
+
+def mask_iou(
+    mask: Bool[ndarray, "h w"], truth: Bool[ndarray, "h w"], counted: Bool[ndarray, "h w"]
+) -> float:
+    """IoU of a mask with a true one; 0 where neither has a pixel that counts.
+
+    As in VOC's evaluation, pixels that the truth ignores are left out of both.
+
+    Args:
+        mask: made.
+        truth: of the same object.
+        counted: pixels that the truth does not ignore.
+    """
+    union = int(((mask | truth) & counted).sum())
+    return int((mask & truth & counted).sum()) / union if union else 0.0
 
 
 @dataclass(frozen=True, eq=False)

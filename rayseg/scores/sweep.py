@@ -13,6 +13,11 @@ from numpy import ndarray
 from rayseg.scores.counts import IGNORE, Confusion, Overlap, check_labels, mean_of, plain
 
 
+def thresholds_every(step: float) -> list[float]:
+    """Background thresholds from 0 to below 1, as far apart as `step`."""
+    return np.arange(0, 1, step).round(6).tolist()
+
+
 @dataclass(frozen=True, eq=False)
 class ThresholdSweep:
     """The confusion at every background threshold, from one pass over the maps.

@@ -25,6 +25,7 @@ from rayseg.stages.trials import (
     Trial,
     TrialImage,
     boxed_image,
+    lengthened,
     tagged_image,
 )
 from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
@@ -71,6 +72,7 @@ __all__ = [
     "class_numbers",
     "enlarge",
     "fill_bank",
+    "lengthened",
     "place_of",
     "tagged_image",
 ]

@@ -18,6 +18,7 @@ from rayseg.attribution import BoxAttribution, ObjectMap, Objects, enlarge_grid
 from rayseg.box_analysis import PositionCounts, head_positions, shake_boxes, threshold_ious
 from rayseg.boxes import box_areas, box_problem
 from rayseg.nets.detectors import load_detector
+from rayseg.scores import mask_iou
 from rayseg.stages.box_maps import class_numbers
 from rayseg.stages.box_masks import BoxRefiner
 from rayseg.stages.rows import Row, Rows, choose_device, outcome
@@ -47,9 +48,10 @@ class Variant:
 class AnalyseObjects:
     """Decoded rows to rows of ANALYSES_SCHEMA.
 
-    Objects count that have a true mask with a pixel and a box that names pixels. With noise, which
-    only their masks are judged by, those that the detector misses count as well: they have a mask
-    from their box. Otherwise an object counts where no variant misses it.
+    Objects count that have a true mask with a pixel and a box that names pixels. Pixels that the
+    truth ignores, such as VOC's borders, count for no IoU. With noise, which only their masks are
+    judged by, those that the detector misses count as well: they have a mask from their box.
+    Otherwise an object counts where no variant misses it.
 
     Args:
         analysis: one of ANALYSES.
@@ -82,7 +84,11 @@ class AnalyseObjects:
         self.analysis, self.variants = analysis, variants
         named = tuple(detector_classes) or tuple(classes)
         detector = load_detector(local_copy(weights), named)
-        self.detector = variants[0].method.prepare(detector, choose_device(device))
+        methods = {one.method.precision: one.method for one in variants}
+        self.detectors = {
+            precision: method.prepare(detector, choose_device(device))
+            for precision, method in methods.items()
+        }
         self.number_of = class_numbers(classes, named)
         self.truths, self.refiner, self.seed = truths, refiner, seed
 
@@ -105,12 +111,13 @@ class AnalyseObjects:
     def _image(self, row: Row) -> list[dict[str, Any]]:
         size_hw = (row["height"], row["width"])
         given = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
+        counted = self.truths.counted(row["id"], size_hw)
         masks = {
             place: mask
             for place, mask in self.truths.masks(row["id"], size_hw).items()
             if self.number_of[row["box_classes"][place]] is not None
             and not box_problem(given[place], size_hw)
-            and mask.any()
+            and mask[counted].any()
         }
         if not masks:
             return []
@@ -119,7 +126,9 @@ class AnalyseObjects:
         numbers = [self.number_of[row["box_classes"][place]] for place in masks]
         told: list[dict[str, Any]] = [{} for _ in masks]
         for variant in self.variants:  # whose maps are counted at once: all would take gigabytes
-            tallies = self._tallies(variant, image, boxes, numbers, row["id"], list(masks.values()))
+            tallies = self._tallies(
+                variant, image, boxes, numbers, row["id"], list(masks.values()), counted
+            )
             for own, tally in zip(told, tallies, strict=True):
                 own[variant.name] = tally
         shares = box_areas(boxes) / (size_hw[0] * size_hw[1])
@@ -137,22 +146,27 @@ class AnalyseObjects:
         numbers: Sequence[int | None],
         id_: str,
         truths: Sequence[Bool[ndarray, "h w"]],
+        counted: Bool[ndarray, "h w"],
     ) -> list[Any]:
         """What a variant's map of each object comes to; None where the detector misses it."""
         generator = np.random.default_rng([self.seed, zlib.crc32(id_.encode())])
         boxes = shake_boxes(boxes_xyxy, variant.noise, generator)
         objects = Objects(torch.from_numpy(boxes), torch.tensor(numbers))
         (made,) = variant.method.run(
-            self.detector, torch.from_numpy(image.copy())[None], [objects], [id_]
+            self.detectors[variant.method.precision],
+            torch.from_numpy(image.copy())[None],
+            [objects],
+            [id_],
         )
         refine = self.refiner.on(image) if self.analysis == "noise" else None
         found: list[Any] = []
         for one, box, truth in zip(made, boxes, truths, strict=True):
             map_ = enlarge_grid(one.grid, (image.shape[0], image.shape[1])).numpy()
             if refine:
-                found.append(mask_iou(refine(map_, box).foreground, truth))
+                found.append(mask_iou(refine(map_, box).foreground, truth, counted))
             else:
-                found.append(TALLIES[self.analysis](one, map_, truth) if _counts(one) else None)
+                tally = TALLIES[self.analysis]
+                found.append(tally(one, map_, truth, counted) if _counts(one) else None)
         return found
 
 
@@ -161,14 +175,13 @@ def _counts(made: ObjectMap) -> bool:
     return made.status == "ok" and (made.curve is None or bool(made.curve.isfinite().all()))
 
 
-def mask_iou(mask: Bool[ndarray, "h w"], truth: Bool[ndarray, "h w"]) -> float:
-    """IoU of a mask with a true one that has a pixel."""
-    return float((mask & truth).sum() / (mask | truth).sum())
-
-
 def _head(
-    made: ObjectMap, map_: Float[ndarray, "h w"], truth: Bool[ndarray, "h w"]
+    made: ObjectMap,
+    map_: Float[ndarray, "h w"],
+    truth: Bool[ndarray, "h w"],
+    counted: Bool[ndarray, "h w"],
 ) -> dict[str, Any]:
+    del counted  # positions are no overlap: a border is near the boundary as well
     counts = PositionCounts.of(head_positions(map_, truth))
     return {
         "density": counts.density.tolist(),
@@ -179,10 +192,13 @@ def _head(
 
 
 def _overlaps(
-    made: ObjectMap, map_: Float[ndarray, "h w"], truth: Bool[ndarray, "h w"]
+    made: ObjectMap,
+    map_: Float[ndarray, "h w"],
+    truth: Bool[ndarray, "h w"],
+    counted: Bool[ndarray, "h w"],
 ) -> list[float]:
     del made  # the map says it
-    return threshold_ious(map_, truth).tolist()
+    return threshold_ious(map_, truth, counted).tolist()
 
 
 TALLIES: dict[str, Callable[..., Any]] = {

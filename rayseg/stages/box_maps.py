@@ -144,9 +144,13 @@ class _Told:
 
 
 def class_numbers(classes: Sequence[str], named: Sequence[str]) -> list[int | None]:
-    """The detector's number of each class; None for one that it does not know."""
+    """The detector's number of each class; None for one that it does not know.
+
+    Either side may have VOC's name and the other COCO's.
+    """
     number_of = {name: number for number, name in enumerate(named)}
-    return [number_of.get(name, number_of.get(SYNONYMS.get(name, ""))) for name in classes]
+    other = SYNONYMS | {coco: voc for voc, coco in SYNONYMS.items()}
+    return [number_of.get(name, number_of.get(other.get(name, ""))) for name in classes]
 
 
 def _row(row: Row, told: _Told, maps: Sequence[ObjectMap]) -> Row:

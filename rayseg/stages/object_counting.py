@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rayseg.rle import decode_mask
+from rayseg.scores import mask_iou
 from rayseg.stages.rows import Row, Rows
 from rayseg.stages.true_objects import TrueObjects, place_of
 
@@ -12,8 +13,10 @@ from rayseg.stages.true_objects import TrueObjects, place_of
 class CompareObjects:
     """Rows of INSTANCES_SCHEMA made from given boxes to the IoU of each object with its true mask.
 
+    Pixels that the truth ignores, such as VOC's borders, are left out of both masks.
+
     Args:
-        truths: the true masks.
+        truths: the true masks, and which pixels count.
     """
 
     def __init__(self, truths: TrueObjects):
@@ -36,6 +39,9 @@ class CompareObjects:
     def _compare(self, row: Row, found: dict[str, list[Any]]) -> None:
         size_hw = (row["height"], row["width"])
         masks = self.truths.masks(row["id"], size_hw)
+        if not masks:
+            return
+        counted = self.truths.counted(row["id"], size_hw)
         known = self.truths.rows.get(row["id"])
         taken: set[int] = set()
         objects = zip(row["boxes_xyxy"], row["classes"], row["foreground"], strict=True)
@@ -45,6 +51,5 @@ class CompareObjects:
                 continue
             taken.add(place)
             truth, made = masks[place], decode_mask(counts, size_hw)
-            union = int((truth | made).sum())
-            found["ious"].append(int((truth & made).sum()) / union if union else 0.0)
-            found["areas"].append(int(truth.sum()))
+            found["ious"].append(mask_iou(made, truth, counted))
+            found["areas"].append(int((truth & counted).sum()))

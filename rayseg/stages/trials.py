@@ -7,9 +7,10 @@ as every number of steps, every background threshold, is counted for all its val
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,8 +30,8 @@ from rayseg.attribution import (
 from rayseg.boxes import box_problem
 from rayseg.detection import Detector
 from rayseg.labels import Truths
-from rayseg.records import Seeds
-from rayseg.scores import Confusion, ThresholdSweep
+from rayseg.records import IGNORE, Seeds
+from rayseg.scores import Confusion, ThresholdSweep, mask_iou
 from rayseg.stages.box_masks import BoxRefiner
 from rayseg.stages.masks import Refiner
 from rayseg.stages.rows import Row
@@ -54,7 +55,8 @@ class TrialImage:
         id: of the image.
         pixels: RGB.
         classes: class indices of its tags.
-        truth: labels 0, class index + 1 or 255; all 0 where only objects are known.
+        truth: labels 0, class index + 1 or 255; where only objects are known 0, and 255 for pixels
+            that no IoU of theirs counts.
         seeds: stored maps, for trials of a refiner; else None.
         boxes_xyxy: of its objects with a known mask.
         box_classes: class index of each.
@@ -136,17 +138,12 @@ class SeedTrial:
         if not image.classes:
             yield from itertools.repeat(None, number)
             return
-        try:
-            if not isinstance(self.method, AdvCAM | RIB) or not self.steps:
-                yield from self.method.run(
-                    self.network, pixels[None], [image.classes], MAP_STRIDE, [image.id]
-                )
-                return
-            course = self.method.course(self.network, pixels, image.classes, image.id, MAP_STRIDE)
-            found = list(course)
-        except FloatingPointError:
-            yield from itertools.repeat(None, number)
+        if not isinstance(self.method, AdvCAM | RIB) or not self.steps:
+            alone = partial(self.method.run, self.network, pixels[None], [image.classes])
+            yield from _while_finite(lambda: alone(MAP_STRIDE, [image.id]))
             return
+        course = partial(self.method.course, self.network, pixels, image.classes)
+        found = list(_while_finite(lambda: course(image.id, MAP_STRIDE)))
         first = 0 if self.method.add_last else 1
         for steps in self.steps:  # an image that ended early stays where it ended
             yield found[min(steps - first, len(found) - 1)]
@@ -160,6 +157,14 @@ class SeedTrial:
         return ThresholdSweep.of(
             image.truth, maps, classes, self.num_classes, self.thresholds
         ).counts
+
+
+def _while_finite(make: Callable[[], Iterable[Localization]]) -> Iterator[Localization | None]:
+    """What is made, and None in place of the first that comes to no number."""
+    try:
+        yield from make()
+    except FloatingPointError:
+        yield None
 
 
 class MaskTrial:
@@ -218,7 +223,10 @@ class ObjectTrial:
         return np.zeros((len(self.refiners), 2), np.int64)
 
     def count(self, image: TrialImage) -> Int64[ndarray, "t 2"]:
-        """Of the objects whose class the detector knows; one that it misses counts by its box."""
+        """Of the objects whose class the detector knows; one that it misses counts by its box.
+
+        Pixels whose truth is 255, VOC's borders, are left out of both masks.
+        """
         known = [i for i, c in enumerate(image.box_classes) if self.number_of[c] is not None]
         counts = self.zeros()
         if not known:
@@ -231,14 +239,13 @@ class ObjectTrial:
             [Objects(torch.from_numpy(boxes), classes)],
             [image.id],
         )
+        counted = image.truth != IGNORE
         making = [refiner.on(image.pixels) for refiner in self.refiners]
         for one, box, place in zip(made, boxes, known, strict=True):
             map_ = enlarge_grid(one.grid, image.truth.shape).numpy()
-            truth = image.masks[place]
             for t, refine in enumerate(making):
-                mask = refine(map_, box).foreground
-                iou = (mask & truth).sum() / (mask | truth).sum()
-                counts[t] += (round(float(iou) * IOU_UNITS), 1)
+                iou = mask_iou(refine(map_, box).foreground, image.masks[place], counted)
+                counts[t] += (round(iou * IOU_UNITS), 1)
         return counts
 
     def figures(self, counts: Int64[ndarray, "t 2"]) -> Figures:
@@ -246,6 +253,20 @@ class ObjectTrial:
         means = counts[:, 0] / IOU_UNITS / counts[:, 1].clip(1)
         pairs = zip(self.read, means.tolist(), strict=True)
         return [{**read, "object_iou": mean} for read, mean in pairs]
+
+
+def lengthened(method: Any, steps: Sequence[int]) -> Any:
+    """A method that takes as many steps as any of these, all of which can be read off it.
+
+    RIB's rate decays over its steps, so that a shorter run is no part of a longer one; here it
+    decays over the longest, and so it does in what is read off.
+    """
+    if not steps:
+        return method
+    longest = replace(method, num_steps=max(steps))
+    if isinstance(longest, RIB) and longest.power and not longest.decay_steps:
+        return replace(longest, decay_steps=max(steps))
+    return longest
 
 
 def tagged_image(row: Row, truths: Truths, seeds: Seeds | None = None) -> TrialImage:
@@ -268,16 +289,17 @@ def boxed_image(row: Row, truths: TrueObjects) -> TrialImage:
     pixels = _pixels(row)
     size_hw = (pixels.shape[0], pixels.shape[1])
     boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
+    counted = truths.counted(row["id"], size_hw)
     masks = {
         place: mask
         for place, mask in truths.masks(row["id"], size_hw).items()
-        if mask.any() and not box_problem(boxes[place], size_hw)
+        if mask[counted].any() and not box_problem(boxes[place], size_hw)
     }
     return TrialImage(
         row["id"],
         pixels,
         tuple(row["classes"]),
-        np.zeros(size_hw, np.uint8),
+        np.where(counted, np.uint8(0), np.uint8(IGNORE)),
         boxes_xyxy=boxes[list(masks)],
         box_classes=tuple(row["box_classes"][place] for place in masks),
         masks=tuple(masks.values()),

@@ -99,6 +99,18 @@ class TrueObjects:
             found = self._told_apart(row, size_hw)
         return {i: mask for i, mask in found.items() if i not in row["crowds"]}
 
+    def counted(self, id_: str, size_hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
+        """The pixels of an image by which its objects' masks are judged.
+
+        A labelled truth leaves pixels out of both masks (255: VOC's borders), as `Truths.counted`
+        says; without one, or with crowds, all count.
+
+        Raises:
+            ValueError: the semantic mask is missing, no mask or of another size.
+        """
+        row = self.rows.get(id_)
+        return self.truths.counted(id_, size_hw, row["crowds"] if row else ())
+
     def _told_apart(
         self, row: Mapping[str, Any], size_hw: tuple[int, int]
     ) -> dict[int, Bool[ndarray, "h w"]]:

@@ -12,6 +12,7 @@ from rayseg.attribution import LeanNetwork
 from rayseg.attribution.lean import suit_cpu
 from rayseg.attribution.views import _resize_bicubic
 from rayseg.nets.classifier import CamClassifier
+from tests.attribution.tiny_detector import TinyDetector
 
 
 class TinyClassifier(CamClassifier):
@@ -107,3 +108,14 @@ def our_resize():
 @pytest.fixture
 def image(draw_image):
     return draw_image()
+
+
+@pytest.fixture
+def images(draw_image):
+    """Two of one size, for detectors."""
+    return torch.from_numpy(np.stack([draw_image((40, 56), seed) for seed in (1, 2)]))
+
+
+@pytest.fixture
+def detector():
+    return TinyDetector()

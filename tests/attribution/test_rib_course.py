@@ -29,6 +29,17 @@ def test_course_is_that_of_ever_more_steps(network, image):
         torch.testing.assert_close(found.maps, expected.maps, rtol=1e-4, atol=1e-5)
 
 
+def test_course_is_that_of_runs_whose_rate_decays_over_as_many_steps(network, image):
+    pixels = torch.from_numpy(image)
+    decaying = replace(STILL, num_steps=5, power=0.9, decay_steps=5, add_last=False)
+    course = list(decaying.course(network, pixels, [2, 0], map_stride=4))
+    for k, found in enumerate(course, 1):
+        (expected,) = replace(decaying, num_steps=k).run(network, pixels[None], [[2, 0]], 4)
+        torch.testing.assert_close(found.maps, expected.maps, rtol=1e-4, atol=1e-5)
+    (own,) = replace(decaying, num_steps=4, decay_steps=0).run(network, pixels[None], [[2, 0]], 4)
+    assert not torch.allclose(own.maps, course[3].maps, rtol=1e-4, atol=1e-5)
+
+
 def test_course_begins_with_cam_and_ends_with_run(network, image):
     pixels = torch.from_numpy(image)
     first, *_, last = STILL.course(network, pixels, [1])

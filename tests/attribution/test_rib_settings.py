@@ -34,6 +34,8 @@ def test_lean_copy_of_another_method_is_refused(network):
         ({"num_steps": -1}, "num_steps must be 0 or more, got -1"),
         ({"learning_rate": -1e-6}, "learning_rate must be 0 or more, got -1e-06"),
         ({"learning_rate": float("nan")}, "learning_rate must be 0 or more, got nan"),
+        ({"decay_steps": 5}, "decay_steps must be 0 or at least num_steps 10, got 5"),
+        ({"decay_steps": -1}, "decay_steps must be 0 or at least num_steps 10, got -1"),
         ({"num_companions": -1}, "num_companions must be 0 or more, got -1"),
         ({"max_seconds": -1.0}, "max_seconds must be 0 or more, got -1.0"),
         ({"graph_gb": -1.0}, "graph_gb must be 0 or more, got -1.0"),

@@ -25,6 +25,17 @@ def test_ious_are_those_of_one_threshold_at_a_time():
     np.testing.assert_allclose(threshold_ious(map_, mask), literal(map_, mask), atol=1e-12)
 
 
+def test_pixels_that_do_not_count_might_as_well_not_be_there():
+    draw = np.random.default_rng(5)
+    map_, mask = draw.random((20, 30)), draw.random((20, 30)) > 0.6
+    counted = np.zeros((20, 30), bool)
+    counted[3:15, 4:28] = True
+    found = threshold_ious(map_, mask, counted)
+    np.testing.assert_array_equal(found, threshold_ious(map_[3:15, 4:28], mask[3:15, 4:28]))
+    with pytest.raises(ValueError, match="mask must have a pixel, got none"):
+        threshold_ious(map_, mask, ~mask)
+
+
 def test_the_true_mask_itself_scores_one(disc):
     np.testing.assert_array_equal(threshold_ious(disc.astype(float), disc), 1)
 

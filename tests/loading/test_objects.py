@@ -127,6 +127,11 @@ def test_boxes_that_are_left_out_are_named(samples):
     assert told[0][1] == "box must have x1 < x2 and y1 < y2, got (20, 5, 10, 9)"
 
 
+def test_a_box_in_an_image_that_could_not_be_read_says_that(samples):
+    unread = replace(samples[0], height=0, width=0)
+    assert list(bad_boxes([unread])) == [("i0", "image could not be read")]
+
+
 # Masks
 
 
@@ -162,6 +167,13 @@ def test_stored_masks_say_what_is_sure_and_what_may_be(samples, masks):
     assert targets.masks.known.tolist() == [True, False]
     assert np.array_equal(targets.masks.foreground[0], filled([45, 15, 60, 40]))
     assert np.array_equal(targets.masks.possible[0], filled(OVER))
+
+
+def test_masks_are_held_once(samples, masks):
+    targets = StoredInstances(masks).read(samples[1])
+    tensors = targets.as_tensors()
+    for name in ("foreground", "possible"):
+        assert np.shares_memory(tensors[name].numpy(), getattr(targets.masks, name))
 
 
 def test_only_images_with_a_stored_mask_are_learnt_from(masks):

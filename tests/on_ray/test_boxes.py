@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +30,21 @@ from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
-from rayseg.on_ray.instances import train_detector
+from rayseg.on_ray.instances import train_detector, train_mask_rcnn
 from rayseg.on_ray.jobs import export, prepare
 from rayseg.on_ray.run import run
 from rayseg.refine import BoxThreshold
 from rayseg.rle import mask_area
 from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
-from rayseg.store import Folder, count_status, read_manifest, read_rows, unpack_grid
+from rayseg.store import (
+    Folder,
+    count_status,
+    read_manifest,
+    read_rows,
+    read_run,
+    unpack_grid,
+    write_run,
+)
 from rayseg.training import DetectorSGD
 
 pytestmark = [
@@ -157,6 +166,35 @@ def test_another_configuration_on_the_folder_is_refused(made, job, changed, said
         job(replace(made[0], **changed))
 
 
+@pytest.fixture
+def copied(made, tmp_path):
+    """The finished run once more, to be changed."""
+    shutil.copytree(made[0].run, tmp_path / "copy")
+    return replace(made[0], run=str(tmp_path / "copy"), labels=(MASKS,))
+
+
+def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(copied):
+    masks = Folder(copied.run) / "masks" / MASKS
+    masks.delete(masks.names(".parquet")[0])
+    with pytest.raises(ValueError, match=r"trained_on.images is \d there, \d here.*; delete the"):
+        train_mask_rcnn(copied)
+
+
+def test_a_training_on_images_that_were_not_recorded_is_refused(copied):
+    network = Folder(copied.run) / "mask_rcnn" / MASKS
+    config = read_run(network)["config"]
+    del config["trained_on"]
+    write_run(network, {"config": config})
+    with pytest.raises(ValueError, match=r"trained_on is None there, .* here\); delete the folder"):
+        train_mask_rcnn(copied)
+
+
+def test_maps_that_a_killed_job_left_unfinished_make_no_masks(copied):
+    write_run(Folder(copied.run) / "box_maps" / "bbam", {"counts": None})
+    with pytest.raises(ValueError, match=r"box_maps/bbam is not complete; run make-box-maps once"):
+        make_box_masks(copied)
+
+
 def test_labels_that_the_run_will_not_have_are_refused_at_the_start(made):
     with pytest.raises(ValueError, match=r"labels must be of .*got 'bbam\+box_crf'"):
         run(replace(made[0], labels=("bbam+box_crf",)))
@@ -181,6 +219,11 @@ def test_instances_are_scored_and_held_against_full_supervision(scores):
     assert 0 < weak["abo"] < 1
     assert weak["of_full_supervision"]["abo"] == weak["abo"] / full["abo"]
     assert "of_full_supervision" not in full
+
+
+def test_a_share_of_full_supervision_on_other_images_is_told(made, scores):
+    told = [line for line in made[1].lines if "trained on other images" in line]
+    assert bool(told) == ("trained_on" in scores[f"instances/{MASKS}"])
 
 
 def test_the_run_says_each_training_and_the_table(made):

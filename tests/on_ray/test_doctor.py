@@ -9,8 +9,9 @@ from rayseg.attribution import CAM
 from rayseg.config import ClassifierConfig, Compute, DoctorConfig
 from rayseg.datasets.synthetic import Synthetic
 from rayseg.loading import Crops
-from rayseg.on_ray.calibration import Stage, shortened
+from rayseg.on_ray.calibration import Counts, Stage, _stages, shortened
 from rayseg.on_ray.doctor import _duration, _estimate, doctor
+from rayseg.store import Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
 TINY = ClassifierConfig(
@@ -62,6 +63,18 @@ def test_every_stage_of_a_run_is_measured_and_nothing_left_behind(tmp_path):
     assert lines[-1].startswith("in all: ")
     assert not (tmp_path / "run/calibration").exists()
     assert (tmp_path / "run/manifest/manifest.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "val", "trained", "predicted"),
+    [((), 0, False, False), (("truth",), 0, True, False), ((), 8, True, True)],
+)
+def test_trainings_are_measured_where_a_run_trains(tmp_path, labels, val, trained, predicted):
+    asked = config(tmp_path, until="segmenters", labels=labels)
+    made = list(_stages(asked, Folder(str(tmp_path)), Counts(20, val, 200, 200, 10 * val)))
+    told = [[str(argument) for argument in one.args] for one in made]
+    assert any(one[1].startswith("segmenters/") for one in told) == trained
+    assert any("predictions" in one for one in told) == predicted
 
 
 def test_time_and_cost_add_up():

@@ -17,7 +17,15 @@ from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.records import Sample
 from rayseg.stages import DecodeImages, MakeSeeds, by_size
-from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
+from rayseg.store import (
+    SEEDS_SCHEMA,
+    Folder,
+    read_manifest,
+    read_rows,
+    read_run,
+    write_manifest,
+    write_run,
+)
 from tests.on_ray.fakes import PickyCAM
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
@@ -190,3 +198,6 @@ def test_masks_follow_their_seeds_row_by_row(run, made):
     assert {id_ for id_ in masks if masks[id_] == "empty"} == {"i04"}
     assert masks.keys() == seeds.keys()
     assert jobs.refine_seeds(refine).lines == outcome.lines
+    write_run(made[0], {"counts": None})  # as a job that was killed leaves it
+    with pytest.raises(ValueError, match=r"seeds/cam is not complete; run make-seeds once more"):
+        jobs.refine_seeds(refine)

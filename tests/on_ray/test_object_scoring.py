@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from rayseg.config import ScoreConfig
+from rayseg.datasets.base import write_mask
 from rayseg.on_ray import object_scoring
 from rayseg.on_ray.object_scoring import score_objects, true_instances
-from rayseg.records import Sample
-from rayseg.rle import encode_mask
+from rayseg.records import IGNORE, Sample
+from rayseg.rle import decode_mask, encode_mask
 from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,
@@ -133,11 +134,13 @@ def test_masks_of_tags_have_no_objects(run):
     assert score_objects(run, ScoreConfig()) == ({}, {})
 
 
-def instances(run, name, make, trained=None, ids="abc"):
-    """Predictions of a Mask R-CNN, and what it was trained with."""
+def instances(run, name, make, trained=None, ids="abc", images=None):
+    """Predictions of a Mask R-CNN, and what it was trained with and on."""
     rows = [row(f"val-{id_}", make(id_)) for id_ in ids]
     store(run / "instances" / name, rows, {"weights": name})
-    write_run(run / "mask_rcnn" / name, {"config": {"mask_rcnn": trained or {"lr": 0.1}}})
+    config = {"mask_rcnn": trained or {"lr": 0.1}}
+    config |= {"trained_on": images} if images else {}
+    write_run(run / "mask_rcnn" / name, {"config": config})
 
 
 def test_instances_have_the_precision_of_masks_where_these_are_known_and_of_boxes_anywhere(run):
@@ -162,6 +165,24 @@ def test_what_is_small_is_as_asked_of_instances_too(run):
     assert small["boxes"]["large"] == pytest.approx(1)
 
 
+def test_what_a_labelled_truth_ignores_is_left_out_of_instances_too(run, tmp_path):
+    labels = np.ones(SIZE_HW, np.uint8)
+    labels[5:] = IGNORE  # all of the object of a but its upper half
+    write_mask(tmp_path / "a.png", labels)
+    samples = [
+        sample("val-a", "val", mask_path=str(tmp_path / "a.png")),
+        sample("val-b", "val", mask_path=str(tmp_path / "missing.png")),
+    ]
+    write_manifest(run / "manifest", samples, ["cow"])
+    instances(run, "bbam", halves, ids="ab")
+    entry = entries_of(run, ScoreConfig())["instances/bbam"]
+    assert (entry["images"], entry["images_with_masks"]) == (2, 1)  # of b nobody knows what counts
+    assert (entry["ap75"], entry["abo"]) == (pytest.approx(1), 1)
+    truths = true_instances(read_manifest(run / "manifest", true_masks=True))
+    np.testing.assert_array_equal(decode_mask(truths["val-a"].counted, SIZE_HW), labels == 1)
+    assert truths["val-b"].masks == ()
+
+
 def test_images_without_a_result_are_counted_beside_the_figures(run):
     rows = [row("val-a", wholes("a")), row("val-b", [], "error")]
     store(run / "instances" / "bbam", [rows[0], rows[1] | {"boxes_xyxy": [], "classes": []}])
@@ -178,6 +199,17 @@ def test_the_share_of_full_supervision_is_each_figure_over_that_on_true_masks(ru
     assert ratios.keys() == {"ap", "ap25", "ap50", "ap70", "ap75", "abo"}
     assert (ratios["ap25"], ratios["ap75"], ratios["abo"]) == (pytest.approx(1), 0, 0.5)
     assert "of_full_supervision" not in entries["instances/truth"]
+    assert "trained_on" not in entries["instances/bbam"]
+
+
+@pytest.mark.parametrize("number", [2, 3, None])
+def test_a_share_of_a_training_on_other_images_says_so(run, number):
+    instances(run, "truth", wholes, images={"images": 3, "list": "abc"})
+    own = {"images": number, "list": "xyz"} if number else None
+    instances(run, "bbam", halves, images=own)
+    entry = entries_of(run, ScoreConfig())["instances/bbam"]
+    assert entry["of_full_supervision"]["abo"] == 0.5
+    assert entry["trained_on"] == {"images": number, "full": 3}
 
 
 @pytest.mark.parametrize(("trained", "ids"), [({"lr": 0.2}, "ab"), (None, "bc"), (None, "abc")])

@@ -17,11 +17,13 @@ from rayseg.store import (
     SEEDS_SCHEMA,
     Folder,
     claim,
+    count_status,
     pack_maps,
     read_rows,
     rows_to_table,
     unpack_seeds,
     write_manifest,
+    write_run,
     write_shard,
 )
 from tests.reference import scores_literal as literal
@@ -76,6 +78,7 @@ def run(cluster, tmp_path_factory):
     claim(seeds, {"cam": {"flip": True}})
     for part in (rows[:5], rows[5:6], rows[6:]):
         write_shard(seeds, rows_to_table(part, SEEDS_SCHEMA))
+    write_run(seeds, {"counts": count_status(seeds)})
     jobs.refine_seeds(
         RefineSeedsConfig(
             run=str(folder), methods=("cam",), refiners=("threshold",), compute=COMPUTE

@@ -1,6 +1,7 @@
 """Segmenters on Ray Train: the same losses whatever the workers, a stop or a death; bad input."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,6 +153,15 @@ def test_another_training_into_the_same_folder_is_refused(trained):
     other = replace(trained[0], segmenter=replace(CONFIG, iterations=13))
     with pytest.raises(ValueError, match=r"segmenter.iterations is 12 there, 13 here"):
         jobs.train_segmenter(other)
+
+
+def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(trained, tmp_path):
+    copy = shutil.copytree(trained[0].run, tmp_path / "copy")
+    config = replace(trained[0], run=str(copy), labels=("made",))
+    masks = Folder(config.run) / "masks" / "made"
+    store_masks(Folder(config.run), list(read_rows(masks))[:7])
+    with pytest.raises(ValueError, match=r"trained_on.images is 10 there, 7 here.*; delete the fo"):
+        jobs.train_segmenter(config)
 
 
 def test_two_workers_see_together_what_one_sees(trained, tmp_path):
@@ -346,6 +356,21 @@ def test_a_ratio_is_taken_only_between_equal_settings(trained, predicted):
     apart = {"predictions/made+crf": entry(0.3), "predictions/truth": entry(0.4)}
     _add_ratios(run, apart)
     assert "of_full_supervision" not in apart["predictions/made+crf"]
+
+
+def test_a_ratio_of_trainings_on_other_images_says_so(tmp_path):
+    run, means = Folder(str(tmp_path)), {"miou": 0.4}
+    for name, number in (("made", 4), ("truth", 9)):
+        config = {"trained_on": {"images": number, "list": name}}
+        write_run(run / "segmenters" / name, {"config": config})
+    entries = {
+        f"predictions/{name}": {"images": 4, "miou": 0.4, "over": means, "present": means}
+        for name in ("made", "truth")
+    }
+    _add_ratios(run, entries)
+    made = entries["predictions/made"]
+    assert made["of_full_supervision"]["miou"] == 1
+    assert made["trained_on"] == {"images": 4, "full": 9}
 
 
 def test_a_segmenter_of_other_classes_is_refused(trained, tmp_path):

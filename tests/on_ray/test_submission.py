@@ -102,6 +102,7 @@ def code(tmp_path_factory):
     """A working directory with the code and a configuration, without history and data."""
     folder = tmp_path_factory.mktemp("code")
     shutil.copytree(ROOT / "rayseg", folder / "rayseg", ignore=shutil.ignore_patterns("*.pyc"))
+    shutil.copytree(ROOT / "jobs", folder / "jobs")
     (folder / "tiny.toml").write_text(TINY)
     return folder
 
@@ -155,6 +156,20 @@ def test_a_job_that_fails_ends_with_its_status(server, code, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ray_submits_a_job_as_it_stands(server, code, tmp_path):
+    job = ("python", "jobs/prepare.py", "--run", tmp_path / "run", "--config", "tiny.toml")
+    done = subprocess.run(
+        [BIN / "ray", "job", "submit", "--address", server, "--working-dir", ".", "--", *job],
+        cwd=code, env=environment(), capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "manifest: 6 train, 2 val" in done.stdout
+    assert (tmp_path / "run/manifest/manifest.parquet").is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_without_the_token_nobody_is_let_in(server, code, tmp_path):
     done = submit(server, code, "score", "--run", str(tmp_path), RAY_AUTH_MODE="disabled")
     assert done.returncode == 1
@@ -186,11 +201,19 @@ def test_what_travels_is_code_and_no_data(tmp_path):
         ({"run": "runs/voc"}, "run must be an absolute path .* got 'runs/voc'"),
         ({"arguments": ("--config", "a.toml")}, r"configuration file a\.toml must lie in"),
         ({"arguments": ("--config=/etc/hosts",)}, "configuration file /etc/hosts must lie in"),
+        ({"arguments": ("--config", "../out.toml")}, r"configuration file \.\./out\.toml must"),
+        ({"arguments": ("--config", "runs/best.toml")}, "which travels without .*/runs"),
+        ({"arguments": ("--config", "code/.venv/a.toml")}, r"which travels without .*\.venv"),
     ],
 )
 def test_what_could_not_run_there_is_refused_here(tmp_path, changed, message):
+    there = tmp_path / "work"
+    for file in ("../out.toml", "runs/best.toml", "code/.venv/a.toml", "code/runs/a.toml"):
+        (there / file).parent.mkdir(parents=True, exist_ok=True)
+        (there / file).write_text("")
+    asked(there, arguments=("--config", "code/runs/a.toml"))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        asked(tmp_path, **changed)
+        asked(there, **changed)
 
 
 def test_flags_of_submit_are_told_from_the_jobs():

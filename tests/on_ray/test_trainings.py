@@ -2,14 +2,25 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 
 from rayseg.config import DetectorConfig, SegmenterConfig
+from rayseg.on_ray.bookkeeping import finished_config, images_identity
 from rayseg.on_ray.instances import prediction_identity, trained
 from rayseg.on_ray.jobs import _labels
 from rayseg.on_ray.start_weights import start_of, weights_identity
+from rayseg.records import Sample
 from rayseg.stages import InstancePrediction
-from rayseg.store import Folder, write_run
+from rayseg.store import (
+    SEEDS_SCHEMA,
+    Folder,
+    read_manifest,
+    rows_to_table,
+    write_manifest,
+    write_run,
+    write_shard,
+)
 
 
 @pytest.fixture
@@ -71,12 +82,43 @@ def test_boxes_that_a_training_left_out_are_said_with_a_reason():
     assert outcome.left_out == 2
 
 
+def begin(folder, ids):
+    """Some rows of a job that has not ended."""
+    rows = [{"id": id_, "status": "empty"} for id_ in ids]
+    write_shard(folder, rows_to_table(rows, SEEDS_SCHEMA))
+    write_run(folder, {"config": {"cam": {}}, "counts": None})
+
+
 @pytest.mark.parametrize(
     ("source", "job"), [("box_maps", "make-box-masks"), ("seeds", "refine-seeds")]
 )
 def test_incomplete_masks_name_the_job_that_completes_them(tmp_path, source, job):
     run = Folder(str(tmp_path))
-    (run / "masks" / "mine").write("rows.parquet", b"")
+    begin(run / "masks" / "mine", ["a"])
     write_run(run / "masks" / "mine", {"config": {source: {}}, "counts": None})
     with pytest.raises(ValueError, match=f"is not complete; run {job} once more"):
         _labels(run, "mine", "train")
+
+
+def test_only_what_a_job_has_ended_on_is_gone_on_from(tmp_path):
+    seeds = Folder(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"holds no seeds; make them with make-seeds$"):
+        finished_config(seeds, "seeds", "make-seeds")
+    begin(seeds, "ab")
+    with pytest.raises(ValueError, match=r"is not complete; run make-seeds .* no seeds yet \(2 ha"):
+        finished_config(seeds, "seeds", "make-seeds")
+    write_run(seeds, {"counts": {"empty": 2}})
+    assert finished_config(seeds, "seeds", "make-seeds") == {"cam": {}}
+
+
+def test_a_training_follows_from_which_images_of_its_split_have_labels(tmp_path):
+    none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    samples = [Sample(id_, "a.png", 8, 8, (), *none, "train") for id_ in "abc"]
+    samples.append(Sample("v", "a.png", 8, 8, (), *none, "val"))
+    write_manifest(Folder(str(tmp_path)), samples, ["cow"])
+    images = read_manifest(Folder(str(tmp_path))).select("train")
+    pilot, other, whole = (images_identity(images, set(ids)) for ids in ("ab", "ac", "abc"))
+    assert pilot["trained_on"]["images"] == other["trained_on"]["images"] == 2
+    assert pilot != other
+    assert whole["trained_on"]["images"] == 3
+    assert images_identity(images, set("vba")) == pilot

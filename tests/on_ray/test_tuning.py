@@ -1,16 +1,18 @@
 """Sweeps: one trajectory serves all its steps, nothing stored is counted again."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from PIL import Image
 
@@ -18,12 +20,21 @@ from rayseg.attribution import AdvCAM
 from rayseg.config import Compute, MakeSeedsConfig, ScoreConfig, TuneConfig, read_toml
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray import jobs
+from rayseg.on_ray import jobs, trials
 from rayseg.on_ray.seeds import make_seeds
-from rayseg.on_ray.trials import _unpack
-from rayseg.on_ray.tuning import choose_best, tune
+from rayseg.on_ray.spaces import Space, load_space
+from rayseg.on_ray.trials import (
+    Plan,
+    _unpack,
+    load_images,
+    mark_stopped,
+    run_trial,
+    stored_trials,
+)
+from rayseg.on_ray.tuning import _toml, choose_best, tune
 from rayseg.palette import encode_labels
 from rayseg.records import Sample
+from rayseg.refine import BoxCRF
 from rayseg.store import Folder, read_run, write_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
@@ -68,7 +79,8 @@ def config(run, **changed):
 
 def stored(run, space="advcam"):
     """Bytes of each trial's file, by name."""
-    return {path.name: path.read_bytes() for path in (run / "tuning" / space / "trials").iterdir()}
+    found = (run / "tuning" / space / "trials").glob("*.npz")
+    return {path.name: path.read_bytes() for path in found}
 
 
 def kill_after_the_first(run):
@@ -101,6 +113,8 @@ def done_trials(run):
 def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     killed = kill_after_the_first(run)
     assert len(killed) < 4
+    with pytest.raises(ValueError, match="trials was made under another configuration"):
+        tune(config(run, slice_images=3))  # else it would go on from counts of other slices
     outcome = tune(config(run))
     assert killed.items() <= done_trials(run).items()
     assert outcome.left_out == 1
@@ -138,7 +152,7 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     assert scored["miou"] == pytest.approx(now["miou"], abs=0.02)  # maps are stored in 8 bits
     # a refiner is tuned on these maps
     tune(config(run, space="label_crf", grid=("fg_threshold=0.3,0.5",)))
-    told = tomllib.loads((run / "tuning/label_crf/best.toml").read_text())
+    told = tomllib.loads((run / "tuning/advcam+label_crf/best.toml").read_text())
     assert told["thresholds"]["advcam"][0] in (0.3, 0.5)
     assert "fg_threshold" not in told["label_crf"]
     with Image.open(run / "tuning/advcam/sensitivity.png") as picture:
@@ -158,9 +172,137 @@ def test_searches_draw_what_they_drew_before_and_count_what_is_there(run):
     assert len(stored(run)) == 3
 
 
+@dataclass
+class Numbered:
+    """Stands in for an image."""
+
+    id: str
+
+
+@dataclass
+class Counted:
+    """Stands in for a trial: an image counts 1, the metric is the sum over ten."""
+
+    counted: list[str]
+
+    def zeros(self):
+        return np.zeros(1, np.int64)
+
+    def count(self, image):
+        self.counted.append(image.id)
+        return np.ones(1, np.int64)
+
+    def figures(self, counts):
+        return [{"miou": float(counts[0]) / 10}]
+
+
+@dataclass
+class Planned:
+    """Stands in for a plan."""
+
+    trial_: Counted
+    config: TuneConfig
+    space: Space = field(default_factory=lambda: load_space("advcam"))
+    base: AdvCAM = ADVCAM
+
+    def trial(self, setting):
+        return self.trial_
+
+
+def test_a_trial_that_a_search_has_ended_stays_ended_until_none_is(tmp_path, monkeypatch):
+    ended_at, reported = 2, []
+
+    def report(told):
+        reported.append(told["images"])
+        if told["images"] == ended_at:
+            raise SystemExit  # as Tune ends a trial
+
+    monkeypatch.setattr(trials.ray_tune, "report", report)
+    slices = [[ray.put(Numbered(f"{i}{j}")) for j in range(2)] for i in range(3)]
+    folder, setting = Folder(str(tmp_path)), {"restrict_weight": 3.0}
+    asha, none = (TuneConfig(stop_early=how) for how in ("asha", "none"))
+
+    def run(config):
+        trial = Counted([])
+        plan = Planned(trial, config)
+        with contextlib.suppress(SystemExit):
+            run_trial(setting, plan, slices, {}, folder)
+        mark_stopped(setting, plan, folder)
+        return trial.counted
+
+    assert run(asha) == ["00", "01"]
+    (only,) = stored_trials(folder)
+    assert (only["stopped"], only["done"], only["images"]) == (True, False, 2)
+    ended_at = 99
+    assert run(asha) == []
+    assert run(none) == ["10", "11", "20", "21"]
+    (only,) = stored_trials(folder)
+    assert (only["stopped"], only["done"], only["images"]) == (False, True, 6)
+    assert only["figures"] == [{"miou": 0.6}]
+    assert run(asha) == []
+    assert reported == [2, 2, 2, 4, 6, 2, 4, 6]
+
+
+def test_images_that_cannot_be_used_leave_no_empty_slice(run):
+    plan = Plan.of(config(run, slice_images=1), load_space("advcam"))
+    slices, left_out = load_images(plan, plan.choose())
+    assert list(left_out) == ["i3"]
+    assert [len(one) for one in slices] == [1] * 6
+
+
+def test_a_plan_names_files_as_the_driver_does(run):
+    weights = run / "classifier/classifier.safetensors"
+    plan = Plan.of(config(run, weights=os.path.relpath(weights)), load_space("advcam"))
+    for given, expected in ((plan.config.run, run), (plan.config.weights, weights)):
+        assert Path(given).is_absolute()
+        assert Path(given).samefile(expected)
+
+
+@pytest.mark.parametrize(
+    ("space", "changed", "values", "expected"),
+    [
+        ("threshold", {}, {"threshold": 0.3}, {"thresholds": {"advcam": [0.3, 0.15]}}),
+        ("threshold", {}, {"threshold": 0.1}, {"thresholds": {"advcam": [0.1, 0.1]}}),
+        (
+            "label_crf",
+            {"seeds_of": "advcam+rib"},
+            {"fg_threshold": 0.5, "bg_threshold": 0.1},
+            {"thresholds": {"advcam_rib": [0.5, 0.1]}},
+        ),
+        (
+            "bbam",
+            {"box_crf": BoxCRF(background=0.1)},
+            {"sparsity": 0.01, "box_crf.foreground": 0.4},
+            {"box_crf": {"background": 0.1, "foreground": 0.4}, "bbam": {"sparsity": 0.01}},
+        ),
+        ("rib", {}, {"num_steps": 4}, {"rib": {"num_steps": 4, "decay_steps": 10}}),
+    ],
+)
+def test_the_best_setting_is_a_file_that_jobs_take(run, space, changed, values, expected):
+    plan = Plan.of(config(run, space=space, grid=(), **changed), load_space(space))
+    metric = plan.space.metric
+    path = run / "best.toml"
+    path.write_text(_toml(plan, values | {metric: 0.5}))
+    told = read_toml(str(path), config(run))
+    for part, fields in expected.items():
+        for name, value in fields.items():
+            found = getattr(getattr(told, part), name)
+            assert (list(found) if isinstance(found, tuple) else found) == value
+
+
+def test_equals_are_told_apart_by_what_was_asked_and_not_by_the_longest_run(run):
+    plan = Plan.of(config(run, grid=("num_steps=10,27,30",)), load_space("advcam"))
+    found = [{"num_steps": steps, "miou": 0.5} for steps in (10, 27, 30)]
+    assert choose_best(found, plan.known, ["num_steps"], "miou")["num_steps"] == 27
+    boxes = Plan.of(config(run, space="bbam", grid=()), load_space("bbam"))
+    found = [{"box_crf.foreground": share, "miou": 0.5} for share in (0.3, 0.85)]
+    assert choose_best(found, boxes.known, ["box_crf.foreground"], "miou") == found[1]
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"sweep": "a/b"}, "sweep must be the name of a folder"),
         ({"space": "advcan"}, "did you mean 'advcam'"),
         ({"grid": ("restrict_weight='much'",)}, "restrict_weight must be float such as 7.0"),
         ({"grid": ("restrict_weight=1",), "search": "random"}, "random draws from the space's"),

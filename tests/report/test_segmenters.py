@@ -76,6 +76,11 @@ def test_ratios_have_columns_only_where_there_are_some(trained):
             "66.0 % mIoU on val, 80.0 % of full supervision.",
         ),
         (
+            {"predictions/advcam+label_crf": {"trained_on": {"images": 20, "full": 400}}},
+            "A segmenter trained on the masks of advcam+label_crf reaches 68.0 % mIoU on val, "
+            "85.0 % of full supervision, which was trained on other images.",
+        ),
+        (
             {"predictions/advcam+label_crf": {"of_full_supervision": None}},
             "A segmenter trained on the masks of advcam+label_crf reaches 68.0 % mIoU on val.",
         ),

@@ -9,7 +9,8 @@ import torch
 
 from rayseg.attribution import BBAM, Objects, SimpleGrad, enlarge_grid
 from rayseg.box_analysis import PositionCounts, head_positions, shake_boxes, threshold_ious
-from rayseg.records import Sample
+from rayseg.datasets.base import write_mask
+from rayseg.records import IGNORE, Sample
 from rayseg.refine import BoxThreshold
 from rayseg.rle import encode_mask
 from rayseg.stages import box_analysis
@@ -52,12 +53,17 @@ MASK = disc(17, 16)
 def ask(detector, tmp_path):
     """Analyses one image with objects in boxes, of one true mask or an empty one."""
 
-    def run(analysis, variants, boxes=(BOX,), classes=None, crowds=(), empty=(), **changed):
+    def run(
+        analysis, variants, boxes=(BOX,), classes=None, crowds=(), empty=(), border=None, **changed
+    ):
         kinds = [FOUND] * len(boxes) if classes is None else classes
         truth = [encode_mask(MASK & (i not in empty)) for i in range(len(boxes))]
+        labels = "" if border is None else str(tmp_path / "labels.png")
+        if border is not None:
+            write_mask(tmp_path / "labels.png", np.where(border, IGNORE, MASK.astype(np.uint8)))
         sample = Sample(
             "a", "a.png", *SIZE_HW, (), np.array(boxes, np.float32), np.array(kinds, np.int64),
-            crowds=crowds, true_masks=tuple(truth),
+            crowds=crowds, true_masks=tuple(truth), mask_path=labels,
         )  # fmt: skip
         write_manifest(Folder(str(tmp_path)), [sample], CLASSES)
         truths = TrueObjects(Folder(str(tmp_path)))
@@ -116,6 +122,43 @@ def test_noise_zero_is_no_noise_and_other_noise_is_that_of_the_shaken_box(ask, d
         iou = (mask.foreground & MASK).sum() / (mask.foreground | MASK).sum()
         assert found[name] == iou
     assert found["+0"] != found["-0.2"]
+
+
+def test_what_a_labelled_truth_ignores_is_left_out_of_each_overlap(ask, detector):
+    border = disc(17, 16, 11) & ~MASK
+    (plain,), (found,) = (
+        told(ask("strides", [Variant("one", METHOD)], border=one)) for one in (None, border)
+    )
+    _, map_ = by_hand(detector, METHOD)
+    assert found["told"]["one"] == threshold_ious(map_, MASK, ~border).tolist()
+    assert found["told"]["one"] != plain["told"]["one"]
+    (found,) = told(ask("noise", [Variant("+0", METHOD)], border=border))
+    (mask,) = REFINER(pixels(), map_[None], np.array([BOX], np.float32))
+    made, truth = mask.foreground & ~border, MASK
+    assert found["told"]["+0"] == (made & truth).sum() / (made | truth).sum()
+    assert made.sum() < mask.foreground.sum()
+
+
+def test_each_variant_is_asked_of_a_copy_in_its_own_precision(ask, monkeypatch):
+    prepared, asked = [], []
+
+    def lean(self, device, precision):
+        prepared.append(precision)
+        made = plain_lean(self, device, precision)
+        made.precision = precision
+        return made
+
+    def run(self, detector, images, objects, ids):
+        asked.append((self.precision, detector.precision))
+        return plain_run(self, detector, images, objects, ids)
+
+    plain_lean, plain_run = TinyDetector.lean, SimpleGrad.run
+    monkeypatch.setattr(TinyDetector, "lean", lean)
+    monkeypatch.setattr(SimpleGrad, "run", run)
+    methods = [SimpleGrad(**ASKED | {"precision": own}) for own in ("bf16", "fp32", "bf16")]
+    ask("methods", [Variant(str(i), method) for i, method in enumerate(methods)])
+    assert prepared == ["bf16", "fp32"]
+    assert asked == [(own, own) for own in ("bf16", "fp32", "bf16")]
 
 
 def test_an_object_that_the_detector_misses_is_left_out_where_maps_are_compared(ask):

@@ -6,7 +6,7 @@ import torch
 
 from rayseg.attribution import BBAM, Objects
 from rayseg.stages import box_maps
-from rayseg.stages.box_maps import MakeBoxMaps
+from rayseg.stages.box_maps import MakeBoxMaps, class_numbers
 from rayseg.store import BOX_MAPS_SCHEMA, rows_to_table, unpack_grid
 from tests.attribution.tiny_detector import TinyDetector
 
@@ -22,10 +22,10 @@ def detector(monkeypatch):
     return made
 
 
-def decoded(id_="a", boxes=(GOOD,), classes=(0,), seed=1, **changed):
-    pixels = np.random.default_rng(seed).integers(0, 256, (36, 40, 3), np.uint8)
+def decoded(id_="a", boxes=(GOOD,), classes=(0,), seed=1, height=36, **changed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, 40, 3), np.uint8)
     row = {
-        "id": id_, "status": "", "error": "", "note": "", "height": 36, "width": 40,
+        "id": id_, "status": "", "error": "", "note": "", "height": height, "width": 40,
         "classes": [], "boxes_xyxy": [list(box) for box in boxes], "box_classes": list(classes),
         "crowds": [], "pixels": pixels.tobytes(),
     }  # fmt: skip
@@ -50,12 +50,22 @@ def test_the_maps_of_a_row_are_the_methods(detector):
     assert rows_to_table([made], BOX_MAPS_SCHEMA).num_rows == 1
 
 
-def test_rows_do_not_depend_on_their_batch():
-    rows = [decoded("a"), decoded("b", seed=2), decoded("c", seed=3, height=36)]
+def test_rows_do_not_depend_on_their_batch(monkeypatch):
+    batches = []
+
+    def run(self, detector, images, objects, ids):
+        batches.append(ids)
+        return original(self, detector, images, objects, ids)
+
+    original = BBAM.run
+    monkeypatch.setattr(BBAM, "run", run)
+    rows = [decoded("a"), decoded("c", seed=3, height=44), decoded("b", seed=2)]
     together = stage()(rows)
+    assert sorted(batches) == [["a", "b"], ["c"]]
     alone = [stage()([row])[0] for row in rows]
-    for one, other in zip(together, alone, strict=True):
-        assert one["maps"] == other["maps"]
+    for one, other, row in zip(together, alone, rows, strict=True):
+        assert one["status"] == "ok"
+        assert (one["id"], one["maps"]) == (row["id"], other["maps"])
 
 
 def test_a_bad_box_costs_its_own_map():
@@ -91,6 +101,12 @@ def test_a_detector_that_counts_other_classes_is_asked_by_name():
     assert made["object_status"][1] == "the detector knows no class 'emu'"
     (plain,) = stage()([decoded(classes=[1])])
     assert made["positives"][0] == plain["positives"][0]  # its number 1 is the airplane
+
+
+def test_one_class_is_found_by_vocs_and_by_cocos_name_on_either_side():
+    assert class_numbers(["aeroplane", "emu"], ["cat", "airplane"]) == [1, None]
+    assert class_numbers(["airplane", "emu"], ["cat", "aeroplane"]) == [1, None]
+    assert class_numbers(["sofa", "couch"], ["couch", "sofa"]) == [1, 0]
 
 
 def test_predicted_boxes_are_those_that_the_detector_finds(detector):

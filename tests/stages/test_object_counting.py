@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rayseg.records import Sample
+from rayseg.datasets.base import write_mask
+from rayseg.records import IGNORE, Sample
 from rayseg.rle import encode_mask
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.true_objects import TrueObjects
@@ -48,3 +49,22 @@ def test_a_strange_image_or_object_counts_nothing(truths):
     rows = [row(id="b"), row(boxes_xyxy=[[1, 1, 2, 2], [3, 3, 4, 4]])]
     (counted,) = CompareObjects(truths)(rows)
     assert counted["ious"] == []
+
+
+def test_what_a_labelled_truth_ignores_counts_for_neither_mask(tmp_path):
+    truth = square(4, 4, 10, 10)
+    labels = np.where(square(3, 3, 11, 11) & ~truth, IGNORE, truth.astype(np.uint8))
+    write_mask(tmp_path / "a.png", labels)
+    sample = Sample(
+        "a", "a.jpg", 20, 30, (0,), np.array([[3, 3, 11, 11]], np.float32), np.zeros(1, np.int64),
+        mask_path=str(tmp_path / "a.png"), true_masks=(encode_mask(truth),),
+    )  # fmt: skip
+    write_manifest(Folder(str(tmp_path)), [sample], ["x"])
+    made = {"boxes_xyxy": [[3, 3, 11, 11]], "classes": [0]}
+    rows = [
+        row(**made, foreground=[encode_mask(square(*box))])
+        for box in ((3, 3, 11, 11), (4, 4, 13, 10))  # the border too; 6 x 2 pixels beyond it
+    ]
+    (counted,) = CompareObjects(TrueObjects(Folder(str(tmp_path))))(rows)
+    assert counted["ious"] == [1.0, 36 / 48]
+    assert counted["areas"] == [36, 36]

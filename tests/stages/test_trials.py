@@ -1,18 +1,30 @@
 """Trials count what a plain run would, for every value that is read off."""
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
-from rayseg.attribution import CAM, AdvCAM
+from rayseg.attribution import CAM, RIB, AdvCAM
+from rayseg.datasets.base import write_mask
 from rayseg.nets.classifier import CamClassifier
-from rayseg.records import Seeds
+from rayseg.records import IGNORE, Sample, Seeds
 from rayseg.refine import BoxThreshold, Threshold
+from rayseg.rle import encode_mask
 from rayseg.scores import ThresholdSweep
-from rayseg.stages import MaskTrial, ObjectTrial, SeedTrial, TrialImage, enlarge
-from rayseg.store import MAP_STRIDE
+from rayseg.stages import (
+    MaskTrial,
+    ObjectTrial,
+    SeedTrial,
+    TrialImage,
+    TrueObjects,
+    boxed_image,
+    enlarge,
+    lengthened,
+)
+from rayseg.store import MAP_STRIDE, Folder, write_manifest
 
 THRESHOLDS = (0.1, 0.3, 0.5)
 ADVCAM = AdvCAM(scales=(1.0,), precision="fp32")
@@ -76,6 +88,39 @@ def test_maps_of_no_number_count_as_background(network):
     assert [f["miou"] for f in trial.figures(trial.zeros())] == [0, 0]
 
 
+@dataclass(frozen=True)
+class DivergingLate(AdvCAM):
+    """Comes to no number after its second map."""
+
+    def course(self, *arguments):
+        yield from itertools.islice(super().course(*arguments), 2)
+        raise FloatingPointError("the loss is no number")
+
+
+def test_what_precedes_no_number_counts(network):
+    late = DivergingLate(scales=(1.0,), num_steps=4, precision="fp32")
+    prepared = late.prepare(network)
+    first, second, third = SeedTrial(late, prepared, (1, 2, 4), THRESHOLDS, 2).count(image())
+    short = replace(ADVCAM, num_steps=2)
+    expected = SeedTrial(short, prepared, (1, 2), THRESHOLDS, 2).count(image())
+    assert np.array_equal([first, second], expected)
+    assert np.array_equal(
+        third, SeedTrial(short, prepared, (), THRESHOLDS, 2).count(image("a", ()))[0]
+    )
+
+
+def test_each_number_of_steps_of_rib_counts_as_a_run_of_its_own(network):
+    rib = RIB(scales=(1.0,), learning_rate=3e-3, num_companions=0, margin=1e9, explosion_share=1.0)
+    longest = lengthened(replace(rib, precision="fp32"), (2, 5))
+    counts = SeedTrial(longest, longest.prepare(network), (2, 5), THRESHOLDS, 2).count(image())
+    for own, steps in zip(counts, (2, 5), strict=True):
+        alone = replace(longest, num_steps=steps)
+        found = SeedTrial(alone, alone.prepare(network), (), THRESHOLDS, 2).count(image())
+        assert np.array_equal(own, found[0])
+    assert lengthened(rib, ()) == rib
+    assert lengthened(replace(rib, power=0.0), (2, 5)).decay_steps == 0
+
+
 def test_a_refiner_is_judged_on_stored_maps():
     maps = np.zeros((1, 8, 12), np.float32)
     maps[0, 2:6, 2:8] = 1
@@ -110,3 +155,23 @@ def test_objects_are_judged_for_every_refiner_and_unknown_classes_left_out():
     first, second = trial.figures(2 * counts)
     assert first == {"t": 0.5, "object_iou": pytest.approx(1)}
     assert second["object_iou"] == 0
+
+
+def test_what_a_labelled_truth_ignores_counts_for_no_object(tmp_path):
+    mask, border = np.zeros((2, 32, 48), bool)
+    mask[8:24, 8:26], border[8:24, 26:30] = True, True
+    write_mask(tmp_path / "a.png", np.where(border, IGNORE, mask.astype(np.uint8)))
+    boxes = np.array([[8, 8, 30, 24]], np.float32)
+    sample = Sample(
+        "a", "a.jpg", 32, 48, (0,), boxes, np.zeros(1, np.int64),
+        mask_path=str(tmp_path / "a.png"), true_masks=(encode_mask(mask),),
+    )  # fmt: skip
+    write_manifest(Folder(str(tmp_path)), [sample], ["x"])
+    row = {
+        "id": "a", "status": "", "height": 32, "width": 48, "classes": [0],
+        "pixels": image().pixels.tobytes(), "boxes_xyxy": boxes.tolist(), "box_classes": [0],
+    }  # fmt: skip
+    one = boxed_image(row, TrueObjects(Folder(str(tmp_path))))
+    refiner = BoxThreshold(foreground=0.5, background=0.1, crf=False)
+    trial = ObjectTrial(Finder(), "detector", [4], [refiner], [{}])
+    assert trial.figures(trial.count(one)) == [{"object_iou": 1}]

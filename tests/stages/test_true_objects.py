@@ -88,6 +88,24 @@ def test_a_semantic_mask_of_another_size_is_an_error(manifest):
         TrueObjects(manifest[0]).masks("b", (50, 80))
 
 
+def test_pixels_count_that_a_labelled_truth_does_not_ignore(tmp_path):
+    drawn = labels((3, 10, 10, 40, 30), (255, 40, 10, 42, 30))
+    write_mask(tmp_path / "a.png", drawn)
+
+    def sample(id_, **more):
+        return Sample(id_, "x.png", 60, 80, (2,), BOX, np.array([2], np.int64), **more)
+
+    labelled = {"mask_path": str(tmp_path / "a.png")}
+    samples = [sample("a", **labelled), sample("b"), sample("c", crowds=(0,), **labelled)]
+    write_manifest(Folder(str(tmp_path)), samples, ["x", "y", "z"])
+    truths = TrueObjects(Folder(str(tmp_path)))
+    np.testing.assert_array_equal(truths.counted("a", (60, 80)), drawn != 255)
+    assert truths.counted("b", (60, 80)).all()
+    assert truths.counted("c", (60, 80)).all()  # its 255 may be the crowd, as COCO's are
+    with pytest.raises(ValueError, match=r"must be \(50, 80\) as its image, got \(60, 80\)"):
+        truths.counted("a", (50, 80))
+
+
 def test_true_masks_do_not_travel_to_workers(manifest):
     folder, own, _ = manifest
     truths = TrueObjects(folder)

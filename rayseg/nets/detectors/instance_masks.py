@@ -76,10 +76,12 @@ def project_masks(
         objects: which mask belongs to each box.
         cells: s, a side.
     """
-    used, places = objects.unique(return_inverse=True)
-    rois = torch.cat([places[:, None].to(boxes_xyxy), boxes_xyxy], 1)  # (m, 5)
-    planes = masks[used][:, None].to(boxes_xyxy.dtype)
-    return roi_align(planes, rois, cells, aligned=True)[:, 0] >= 0.5
+    covered = boxes_xyxy.new_zeros(len(boxes_xyxy), cells, cells)
+    for number in objects.unique().tolist():  # planes of all at once would take gigabytes
+        own = objects == number
+        plane = masks[number][None, None].to(boxes_xyxy.dtype)
+        covered[own] = roi_align(plane, [boxes_xyxy[own]], cells, aligned=True)[:, 0]
+    return covered >= 0.5
 
 
 def paste_grid(
