@@ -186,13 +186,21 @@ def check_shared(run: str) -> None:
             for node in nodes
         }
         for host, answer in asked.items():
-            if not ray.get(answer):
+            if not _get_seen(answer):
                 raise ValueError(
                     f"run must be a folder that all machines of the cluster share, or a URI such "
                     f"as s3://bucket/run, got {run}, which {host} does not see"
                 )
     finally:
         folder.delete(probe)
+
+
+def _get_seen(answer: ray.ObjectRef[bool]) -> bool:
+    """What a node says; True of one that has died since, on which no rows can be lost."""
+    try:
+        return ray.get(answer)
+    except RayError:
+        return True
 
 
 @ray.remote(num_cpus=0, max_retries=0)

@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from faster_coco_eval import COCO as Other
+from faster_coco_eval import COCOeval_faster
 from PIL import Image
 from pycocotools.coco import COCO as Official
 from pycocotools.cocoeval import COCOeval
@@ -125,6 +127,23 @@ def test_torchvision_reads_the_same(rows, tmp_path, capsys):
         len(row["classes"]): ((50, 40), [mask_area(c, (40, 50)) for c in row["foreground"]])
         for row in rows
     }
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_a_reader_without_pycocotools_finds_and_judges_the_same(rows, tmp_path, polygons):
+    write_coco(rows, tmp_path, CLASSES, IDS, "val", polygons)
+    write_coco_results(rows, tmp_path, CLASSES, IDS, "val")
+    truth = Other(str(tmp_path / "instances_val.json"))
+    wanted = {image_number(row["id"]): row for row in rows}
+    for number, row in wanted.items():
+        found = truth.loadAnns(truth.getAnnIds(imgIds=[number]))
+        masks = [decode_mask(counts, (40, 50)) for counts in row["foreground"]]
+        assert np.array_equal([truth.annToMask(one) for one in found], masks)
+        assert [one["category_id"] for one in found] == [IDS[c] for c in row["classes"]]
+    results = truth.loadRes(str(tmp_path / "results_val.json"))
+    judged = COCOeval_faster(truth, results, "segm", print_function=lambda *_: None)
+    judged.run()
+    np.testing.assert_allclose(judged.stats[:3], 1)
 
 
 @pytest.mark.parametrize("polygons", [False, True])
