@@ -298,7 +298,8 @@ def main():
         sys.stdout.write(f"  {options.double_steps} steps in float64: max diff {apart:.1e}\n")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"bbam-{options.data}-{detector.test_side}-{slug}.json"
+    what = f"{options.data}-{detector.test_side}-{options.steps}steps"
+    path = options.out / f"bbam-{what}-{slug}.json"
     path.write_text(json.dumps({**facts, **result}, indent=2) + "\n")
     sys.stdout.write(f"written to {path}\n")
 
