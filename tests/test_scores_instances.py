@@ -6,7 +6,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rayseg.rle import as_rle, decode_mask, encode_mask, mask_area
+from rayseg.records.rle import as_rle, decode_mask, encode_mask, mask_area
 from rayseg.scores import (
     MaskQuality,
     ObjectGuesses,

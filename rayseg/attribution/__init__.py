@@ -1,18 +1,24 @@
 """Attribution methods: (network, image, classes) to localization maps, one paper a file."""
 
-from rayseg.attribution.adaptation import SHARED
-from rayseg.attribution.advcam import AdvCAM
-from rayseg.attribution.base import Attribution, Localization
-from rayseg.attribution.bbam import BBAM
-from rayseg.attribution.box_base import MISSED, BoxAttribution, ObjectMap, Objects, enlarge_grid
-from rayseg.attribution.box_gradients import BoxGradCAM, SimpleGrad, SmoothGrad
-from rayseg.attribution.cam import CAM
-from rayseg.attribution.companions import Companions
-from rayseg.attribution.ficklenet import FickleNet
-from rayseg.attribution.gradcam import GradCAM
-from rayseg.attribution.lean import LeanNetwork
-from rayseg.attribution.on_rib import OnRIB
-from rayseg.attribution.rib import RIB
+from rayseg.attribution.classes.adaptation import SHARED
+from rayseg.attribution.classes.advcam import AdvCAM
+from rayseg.attribution.classes.base import Attribution, Localization
+from rayseg.attribution.classes.cam import CAM
+from rayseg.attribution.classes.companions import Companions
+from rayseg.attribution.classes.ficklenet import FickleNet
+from rayseg.attribution.classes.gradcam import GradCAM
+from rayseg.attribution.classes.lean import LeanNetwork
+from rayseg.attribution.classes.on_rib import OnRIB
+from rayseg.attribution.classes.rib import RIB
+from rayseg.attribution.objects.bbam import BBAM
+from rayseg.attribution.objects.box_base import (
+    MISSED,
+    BoxAttribution,
+    ObjectMap,
+    Objects,
+    enlarge_grid,
+)
+from rayseg.attribution.objects.box_gradients import BoxGradCAM, SimpleGrad, SmoothGrad
 
 METHODS: dict[str, type[Attribution]] = {
     "cam": CAM,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rayseg.bottleneck import ToyBottleneck
+from rayseg.analyses.bottleneck import ToyBottleneck
 from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
 from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
@@ -14,7 +14,7 @@ from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 from rayseg.config.tuning import TuneConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
-from rayseg.prediction import Prediction
+from rayseg.nets.prediction import Prediction
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.stages import InstancePrediction
 from rayseg.toml import check_literals

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rayseg.inputs import Precision
-from rayseg.loading import Crops, SegmentationCrops
+from rayseg.learn import Crops, HalvedAdam, PolySGD, SegmentationCrops, SegmenterSGD
+from rayseg.nets.inputs import Precision
 from rayseg.toml import check_literals
-from rayseg.training import HalvedAdam, PolySGD, SegmenterSGD
 
 Trunk = Literal[
     "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "wide_resnet38"

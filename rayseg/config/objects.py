@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rayseg.config.base import JobConfig, SegmentersConfig
-from rayseg.inputs import Precision
+from rayseg.learn import DetectorSGD
+from rayseg.nets.inputs import Precision
 from rayseg.toml import check_literals
-from rayseg.training import DetectorSGD
 
 PyramidTrunk = Literal["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"]
 Frozen = Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"]

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
-from rayseg.images import ImageError, read_size
-from rayseg.palette import encode_labels
 from rayseg.records import MAX_CLASSES, Sample
+from rayseg.records.images import ImageError, read_size
+from rayseg.records.palette import encode_labels
 
 
 class DatasetError(ValueError):

@@ -17,7 +17,6 @@ from jaxtyping import Bool, UInt8
 from numpy import ndarray
 from pycocotools import mask as codec
 
-from rayseg.boxes import clip_boxes
 from rayseg.datasets.base import (
     Dataset,
     DatasetError,
@@ -29,7 +28,8 @@ from rayseg.datasets.base import (
     write_mask,
 )
 from rayseg.records import BACKGROUND, IGNORE, Sample
-from rayseg.rle import decode_mask
+from rayseg.records.boxes import clip_boxes
+from rayseg.records.rle import decode_mask
 
 _Json = dict[str, Any]
 

@@ -21,7 +21,7 @@ from PIL import Image
 from rayseg.datasets.base import Dataset, DatasetError, box_arrays, write_mask
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS, Rng, Sketch, pick, ramp
 from rayseg.records import InstanceMasks, Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 
 CLASSES = ("bird", "boat", "bus", "cat", "dog")
 CORRELATED = {"bird": "sky", "boat": "water"}  # class: the background that gives it away

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from rayseg.boxes import box_ious, mask_extent
 from rayseg.datasets.base import (
     Dataset,
     DatasetError,
@@ -24,9 +23,10 @@ from rayseg.datasets.base import (
     require,
     size_or_zero,
 )
-from rayseg.palette import decode_labels
 from rayseg.records import BACKGROUND, IGNORE, Sample
-from rayseg.rle import encode_mask
+from rayseg.records.boxes import box_ious, mask_extent
+from rayseg.records.palette import decode_labels
+from rayseg.records.rle import encode_mask
 
 CLASSES = (
     "aeroplane",

@@ -22,7 +22,7 @@ import numpy as np
 from pycocotools import mask as codec
 
 from rayseg.export.polygons import mask_polygons, polygons_iou
-from rayseg.rle import as_rle, decode_mask, mask_area
+from rayseg.records.rle import as_rle, decode_mask, mask_area
 
 _LARGEST_DIGITS = 15  # numbers of more are not exact in readers whose numbers are doubles
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 from pycocotools import mask as codec
 
-from rayseg.rle import decode_mask
+from rayseg.records.rle import decode_mask
 
 _ON_A_LINE = 1e-3  # pixels: points nearer to the line through their neighbours say nothing
 

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from rayseg.palette import VOC_PALETTE, decode_labels, encode_labels
 from rayseg.records import IGNORE, MAX_CLASSES
+from rayseg.records.palette import VOC_PALETTE, decode_labels, encode_labels
 
 IGNORED = "ignored"  # Datumaro's and hence CVAT's name for label 255
 
@@ -37,8 +37,8 @@ def write_voc(
     appears whole or not at all. An id with ``/`` makes subfolders.
 
     Args:
-        masks: id and indexed PNG bytes of each image (see `rayseg.palette.encode_labels`); read
-            once, one at a time.
+        masks: id and indexed PNG bytes of each image (see
+            `rayseg.records.palette.encode_labels`); read once, one at a time.
         folder: a local folder; made if missing.
         classes: class names by index, so that label i + 1 is ``classes[i]``.
         split: name of the list.

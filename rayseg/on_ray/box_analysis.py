@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rayseg.box_analysis import (
+from rayseg.analyses.boxes import (
     CurveSums,
     HeadAnalysis,
     NoiseAnalysis,
@@ -19,7 +19,7 @@ from rayseg.box_analysis import (
     OverlapSums,
     PositionCounts,
 )
-from rayseg.box_analysis.figures import draw_heads, draw_methods, draw_noise, draw_sizes
+from rayseg.analyses.boxes.figures import draw_heads, draw_methods, draw_noise, draw_sizes
 from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.on_ray.bookkeeping import (

@@ -19,7 +19,15 @@ from rayseg.config import (
     TrainClassifierConfig,
     TrainFickleNetConfig,
 )
-from rayseg.loading import EpochOrder, TaggedCrops, evaluation_batches, training_batches
+from rayseg.learn import (
+    ClassifierScores,
+    EpochOrder,
+    TaggedCrops,
+    evaluation_batches,
+    predict_logits,
+    train_epoch,
+    training_batches,
+)
 from rayseg.nets.backbones import freeze_stages
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
@@ -32,7 +40,6 @@ from rayseg.on_ray.train import (
     threads_of_worker,
 )
 from rayseg.store import Folder, Manifest, read_manifest
-from rayseg.training import ClassifierScores, predict_logits, train_epoch
 
 WEIGHTS = "classifier.safetensors"
 FICKLENET_WEIGHTS = "ficklenet.safetensors"

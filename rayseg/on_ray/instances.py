@@ -13,7 +13,7 @@ from rayseg.config import (
     TrainMaskRCNNConfig,
     as_plain,
 )
-from rayseg.loading import ObjectLabels, StoredInstances, TrueInstances
+from rayseg.labels import ObjectLabels, StoredInstances, TrueInstances
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.bookkeeping import (
     Outcome,

@@ -17,7 +17,7 @@ from rayseg.labels import Truths
 from rayseg.on_ray.bookkeeping import read_ids
 from rayseg.on_ray.data import collect, pending_rows, task_pool
 from rayseg.records import Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 from rayseg.scores import (
     MaskQuality,
     ObjectGuesses,

@@ -20,24 +20,17 @@ from rayseg.config.objects import (
     TrainDetectorConfig,
     TrainMaskRCNNConfig,
 )
-from rayseg.detection import Detector
-from rayseg.images import ImageError, decode_image
-from rayseg.inputs import choose_dtype
-from rayseg.loading import (
-    DrawOrder,
-    GivenBoxes,
-    ObjectImages,
-    ObjectLabels,
-    TrueInstances,
-    bad_boxes,
-    object_batches,
-)
+from rayseg.labels import GivenBoxes, ObjectLabels, TrueInstances, bad_boxes
+from rayseg.learn import DrawOrder, ObjectImages, ObjectSteps, Workers, object_batches
+from rayseg.learn.object_steps import ObjectBatch, lower_precision
 from rayseg.nets.backbones import FloatDepthwise, freeze_normalisation, keep_depthwise_float
+from rayseg.nets.detection import Detector
 from rayseg.nets.detectors import build_detector, detector_facts
 from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
 from rayseg.nets.detectors.one_stage import OneStage
 from rayseg.nets.detectors.pyramid import Pyramid
 from rayseg.nets.detectors.two_stage import FasterRCNN
+from rayseg.nets.inputs import choose_dtype
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.object_scoring import true_instances
 from rayseg.on_ray.train import (
@@ -53,11 +46,10 @@ from rayseg.on_ray.train import (
     threads_of_worker,
     training_samples,
 )
-from rayseg.rle import encode_mask
+from rayseg.records.images import ImageError, decode_image
+from rayseg.records.rle import encode_mask
 from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
 from rayseg.store import Folder, local_copy, read_file, read_manifest
-from rayseg.training import ObjectSteps, Workers
-from rayseg.training.objects import ObjectBatch, lower_precision
 
 DETECTOR_WEIGHTS = "detector.safetensors"
 MASK_RCNN_WEIGHTS = "mask_rcnn.safetensors"

@@ -14,12 +14,13 @@ import torch
 from ray.train.torch import get_device, prepare_model
 
 from rayseg.config import SegmenterConfig, TrainSegmenterConfig
-from rayseg.images import ImageError, decode_image
-from rayseg.inputs import choose_dtype
 from rayseg.labels import LabelSource, Truths
-from rayseg.loading import DrawOrder, LabelledCrops, labelled_batches
+from rayseg.learn import DrawOrder, LabelledCrops, SegmenterSteps, Workers, labelled_batches
+from rayseg.learn.segmenter_steps import LabelledBatch
 from rayseg.nets.backbones import freeze_normalisation, keep_depthwise_float
 from rayseg.nets.deeplab import Segmenter, segmenter_facts
+from rayseg.nets.inputs import choose_dtype
+from rayseg.nets.prediction import Prediction
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.data import collect, manifest_rows, task_pool
 from rayseg.on_ray.train import (
@@ -34,12 +35,10 @@ from rayseg.on_ray.train import (
     threads_of_worker,
     training_samples,
 )
-from rayseg.prediction import Prediction
+from rayseg.records.images import ImageError, decode_image
 from rayseg.scores import Confusion
 from rayseg.stages import CheckLabels
 from rayseg.store import Folder, local_copy, read_file, read_manifest
-from rayseg.training import SegmenterSteps, Workers
-from rayseg.training.segmenter import LabelledBatch
 
 WEIGHTS = "segmenter.safetensors"
 CHECKED_ROWS = 256

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from rayseg.bottleneck.figures import draw, table
+from rayseg.analyses.bottleneck.figures import draw, table
 from rayseg.config import ToyBottleneckConfig, as_plain
 from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.store import Folder, claim, read_run, write_run

@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rayseg.config import Compute
+from rayseg.learn import NotFinite
 from rayseg.on_ray.session import count_cores, one_line_errors, preflight
 from rayseg.records import Sample
 from rayseg.store import Folder, local_copy, read_manifest, write_run
-from rayseg.training import NotFinite
 
 STATE = "state.safetensors"
 FAILURE = "failure.json"

@@ -26,7 +26,7 @@ from numpy import ndarray
 from pydensecrf.utils import unary_from_softmax
 from scipy.ndimage import correlate1d
 
-from rayseg.boxes import box_problem
+from rayseg.records.boxes import box_problem
 from rayseg.refine.lattice import Lattice, check_image, check_kernels
 
 NO_MAP = "an object's map says nothing, mask from its box"

@@ -21,10 +21,8 @@ from jaxtyping import Float32, Integer, UInt8
 from numpy import ndarray
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
+from rayseg.records import IGNORE, MAX_CLASSES
 from rayseg.refine.lattice import Lattice, check_image, check_kernels
-
-IGNORE = 255
-MAX_CLASSES = 254
 
 # (fg_threshold, bg_threshold) that each method's public code gives to cam_to_ir_label. Grad-CAM has
 # no code for labels; it is CAM's map for these classifiers, and takes CAM's values.

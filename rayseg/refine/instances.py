@@ -16,11 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from rayseg.boxes import box_areas
+from rayseg.records import IGNORE, MAX_CLASSES
+from rayseg.records.boxes import box_areas
 from rayseg.refine.box_masks import box_slices
-
-IGNORE = 255
-MAX_CLASSES = 254
 
 
 class _TwoMasks(Protocol):

@@ -26,11 +26,11 @@ from numpy import ndarray
 from PIL import Image
 from scipy.io import loadmat
 
-from rayseg.boxes import box_areas
+from rayseg.records.boxes import box_areas
+from rayseg.records.rle import decode_mask
 from rayseg.refine.box_masks import BoxMask, Place, box_slices
 from rayseg.refine.lattice import check_image
 from rayseg.refine.proposals import Proposals
-from rayseg.rle import decode_mask
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-BACKGROUND = 0
-IGNORE = 255
+from rayseg.records import BACKGROUND, IGNORE
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from rayseg.images import decode_image
-from rayseg.palette import decode_labels
 from rayseg.records import BACKGROUND, IGNORE, MAX_CLASSES, Sample
+from rayseg.records.images import decode_image
+from rayseg.records.palette import decode_labels
 from rayseg.report import overlays
 from rayseg.report.contents import PREDICTED, Score, find_rows
 from rayseg.report.instances import box_maps_panel, instances_panel, true_objects_panel

@@ -12,9 +12,9 @@ from numpy import ndarray
 from PIL import Image
 
 from rayseg.records import IGNORE, Sample
+from rayseg.records.rle import decode_mask
 from rayseg.report import overlays
 from rayseg.report.panels import LabelNames, Panel
-from rayseg.rle import decode_mask
 from rayseg.store import unpack_grid
 
 MIN_SCORE = 0.3

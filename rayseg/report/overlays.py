@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from numpy import ndarray
 from PIL import Image
 
-from rayseg.palette import VOC_PALETTE
 from rayseg.records import BACKGROUND, IGNORE
+from rayseg.records.palette import VOC_PALETTE
 from rayseg.store import MAP_STRIDE
 
 LONG_SIDE = 320

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from rayseg.palette import VOC_PALETTE
 from rayseg.records import BACKGROUND, IGNORE
+from rayseg.records.palette import VOC_PALETTE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Integer
 from numpy import ndarray
 
-IGNORE = 255
+from rayseg.records import IGNORE
 
 
 def plain(value: Any) -> Any:

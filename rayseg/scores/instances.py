@@ -25,8 +25,8 @@ from numpy import ndarray
 from pycocotools import mask as codec
 from pycocotools.cocoeval import COCOeval
 
-from rayseg.boxes import box_areas, clip_boxes
-from rayseg.rle import as_rle, cut_mask, encode_mask, mask_area, mask_ious
+from rayseg.records.boxes import box_areas, clip_boxes
+from rayseg.records.rle import as_rle, cut_mask, encode_mask, mask_area, mask_ious
 from rayseg.scores.counts import mean_of, plain
 from rayseg.scores.sizes import COCO_BOUNDS_PX
 

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Integer
 from numpy import ndarray
 
-from rayseg.scores.counts import IGNORE, Confusion, Overlap, check_labels, mean_of, plain
+from rayseg.records import IGNORE
+from rayseg.scores.counts import Confusion, Overlap, check_labels, mean_of, plain
 
 
 def thresholds_every(step: float) -> list[float]:

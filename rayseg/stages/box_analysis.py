@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from rayseg.analyses.boxes import PositionCounts, head_positions, shake_boxes, threshold_ious
 from rayseg.attribution import BoxAttribution, ObjectMap, Objects, enlarge_grid
-from rayseg.box_analysis import PositionCounts, head_positions, shake_boxes, threshold_ious
-from rayseg.boxes import box_areas, box_problem
 from rayseg.nets.detectors import load_detector
+from rayseg.records.boxes import box_areas, box_problem
 from rayseg.scores import mask_iou
 from rayseg.stages.box_maps import class_numbers
 from rayseg.stages.box_masks import BoxRefiner

@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from rayseg.attribution import MISSED, enlarge_grid
-from rayseg.boxes import box_problem
-from rayseg.images import decode_image
-from rayseg.palette import encode_labels
 from rayseg.records import IGNORE
+from rayseg.records.boxes import box_problem
+from rayseg.records.images import decode_image
+from rayseg.records.palette import encode_labels
+from rayseg.records.rle import decode_mask, encode_mask
 from rayseg.refine import BoxMask, ProposalRefinement, semantic_labels
 from rayseg.refine.box_masks import MaskMaker
 from rayseg.refine.mask_proposals import SuperpixelProposals, read_proposals
 from rayseg.refine.proposals import Proposals
-from rayseg.rle import decode_mask, encode_mask
 from rayseg.stages.masks import image_paths
 from rayseg.stages.rows import Row, Rows, outcome
 from rayseg.store import Folder, read_file, read_manifest, unpack_grid

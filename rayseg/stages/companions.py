@@ -16,9 +16,9 @@ from jaxtyping import Bool, Int, UInt8
 from numpy import ndarray
 
 from rayseg.attribution import Companions
-from rayseg.images import ImageError, decode_image
-from rayseg.loading import Crops
+from rayseg.learn import Crops
 from rayseg.records import Sample
+from rayseg.records.images import ImageError, decode_image
 from rayseg.store import read_file
 
 logger = logging.getLogger(__name__)

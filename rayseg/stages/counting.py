@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.labels import Truths
-from rayseg.palette import decode_labels
+from rayseg.records.palette import decode_labels
 from rayseg.scores import COCO_BOUNDS_PX, Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages.rows import Row, Rows
 from rayseg.stages.seeds import enlarge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from rayseg.images import ImageError, decode_image
+from rayseg.records.images import ImageError, decode_image
 from rayseg.stages.rows import Row, Rows
 from rayseg.store import read_file
 

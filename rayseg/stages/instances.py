@@ -14,10 +14,10 @@ from numpy import ndarray
 
 from rayseg.nets.detectors.instance_masks import SoftInstances
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
-from rayseg.palette import encode_labels
 from rayseg.records import BACKGROUND
+from rayseg.records.palette import encode_labels
+from rayseg.records.rle import encode_mask
 from rayseg.refine.instance_crf import InstanceCRF
-from rayseg.rle import encode_mask
 from rayseg.stages.rows import (
     Row,
     Rows,

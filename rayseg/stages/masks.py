@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from rayseg.images import ImageError, decode_image
-from rayseg.palette import encode_labels
 from rayseg.records import IGNORE, LabelMap
+from rayseg.records.images import ImageError, decode_image
+from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, outcome
 from rayseg.stages.seeds import enlarge
 from rayseg.store import Folder, read_file, read_manifest, unpack_seeds

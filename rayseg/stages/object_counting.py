@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rayseg.rle import decode_mask
+from rayseg.records.rle import decode_mask
 from rayseg.scores import mask_iou
 from rayseg.stages.rows import Row, Rows
 from rayseg.stages.true_objects import TrueObjects, place_of

@@ -13,8 +13,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from rayseg.nets.deeplab import load_segmenter
-from rayseg.palette import encode_labels
-from rayseg.prediction import Prediction
+from rayseg.nets.prediction import Prediction
+from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
 from rayseg.store import local_copy
 

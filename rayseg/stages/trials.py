@@ -27,10 +27,10 @@ from rayseg.attribution import (
     Objects,
     enlarge_grid,
 )
-from rayseg.boxes import box_problem
-from rayseg.detection import Detector
 from rayseg.labels import Truths
+from rayseg.nets.detection import Detector
 from rayseg.records import IGNORE, Seeds
+from rayseg.records.boxes import box_problem
 from rayseg.scores import Confusion, ThresholdSweep, mask_iou
 from rayseg.stages.box_masks import BoxRefiner
 from rayseg.stages.masks import Refiner

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from rayseg.boxes import box_ious, box_problem, mask_extent
 from rayseg.labels import Truths
-from rayseg.rle import decode_mask
+from rayseg.records.boxes import box_ious, box_problem, mask_extent
+from rayseg.records.rle import decode_mask
 from rayseg.store import Folder, manifest_rows_by_id, read_manifest
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rayseg.attribution import LeanNetwork
-from rayseg.attribution.lean import suit_cpu
-from rayseg.attribution.views import _resize_bicubic
+from rayseg.attribution.classes.lean import suit_cpu
+from rayseg.attribution.classes.views import _resize_bicubic
 from rayseg.nets.classifier import CamClassifier
 from tests.attribution.tiny_detector import TinyDetector
 

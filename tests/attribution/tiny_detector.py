@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.ops import roi_align
 
-from rayseg.detection import Detections, Detector, InputFit, Reading
+from rayseg.nets.detection import Detections, Detector, InputFit, Reading
 
 REACH = 8
 """No feature depends on input pixels further away than this."""

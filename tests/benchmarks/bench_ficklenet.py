@@ -23,8 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from rayseg.attribution.base import seeded
-from rayseg.attribution.ficklenet import FickleNet, draw_selections, place_maps
+from rayseg.attribution.classes.base import seeded
+from rayseg.attribution.classes.ficklenet import FickleNet, draw_selections, place_maps
 from rayseg.nets.ficklenet import closed_logits, draw_selection, expanded_logits
 
 ROOT = Path(__file__).parents[2]

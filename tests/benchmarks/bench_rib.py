@@ -32,11 +32,11 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rayseg.attribution import RIB, Companions
-from rayseg.attribution.base import seeded
-from rayseg.attribution.views import Batch, resize_maps
-from rayseg.inputs import normalise
-from rayseg.loading import Crops
+from rayseg.attribution.classes.base import seeded
+from rayseg.attribution.classes.views import Batch, resize_maps
+from rayseg.learn import Crops
 from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.inputs import normalise
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

@@ -18,9 +18,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from rayseg.losses import segmentation_loss
 from rayseg.nets.backbones import freeze_normalisation, keep_depthwise_float
 from rayseg.nets.deeplab import ASPP, Segmenter
+from rayseg.nets.losses import segmentation_loss
 
 RESULT = Path(__file__).parent / "results" / "segmenter-training.json"
 CASES = (("mobilenet_v2", 16, 257), ("mobilenet_v2", 8, 257), ("resnet50", 8, 257))

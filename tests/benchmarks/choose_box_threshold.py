@@ -20,7 +20,7 @@ import torch
 from measure_boxes import RESULTS, draw_objects, fill, grab_cut, iou
 
 from rayseg.attribution import enlarge_grid
-from rayseg.images import decode_image
+from rayseg.records.images import decode_image
 from rayseg.refine import BoxCRF
 from rayseg.stages import place_of
 from rayseg.store import Folder, read_rows, unpack_grid

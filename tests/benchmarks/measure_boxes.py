@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from rayseg.images import decode_image
 from rayseg.records import IGNORE
-from rayseg.rle import decode_mask
+from rayseg.records.images import decode_image
+from rayseg.records.rle import decode_mask
 from rayseg.stages import TrueObjects, place_of
 from rayseg.store import Folder, read_manifest, read_rows
 

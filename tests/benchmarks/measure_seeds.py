@@ -28,9 +28,9 @@ from matplotlib.figure import Figure
 from rayseg.attribution import RIB, Localization
 from rayseg.cli import parse
 from rayseg.config import MakeSeedsConfig, as_plain
-from rayseg.images import decode_image
 from rayseg.labels import Truths
 from rayseg.records import Seeds
+from rayseg.records.images import decode_image
 from rayseg.scores import ThresholdSweep
 from rayseg.stages import LOADERS, enlarge, fill_bank
 from rayseg.store import MAP_STRIDE, Folder, read_manifest

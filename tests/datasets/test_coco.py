@@ -10,8 +10,8 @@ from pycocotools.coco import COCO as Official
 
 from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError, coco
 from rayseg.datasets.coco import coco_classes, rasterise
-from rayseg.palette import decode_labels
-from rayseg.rle import decode_mask, mask_area
+from rayseg.records.palette import decode_labels
+from rayseg.records.rle import decode_mask, mask_area
 
 # The ids of 1 to 90 that COCO's object categories leave out.
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}

@@ -10,8 +10,8 @@ from PIL import Image
 from rayseg.datasets import DatasetError, Synthetic
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS
 from rayseg.datasets.synthetic import CLASSES, CORRELATED, CORRELATION, make_scene
-from rayseg.palette import decode_labels
-from rayseg.rle import decode_mask
+from rayseg.records.palette import decode_labels
+from rayseg.records.rle import decode_mask
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from PIL import Image
 
 from rayseg.datasets import VOC, DatasetError, DatasetNotFoundError
 from rayseg.datasets.voc import CLASSES, match_objects
-from rayseg.rle import decode_mask
+from rayseg.records.rle import decode_mask
 
 XML = """<annotation>
   <size><width>{width}</width><height>{height}</height><depth>3</depth></size>

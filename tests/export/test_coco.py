@@ -12,7 +12,7 @@ from torchvision.datasets import CocoDetection
 from rayseg.datasets import COCO
 from rayseg.export import write_coco, write_coco_results
 from rayseg.export.coco import image_number
-from rayseg.rle import decode_mask, encode_mask, mask_area
+from rayseg.records.rle import decode_mask, encode_mask, mask_area
 
 CLASSES = ("cat", "dog", "Größe 2")
 IDS = (3, 7, 90)

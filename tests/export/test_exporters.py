@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rayseg.export import EXPORTERS
-from rayseg.palette import encode_labels
-from rayseg.rle import encode_mask
+from rayseg.records.palette import encode_labels
+from rayseg.records.rle import encode_mask
 
 LABELS = np.array([[0, 1, 1], [2, 2, 255]], np.uint8)
 ROW = {

@@ -4,7 +4,7 @@ from pycocotools import mask as codec
 from scipy import ndimage
 
 from rayseg.export.polygons import mask_polygons, polygons_iou
-from rayseg.rle import decode_mask
+from rayseg.records.rle import decode_mask
 
 
 def drawn(polygons, size_hw):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from rayseg.export.voc import write_voc
-from rayseg.palette import VOC_PALETTE, decode_labels, encode_labels
+from rayseg.records.palette import VOC_PALETTE, decode_labels, encode_labels
 
 CLASSES = ["cat", "dog", "Größe 2"]
 

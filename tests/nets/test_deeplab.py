@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models.segmentation import deeplabv3_resnet50
 
-from rayseg.losses import segmentation_loss
 from rayseg.nets.classifier import CamClassifier, load_classifier
 from rayseg.nets.deeplab import (
     ASPP,
@@ -15,6 +14,7 @@ from rayseg.nets.deeplab import (
     load_segmenter,
     segmenter_facts,
 )
+from rayseg.nets.losses import segmentation_loss
 from rayseg.nets.weights import to_safetensors
 from tests.reference import deeplab_literal as literal
 

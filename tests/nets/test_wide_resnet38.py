@@ -3,7 +3,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from rayseg.attribution.lean import LeanNetwork
+from rayseg.attribution.classes.lean import LeanNetwork
 from rayseg.nets import backbones
 from rayseg.nets.backbones import STAGES, build_trunk, feature_channels
 from rayseg.nets.classifier import CamClassifier

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from rayseg.attribution import CAM, RIB
-from rayseg.loading import Crops, SegmentationCrops
+from rayseg.learn import Crops, SegmentationCrops
 from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
 
 

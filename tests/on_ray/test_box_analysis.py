@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from rayseg.analyses.boxes import THRESHOLDS
 from rayseg.attribution import BBAM
-from rayseg.box_analysis import THRESHOLDS
 from rayseg.config import AnalyseBoxesConfig
 from rayseg.on_ray.box_analysis import _identity, _write, spread_objects
 from rayseg.on_ray.boxes import ChosenDetector
 from rayseg.records import Sample
+from rayseg.records.rle import encode_mask
 from rayseg.refine import BoxCRF
-from rayseg.rle import encode_mask
 from rayseg.stages import TrueObjects
 from rayseg.store import (
     ANALYSES_SCHEMA,

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from rayseg.analyses.boxes import THRESHOLDS
 from rayseg.attribution import BBAM, BOX_METHODS
-from rayseg.box_analysis import THRESHOLDS
 from rayseg.cli import run_job
 from rayseg.config import (
     AnalyseBoxesConfig,
@@ -25,6 +25,7 @@ from rayseg.config import (
 )
 from rayseg.config.objects import DetectorConfig, MaskRCNNConfig
 from rayseg.datasets import DATASETS
+from rayseg.learn import DetectorSGD
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
@@ -33,8 +34,8 @@ from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.instances import train_detector, train_mask_rcnn
 from rayseg.on_ray.jobs import export, prepare
 from rayseg.on_ray.run import run
+from rayseg.records.rle import mask_area
 from rayseg.refine import BoxThreshold
-from rayseg.rle import mask_area
 from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
 from rayseg.store import (
     Folder,
@@ -45,7 +46,6 @@ from rayseg.store import (
     unpack_grid,
     write_run,
 )
-from rayseg.training import DetectorSGD
 
 pytestmark = [
     pytest.mark.ray,

@@ -14,14 +14,13 @@ from rayseg.config import (
     TrainClassifierConfig,
     TrainFickleNetConfig,
 )
-from rayseg.loading import Crops
+from rayseg.learn import Crops, HalvedAdam, PolySGD
 from rayseg.nets.classifier import load_classifier
 from rayseg.nets.ficklenet import load_ficklenet
 from rayseg.on_ray import jobs
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.store import Folder, read_run, write_manifest
-from rayseg.training import HalvedAdam, PolySGD
 from tests.on_ray.fakes import DeadlyCrops
 
 pytestmark = [

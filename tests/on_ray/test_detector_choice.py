@@ -16,7 +16,7 @@ from rayseg.on_ray import box_analysis, boxes
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import choose_detector, make_box_maps, make_box_masks
 from rayseg.records import Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 from rayseg.store import Folder, write_manifest
 from tests.attribution.tiny_detector import TinyPoints
 

@@ -8,7 +8,7 @@ import pytest
 from rayseg.attribution import CAM
 from rayseg.config import ClassifierConfig, Compute, DoctorConfig
 from rayseg.datasets.synthetic import Synthetic
-from rayseg.loading import Crops
+from rayseg.learn import Crops
 from rayseg.on_ray.calibration import Counts, Stage, _stages, shortened
 from rayseg.on_ray.doctor import _duration, _estimate, doctor
 from rayseg.store import Folder

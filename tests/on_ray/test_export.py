@@ -5,8 +5,8 @@ import pytest
 
 from rayseg.config import ExportConfig
 from rayseg.on_ray.jobs import export
-from rayseg.palette import encode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import encode_labels
 from rayseg.store import MASKS_SCHEMA, Folder, rows_to_table, write_manifest, write_shard
 
 

@@ -7,7 +7,7 @@ import pytest
 from rayseg.attribution import CAM, METHODS, RIB, AdvCAM
 from rayseg.config import ClassifierConfig, Compute, FickleNetConfig, RunConfig
 from rayseg.datasets import DATASETS
-from rayseg.loading import Crops
+from rayseg.learn import Crops
 from rayseg.on_ray.run import run
 from rayseg.stages import CompanionBank
 from rayseg.store import Folder, count_status, read_run

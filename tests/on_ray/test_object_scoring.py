@@ -8,7 +8,7 @@ from rayseg.datasets.base import write_mask
 from rayseg.on_ray import object_scoring
 from rayseg.on_ray.object_scoring import score_objects, true_instances
 from rayseg.records import IGNORE, Sample
-from rayseg.rle import decode_mask, encode_mask
+from rayseg.records.rle import decode_mask, encode_mask
 from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,

@@ -17,7 +17,8 @@ from rayseg.config.objects import (
     TrainDetectorConfig,
     TrainMaskRCNNConfig,
 )
-from rayseg.loading import GivenBoxes, ObjectLabels, TrueInstances
+from rayseg.labels import GivenBoxes, ObjectLabels, TrueInstances
+from rayseg.learn import DetectorSGD, ObjectSteps
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.objects import (
@@ -31,9 +32,8 @@ from rayseg.on_ray.objects import (
 )
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 from rayseg.store import Folder, write_manifest
-from rayseg.training import DetectorSGD, ObjectSteps
 
 pytestmark = [
     pytest.mark.ray,

@@ -8,7 +8,7 @@ from rayseg.on_ray import run as module
 from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.run import check_labels, from_boxes
 from rayseg.records import Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 from rayseg.store import Folder, write_manifest, write_run
 
 JOBS = (

@@ -9,8 +9,8 @@ from PIL import Image
 from rayseg.config import Compute, RefineSeedsConfig, ScoreConfig
 from rayseg.on_ray import jobs, scoring
 from rayseg.on_ray.table import score_table
-from rayseg.palette import decode_labels, encode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine import Threshold
 from rayseg.stages import RefineSeeds, enlarge
 from rayseg.store import (

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rayseg.attribution import CAM, RIB, AdvCAM
 from rayseg.config import Compute, MakeSeedsConfig
-from rayseg.loading import Crops
+from rayseg.learn import Crops
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows

@@ -18,15 +18,15 @@ from rayseg.config import (
     SegmenterConfig,
     TrainSegmenterConfig,
 )
-from rayseg.loading import SegmentationCrops
+from rayseg.learn import SegmentationCrops, SegmenterSGD
 from rayseg.nets.deeplab import load_segmenter
+from rayseg.nets.prediction import Prediction
 from rayseg.on_ray import jobs
 from rayseg.on_ray.run import check_labels
 from rayseg.on_ray.scoring import _add_ratios
 from rayseg.on_ray.train import STATE, load_state
-from rayseg.palette import decode_labels, encode_labels
-from rayseg.prediction import Prediction
 from rayseg.records import Sample
+from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.store import (
     MASKS_SCHEMA,
@@ -39,7 +39,6 @@ from rayseg.store import (
     write_run,
     write_shard,
 )
-from rayseg.training import SegmenterSGD
 from tests.on_ray.fakes import BlindingCrops, BrokenCrops, DeadlySegmentationCrops
 
 pytestmark = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 from PIL import Image
 
-from rayseg.bottleneck import ToyBottleneck
-from rayseg.bottleneck.figures import table
+from rayseg.analyses.bottleneck import ToyBottleneck
+from rayseg.analyses.bottleneck.figures import table
 from rayseg.config import ToyBottleneckConfig
 from rayseg.on_ray.toy_bottleneck import toy_bottleneck
 from rayseg.store import Folder, read_run

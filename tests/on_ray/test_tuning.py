@@ -32,8 +32,8 @@ from rayseg.on_ray.trials import (
     stored_trials,
 )
 from rayseg.on_ray.tuning import _toml, choose_best, tune
-from rayseg.palette import encode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import encode_labels
 from rayseg.refine import BoxCRF
 from rayseg.store import Folder, read_run, write_manifest
 

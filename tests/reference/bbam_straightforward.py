@@ -20,7 +20,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from rayseg.attribution.base import seeded
+from rayseg.attribution.classes.base import seeded
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from tests.reference.bbam_literal import grid_of, jitter, overlap
 

@@ -14,8 +14,8 @@ from itertools import islice
 
 import torch
 
-from rayseg.attribution.base import seeded
-from rayseg.attribution.views import Batch
+from rayseg.attribution.classes.base import seeded
+from rayseg.attribution.classes.views import Batch
 from tests.reference.attribution_literal import EPSILON, add_mirrored, on_image_grid, raw_maps
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from rayseg import store
-from rayseg.palette import encode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import encode_labels
 from rayseg.report import write_report
 
 CLASSES = ["cat", "<b>dog</b>", "$cow$"]

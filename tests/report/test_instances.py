@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from rayseg import store
-from rayseg.palette import VOC_PALETTE, encode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import VOC_PALETTE, encode_labels
+from rayseg.records.rle import encode_mask
 from rayseg.report import overlays
 from rayseg.report.contents import Score, final_instances, reading_order
 from rayseg.report.segmenters import ObjectNetwork
 from rayseg.report.wording import summarize
-from rayseg.rle import encode_mask
 from tests.report.pages import CLASSES, DASH, SIZE_HW, examples, read_page
 
 BOXES = np.array([[4, 6, 28, 42], [36, 12, 60, 44]], np.float32)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rayseg.palette import VOC_PALETTE
+from rayseg.records.palette import VOC_PALETTE
 from rayseg.report import overlays
 
 

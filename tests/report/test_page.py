@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rayseg import store
-from rayseg.palette import VOC_PALETTE
+from rayseg.records.palette import VOC_PALETTE
 from rayseg.report import write_report
 from rayseg.report.wording import percent
 from tests.report.pages import DASH, SCRIPT, STAGES, examples, make_scores, read_page

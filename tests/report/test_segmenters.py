@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from rayseg.palette import VOC_PALETTE
+from rayseg.records.palette import VOC_PALETTE
 from rayseg.report.contents import Score, reading_order
 from rayseg.report.wording import summarize
 from tests.report.pages import DASH, examples, make_predicted_scores, make_scores, read_page

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.palette import encode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import encode_labels
 from rayseg.store import Folder, pack_maps, write_manifest
 from tests.bad_images import picture
 

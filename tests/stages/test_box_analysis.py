@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from rayseg.analyses.boxes import PositionCounts, head_positions, shake_boxes, threshold_ious
 from rayseg.attribution import BBAM, Objects, SimpleGrad, enlarge_grid
-from rayseg.box_analysis import PositionCounts, head_positions, shake_boxes, threshold_ious
 from rayseg.datasets.base import write_mask
 from rayseg.records import IGNORE, Sample
+from rayseg.records.rle import encode_mask
 from rayseg.refine import BoxThreshold
-from rayseg.rle import encode_mask
 from rayseg.stages import box_analysis
 from rayseg.stages.box_analysis import AnalyseObjects, Variant
 from rayseg.stages.true_objects import TrueObjects

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from rayseg.attribution import enlarge_grid
-from rayseg.palette import decode_labels
 from rayseg.records import Sample
+from rayseg.records.palette import decode_labels
+from rayseg.records.rle import decode_mask, encode_mask
 from rayseg.refine import (
     BoxCRF,
     BoxThreshold,
@@ -17,7 +18,6 @@ from rayseg.refine import (
     SuperpixelProposals,
     semantic_labels,
 )
-from rayseg.rle import decode_mask, encode_mask
 from rayseg.stages.box_masks import NO_MASK, FolderProposals, OwnProposals, RefineBoxMaps
 from rayseg.store import (
     INSTANCES_SCHEMA,

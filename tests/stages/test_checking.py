@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rayseg.labels import Truths
-from rayseg.palette import encode_labels
+from rayseg.records.palette import encode_labels
 from rayseg.stages import CheckLabels
 
 

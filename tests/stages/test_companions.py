@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rayseg.loading import Crops
+from rayseg.learn import Crops
 from rayseg.records import Sample
 from rayseg.stages import CompanionArrays, CompanionBank, fill_bank
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.images import decode_image
+from rayseg.records.images import decode_image
 from rayseg.stages import DecodeImages
 from tests.bad_images import REFUSED, encode, picture, write_bad_images
 

@@ -9,10 +9,10 @@ import torch
 from rayseg.nets.detectors.instance_masks import SoftInstances
 from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
 from rayseg.nets.weights import to_safetensors
-from rayseg.palette import decode_labels
+from rayseg.records.palette import decode_labels
+from rayseg.records.rle import decode_mask
 from rayseg.refine.instance_crf import InstanceCRF
 from rayseg.refine.lattice import Lattice
-from rayseg.rle import decode_mask
 from rayseg.stages.instances import InstancePrediction, PredictInstances
 from rayseg.store import INSTANCES_SCHEMA, rows_to_table
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.palette import decode_labels
+from rayseg.records.palette import decode_labels
 from rayseg.refine import Threshold
 from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.stages import RefineSeeds, SaliencyMaps, enlarge

@@ -5,7 +5,7 @@ import pytest
 
 from rayseg.datasets.base import write_mask
 from rayseg.records import IGNORE, Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.true_objects import TrueObjects
 from rayseg.store import Folder, write_manifest

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rayseg.nets.deeplab import Segmenter, segmenter_facts
+from rayseg.nets.prediction import Prediction
 from rayseg.nets.weights import to_safetensors
-from rayseg.palette import decode_labels
-from rayseg.prediction import Prediction
+from rayseg.records.palette import decode_labels
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.stages import PredictLabels, SmoothLabels
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rayseg.attribution import CAM, COMBINATIONS, METHODS, RIB, Companions
-from rayseg.attribution.ficklenet import FickleNet
+from rayseg.attribution.classes.ficklenet import FickleNet
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
 from rayseg.nets.weights import to_safetensors

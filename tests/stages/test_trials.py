@@ -11,8 +11,8 @@ from rayseg.attribution import CAM, RIB, AdvCAM
 from rayseg.datasets.base import write_mask
 from rayseg.nets.classifier import CamClassifier
 from rayseg.records import IGNORE, Sample, Seeds
+from rayseg.records.rle import encode_mask
 from rayseg.refine import BoxThreshold, Threshold
-from rayseg.rle import encode_mask
 from rayseg.scores import ThresholdSweep
 from rayseg.stages import (
     MaskTrial,

@@ -7,7 +7,7 @@ import pytest
 
 from rayseg.datasets.base import write_mask
 from rayseg.records import Sample
-from rayseg.rle import encode_mask
+from rayseg.records.rle import encode_mask
 from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
 from rayseg.store import Folder, write_manifest
 

@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from rayseg.detection import Detector, InputFit
-from rayseg.inputs import DEVIATION_RGB, MEAN_RGB
+from rayseg.nets.detection import Detector, InputFit
+from rayseg.nets.inputs import DEVIATION_RGB, MEAN_RGB
 
 PADDED_TO = 32
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rayseg.detection import Detector
 from rayseg.nets.classifier import check_trained_on
+from rayseg.nets.detection import Detector
 from rayseg.nets.detectors.one_stage import FCOS, OneStage, RetinaNet
 from rayseg.nets.detectors.pyramid import Upsample
 from rayseg.nets.detectors.two_stage import FasterRCNN

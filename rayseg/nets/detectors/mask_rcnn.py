@@ -26,14 +26,14 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import resize_boxes
 
-from rayseg.inputs import Precision, choose_dtype
-from rayseg.losses import balanced_mask_loss, grown_seeds
 from rayseg.nets.classifier import read_network_facts
 from rayseg.nets.detectors.feeding import resizing
 from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
 from rayseg.nets.detectors.pooling import RegionPool
 from rayseg.nets.detectors.pyramid import build_pyramid
 from rayseg.nets.detectors.two_stage import box_heads, box_losses, proposal_network
+from rayseg.nets.inputs import Precision, choose_dtype
+from rayseg.nets.losses import balanced_mask_loss, grown_seeds
 from rayseg.nets.weights import load_into, read_tensors
 
 LEVELS = ("0", "1", "2", "3")

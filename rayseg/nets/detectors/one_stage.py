@@ -23,11 +23,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
-from rayseg.detection import Detections, Reading, Window
-from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.detection import Detections, Reading, Window
 from rayseg.nets.detectors.feeding import ResizingDetector, resizing
 from rayseg.nets.detectors.pyramid import Pyramid, Upsample, build_pyramid
 from rayseg.nets.detectors.two_stage import check_window, evaluating, suppress
+from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import suit_depthwise, suit_relu6
 
 FIRST_LEVEL = 3

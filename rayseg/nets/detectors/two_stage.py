@@ -23,11 +23,11 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from rayseg.detection import Detections, InputFit, Reading, Window
-from rayseg.inputs import Precision, choose_dtype
+from rayseg.nets.detection import Detections, InputFit, Reading, Window
 from rayseg.nets.detectors.feeding import PADDED_TO, ResizingDetector, resizing
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
+from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import suit_depthwise, suit_relu6
 
 POOLED = 7

@@ -20,9 +20,9 @@ from torch.fx import GraphModule
 from torch.nn import functional
 from torchvision.ops import clip_boxes_to_image
 
-from rayseg.detection import Detections, Detector, InputFit, Reading, Window
-from rayseg.inputs import MEAN_RGB, Precision, choose_dtype
+from rayseg.nets.detection import Detections, Detector, InputFit, Reading, Window
 from rayseg.nets.detectors.two_stage import suppress
+from rayseg.nets.inputs import MEAN_RGB, Precision, choose_dtype
 
 SIDE = 416
 STRIDES = (8, 16, 32)

@@ -6,9 +6,9 @@ from torchvision.models.detection import RetinaNet as RetinaNetwork
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from rayseg.detection import Window
-from rayseg.inputs import DEVIATION_RGB, MEAN_RGB
+from rayseg.nets.detection import Window
 from rayseg.nets.detectors.one_stage import FCOS
+from rayseg.nets.inputs import DEVIATION_RGB, MEAN_RGB
 from tests.nets.detectors import tiny
 from tests.nets.detectors.tiny import assert_same, pictures, questions, targets
 

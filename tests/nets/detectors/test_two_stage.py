@@ -6,10 +6,10 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
-from rayseg.detection import Window
-from rayseg.inputs import DEVIATION_RGB, MEAN_RGB
+from rayseg.nets.detection import Window
 from rayseg.nets.detectors.feeding import fit_input
 from rayseg.nets.detectors.two_stage import FasterRCNN, box_losses
+from rayseg.nets.inputs import DEVIATION_RGB, MEAN_RGB
 from tests.nets.detectors import tiny
 from tests.nets.detectors.tiny import assert_same, pictures, questions, regions, targets
 

@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rayseg.boxes import box_ious
-from rayseg.detection import Window
+from rayseg.nets.detection import Window
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.yolox import POINTS, SIDE, YOLOX, free_batch, fuse_silu
+from rayseg.records.boxes import box_ious
 from tests.nets.detectors.tiny import pictures
 
 onnx = pytest.importorskip("onnx")

@@ -1,0 +1,139 @@
+"""Samples to crops with their targets, and crops to batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rayseg.labels import LabelSource, read_trainable
+from rayseg.learn.crops import Crops, SegmentationCrops
+from rayseg.learn.order import DrawOrder, EpochOrder
+from rayseg.records import Sample
+from rayseg.records.images import ImageError, decode_image
+from rayseg.store import read_file
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 20
+
+
+class TaggedCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Crops and 0/1 targets of samples; a key is (epoch, index), and epoch -1 asks for no crop.
+
+    Raises:
+        ImageError: when all of an image's neighbours are unreadable too; a single bad image is
+            replaced by the next good one, so that training goes on.
+    """
+
+    def __init__(self, samples: Sequence[Sample], num_classes: int, crops: Crops, seed: int):
+        self.samples = samples
+        self.num_classes = num_classes
+        self.crops = crops
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = key
+        sample, pixels = _readable(self.samples, index)
+        if epoch < 0:
+            image = self.crops.whole(pixels)
+        else:
+            image = self.crops.cut(pixels, np.random.default_rng([self.seed, epoch, index]))
+        target = np.zeros(self.num_classes, np.float32)
+        target[list(sample.tags)] = 1
+        return torch.from_numpy(image), torch.from_numpy(target)
+
+
+class LabelledCrops(Dataset[tuple[Tensor, Tensor, str]]):
+    """Crops, their labels and the ids of samples; a key is (draw, index), as `DrawOrder` has it.
+
+    Args:
+        samples: images; the index counts them.
+        labels: of each of the samples.
+        crops: how image and labels are cut.
+        seed: of the training; a crop follows from it, the draw and the image.
+
+    Raises:
+        ValueError: a sample has no labels; when read, its labels are not of its image's size or
+            cannot be learnt from.
+        ImageError: when read, as `TaggedCrops` has it.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], labels: LabelSource, crops: SegmentationCrops, seed: int
+    ):
+        missing = [sample.id for sample in samples if sample.id not in labels.ids]
+        if missing:
+            raise ValueError(
+                f"all {len(samples)} images must have labels, {len(missing)} have none, such as "
+                f"{labels.name(missing[0])}"
+            )
+        self.samples = samples
+        self.labels = labels
+        self.crops = crops
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
+        draw, index = key
+        sample, pixels = _readable(self.samples, index)
+        height, width, _ = pixels.shape
+        try:
+            labels = read_trainable(self.labels, sample.id, (height, width))
+        except ValueError as error:
+            raise ValueError(f"{sample.path}: {error}") from None
+        cut = self.crops.cut(pixels, labels, np.random.default_rng([self.seed, draw]))
+        return torch.from_numpy(cut[0]), torch.from_numpy(cut[1]), sample.id
+
+
+def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample, UInt8[ndarray, "h w 3"]]:
+    """The sample of that index, or the next one whose image can be read."""
+    reasons = []
+    for step in range(min(len(samples), _TRIES)):
+        sample = samples[(index + step) % len(samples)]
+        try:
+            return sample, decode_image(read_file(sample.path)).pixels
+        except ImageError as error:
+            reasons.append(f"{sample.path}: {error}")
+            logger.warning("another image trains in its place: %s", reasons[-1])
+    raise ImageError(f"{len(reasons)} images in a row cannot be read, such as {reasons[0]}")
+
+
+def training_batches(
+    crops: TaggedCrops, order: EpochOrder, loader_workers: int = 0
+) -> DataLoader[Any]:
+    """The batches of one epoch for one worker; `loader_workers` processes decode ahead."""
+    return DataLoader(crops, batch_sampler=order, num_workers=loader_workers)
+
+
+def evaluation_batches(crops: TaggedCrops, size: int, loader_workers: int = 0) -> DataLoader[Any]:
+    """Every image once, whole, in order."""
+    keys = [(-1, index) for index in range(len(crops))]
+    batches = [keys[start : start + size] for start in range(0, len(keys), size)]
+    return DataLoader(crops, batch_sampler=batches, num_workers=loader_workers)
+
+
+def labelled_batches(
+    crops: LabelledCrops, order: DrawOrder, loader_workers: int = 0
+) -> DataLoader[Any]:
+    """The micro-batches of one worker, as (images, labels, ids), in order."""
+    return DataLoader(crops, batch_sampler=order, num_workers=loader_workers, collate_fn=_with_ids)
+
+
+def _with_ids(
+    items: list[tuple[Tensor, Tensor, str]],
+) -> tuple[Float[Tensor, "n 3 s s"], UInt8[Tensor, "n s s"], list[str]]:
+    images, labels, ids = zip(*items, strict=True)
+    return torch.stack(images), torch.stack(labels), list(ids)

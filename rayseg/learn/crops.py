@@ -1,0 +1,157 @@
+"""Random crops of images, and of their labels with them, normalised for networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
+from PIL import Image
+
+from rayseg.nets import inputs
+from rayseg.records import IGNORE
+
+MEAN_RGB = np.array(inputs.MEAN_RGB, np.float32)
+DEVIATION_RGB = np.array(inputs.DEVIATION_RGB, np.float32)
+# normalised values of the 256 levels of each channel; to look up is four times as fast as to divide
+_LEVELS = ((np.arange(256, dtype=np.float32)[:, None] / 255 - MEAN_RGB) / DEVIATION_RGB).T.copy()
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random crops as IRN trains its classifier on (METHODS 1.1).
+
+    Attributes:
+        crop: side of the square crop in pixels; smaller images lie at a random place in it, on
+            ImageNet's mean colour.
+        long_side: the image's longer side is resized to a random length in this range, bicubic.
+        flip: half of the crops are mirrored.
+    """
+
+    crop: int = 512
+    long_side: tuple[int, int] = (320, 640)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.long_side[0] <= self.long_side[1] or self.crop < 1:
+            raise ValueError(f"long_side must ascend and crop be positive, got {self}")
+
+    def cut(
+        self, pixels: UInt8[ndarray, "h w 3"], generator: np.random.Generator
+    ) -> Float[ndarray, "3 s s"]:
+        """One normalised crop, drawn by the generator."""
+        levels, (top, left, bottom, right) = self.cut_levels(pixels, generator)
+        canvas = np.zeros((3, self.crop, self.crop), np.float32)
+        window = (slice(top, bottom), slice(left, right))
+        _normalise(levels[window], canvas[:, *window])
+        return canvas
+
+    def cut_levels(
+        self, pixels: UInt8[ndarray, "h w 3"], generator: np.random.Generator
+    ) -> tuple[UInt8[ndarray, "s s 3"], tuple[int, int, int, int]]:
+        """The crop that `cut` normalises, as levels, and where it holds image.
+
+        Returns:
+            Levels, 0 outside of the image, and the first row and column of the image with those
+            after its last.
+        """
+        long_side = int(generator.integers(self.long_side[0], self.long_side[1] + 1))
+        image = _resize_long(pixels, long_side)
+        if self.flip and generator.random() < 0.5:
+            image = image[:, ::-1]
+        (to_y, from_y), (to_x, from_x) = (
+            _overlap(side, self.crop, generator) for side in image.shape[:2]
+        )
+        canvas = np.zeros((self.crop, self.crop, 3), np.uint8)
+        canvas[to_y, to_x] = image[from_y, from_x]
+        return canvas, (to_y.start, to_x.start, to_y.stop, to_x.stop)
+
+    def whole(self, pixels: UInt8[ndarray, "h w 3"]) -> Float[ndarray, "3 s s"]:
+        """The whole image, its longer side resized to the crop's, for evaluation."""
+        image = _resize_long(pixels, self.crop)
+        height, width = image.shape[:2]
+        canvas = np.zeros((3, self.crop, self.crop), np.float32)
+        _normalise(image, canvas[:, :height, :width])
+        return canvas
+
+
+@dataclass(frozen=True)
+class SegmentationCrops:
+    """Random crops as deeplab-pytorch trains its segmenter on (METHODS 10).
+
+    It subtracts the mean colour only, in BGR, since its weights are Caffe's; ours are torchvision's
+    and want the deviation divided out as well. It resizes by OpenCV, which mixes two pixels an axis
+    at any scale; PIL's bilinear mixes all that a smaller image's pixel covers.
+
+    Attributes:
+        crop: side of the square crop in pixels; smaller images lie at its upper left (mirrored, its
+            upper right), on ImageNet's mean colour and on labels to be ignored.
+        scales: one of them is drawn for each crop; the image is resized by it, bilinear, and its
+            labels to the same size, nearest.
+        flip: half of the crops are mirrored.
+    """
+
+    crop: int = 321
+    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.crop < 1:
+            raise ValueError(f"crop must be at least 1 pixel, got {self.crop}")
+        if not self.scales or not all(0 < scale < np.inf for scale in self.scales):
+            raise ValueError(f"scales must be positive numbers, at least one, got {self.scales}")
+
+    def cut(
+        self,
+        pixels: UInt8[ndarray, "h w 3"],
+        labels: UInt8[ndarray, "h w"],
+        generator: np.random.Generator,
+    ) -> tuple[Float[ndarray, "3 s s"], UInt8[ndarray, "s s"]]:
+        """One normalised crop and its labels, drawn by the generator."""
+        scale = self.scales[int(generator.integers(len(self.scales)))]
+        height, width = (max(int(side * scale), 1) for side in labels.shape)
+        y, x = (
+            int(generator.integers(0, max(side - self.crop, 0) + 1)) for side in (height, width)
+        )
+        window = slice(y, y + self.crop), slice(x, x + self.crop)
+        # PIL can resize the window alone, but where a value lies between two levels it then rounds
+        # otherwise than in the whole image
+        resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+        image = np.asarray(resized)[window]
+        rows, columns = (
+            _nearest(old, new)[part]
+            for old, new, part in zip(labels.shape, (height, width), window, strict=True)
+        )
+        canvas = np.zeros((3, self.crop, self.crop), np.float32)
+        target = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        step = -1 if self.flip and generator.random() < 0.5 else 1
+        _normalise(image, canvas[:, :, ::step][:, : len(rows), : len(columns)])
+        target[:, ::step][: len(rows), : len(columns)] = labels[rows][:, columns]
+        return canvas, target
+
+
+def _nearest(old: int, new: int) -> Int[ndarray, " new"]:
+    """The old pixel in which the centre of each new pixel lies, along one axis."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
+def _normalise(image: UInt8[ndarray, "h w 3"], out: Float[ndarray, "3 h w"]) -> None:
+    """Writes an image's levels as networks take them."""
+    for channel in range(3):
+        out[channel] = _LEVELS[channel].take(image[..., channel])
+
+
+def _resize_long(pixels: UInt8[ndarray, "h w 3"], long_side: int) -> UInt8[ndarray, "h w 3"]:
+    height, width = pixels.shape[:2]
+    factor = long_side / max(height, width)
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def _overlap(side: int, crop: int, generator: np.random.Generator) -> tuple[slice, slice]:
+    """Where along one axis the image lies in the crop, and which part of the image that is."""
+    offset = int(generator.integers(0, abs(side - crop) + 1))
+    if side < crop:
+        return slice(offset, offset + side), slice(0, side)
+    return slice(0, crop), slice(offset, offset + crop)
