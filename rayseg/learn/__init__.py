@@ -21,6 +21,7 @@ from rayseg.learn.object_steps import DetectorSGD, ObjectSteps
 from rayseg.learn.order import DrawOrder, EpochOrder
 from rayseg.learn.schedules import HalvedAdam, PolySGD, SegmenterSGD
 from rayseg.learn.segmenter_steps import NotFinite, SegmenterSteps, Workers
+from rayseg.learn.worker import Worker
 
 __all__ = [
     "DEVIATION_RGB",
@@ -40,6 +41,7 @@ __all__ = [
     "SegmenterSGD",
     "SegmenterSteps",
     "TaggedCrops",
+    "Worker",
     "Workers",
     "evaluation_batches",
     "labelled_batches",
