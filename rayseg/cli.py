@@ -7,71 +7,104 @@ that have a row saying why.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import tyro
-
-from rayseg.config import (
-    AnalyseBoxesConfig,
-    DoctorConfig,
-    ExportConfig,
-    JobConfig,
-    MakeBoxMapsConfig,
-    MakeBoxMasksConfig,
-    MakeSeedsConfig,
-    PredictConfig,
-    PredictInstancesConfig,
-    PrepareConfig,
-    RefineSeedsConfig,
-    RunConfig,
-    ScoreConfig,
-    ToyBottleneckConfig,
-    TrainClassifierConfig,
-    TrainDetectorConfig,
-    TrainFickleNetConfig,
-    TrainMaskRCNNConfig,
-    TrainSegmenterConfig,
-    TuneConfig,
-    as_written,
-    read_toml,
-)
-from rayseg.on_ray import instances, jobs
-from rayseg.on_ray.bookkeeping import Outcome
-from rayseg.on_ray.box_analysis import analyse_boxes
-from rayseg.on_ray.boxes import make_box_maps, make_box_masks
-from rayseg.on_ray.doctor import doctor
-from rayseg.on_ray.run import run
-from rayseg.on_ray.seeds import make_seeds
-from rayseg.on_ray.submission import Submission, split_flags, submit
-from rayseg.on_ray.toy_bottleneck import toy_bottleneck
-from rayseg.on_ray.tuning import tune
+from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.toml import hint
 
-JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {
-    "prepare": (PrepareConfig, jobs.prepare),
-    "train-classifier": (TrainClassifierConfig, jobs.train_classifier),
-    "train-ficklenet": (TrainFickleNetConfig, jobs.train_ficklenet),
-    "make-seeds": (MakeSeedsConfig, make_seeds),
-    "refine-seeds": (RefineSeedsConfig, jobs.refine_seeds),
-    "train-segmenter": (TrainSegmenterConfig, jobs.train_segmenter),
-    "predict": (PredictConfig, jobs.predict),
-    "train-detector": (TrainDetectorConfig, instances.train_detector),
-    "make-box-maps": (MakeBoxMapsConfig, make_box_maps),
-    "make-box-masks": (MakeBoxMasksConfig, make_box_masks),
-    "train-mask-rcnn": (TrainMaskRCNNConfig, instances.train_mask_rcnn),
-    "predict-instances": (PredictInstancesConfig, instances.predict_instances),
-    "analyse-boxes": (AnalyseBoxesConfig, analyse_boxes),
-    "score": (ScoreConfig, jobs.score),
-    "run": (RunConfig, run),
-    "tune": (TuneConfig, tune),
-    "doctor": (DoctorConfig, doctor),
-    "export": (ExportConfig, jobs.export),
-    "toy-bottleneck": (ToyBottleneckConfig, toy_bottleneck),
+if TYPE_CHECKING:
+    from rayseg.steps.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job by the names of what it is made of, which load torch and Ray when they are asked for.
+
+    Attributes:
+        kind: module and name of its configuration.
+        function: module and name of what does it, called with configuration and engine.
+    """
+
+    kind: str
+    function: str
+
+    @property
+    def config(self) -> type[JobConfig]:
+        """Its configuration."""
+        return _load(self.kind)
+
+    @property
+    def summary(self) -> str:
+        """What it does in a line, read from the configuration's text."""
+        module, _, name = self.kind.partition(":")
+        spec = find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+        (found,) = (one for one in body if isinstance(one, ast.ClassDef) and one.name == name)
+        return (ast.get_docstring(found) or "").splitlines()[0]
+
+    def run(self, config: JobConfig) -> Outcome:
+        """Does it by the engine that the configuration names."""
+        return _load(self.function)(config, _load(ENGINES[config.engine])())
+
+
+def _load(address: str) -> Any:
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
+
+
+ENGINES = {"ray": "rayseg.on_ray.engine:RayEngine", "plain": "rayseg.plain:PlainEngine"}
+JOBS = {
+    "prepare": Job("rayseg.config.jobs:PrepareConfig", "rayseg.steps.preparing:prepare"),
+    "train-classifier": Job(
+        "rayseg.config.jobs:TrainClassifierConfig", "rayseg.steps.training:train_classifier"
+    ),
+    "train-ficklenet": Job(
+        "rayseg.config.jobs:TrainFickleNetConfig", "rayseg.steps.training:train_ficklenet"
+    ),
+    "make-seeds": Job("rayseg.config.seeds:MakeSeedsConfig", "rayseg.steps.seeds:make_seeds"),
+    "refine-seeds": Job("rayseg.config.seeds:RefineSeedsConfig", "rayseg.steps.masks:refine_seeds"),
+    "train-segmenter": Job(
+        "rayseg.config.jobs:TrainSegmenterConfig", "rayseg.steps.training:train_segmenter"
+    ),
+    "predict": Job("rayseg.config.jobs:PredictConfig", "rayseg.steps.predictions:predict"),
+    "train-detector": Job(
+        "rayseg.config.objects:TrainDetectorConfig", "rayseg.steps.training:train_detector"
+    ),
+    "make-box-maps": Job(
+        "rayseg.config.boxes:MakeBoxMapsConfig", "rayseg.steps.boxes:make_box_maps"
+    ),
+    "make-box-masks": Job(
+        "rayseg.config.boxes:MakeBoxMasksConfig", "rayseg.steps.boxes:make_box_masks"
+    ),
+    "train-mask-rcnn": Job(
+        "rayseg.config.objects:TrainMaskRCNNConfig", "rayseg.steps.training:train_mask_rcnn"
+    ),
+    "predict-instances": Job(
+        "rayseg.config.jobs:PredictInstancesConfig", "rayseg.steps.predictions:predict_instances"
+    ),
+    "analyse-boxes": Job(
+        "rayseg.config.boxes:AnalyseBoxesConfig", "rayseg.steps.box_analysis:analyse_boxes"
+    ),
+    "score": Job("rayseg.config.jobs:ScoreConfig", "rayseg.steps.score:score"),
+    "run": Job("rayseg.config.jobs:RunConfig", "rayseg.steps.recipe:run"),
+    "tune": Job("rayseg.config.tuning:TuneConfig", "rayseg.on_ray.tune:tune"),
+    "doctor": Job("rayseg.config.jobs:DoctorConfig", "rayseg.steps.doctor:doctor"),
+    "export": Job("rayseg.config.jobs:ExportConfig", "rayseg.steps.exporting:export"),
+    "toy-bottleneck": Job(
+        "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
+    ),
 }
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
@@ -88,10 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one job and ends the process with its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
-        described = [
-            f"  {name:17} {(config.__doc__ or '').splitlines()[0]}"
-            for name, (config, _) in JOBS.items()
-        ]
+        described = [f"  {name:17} {job.summary}" for name, job in JOBS.items()]
         print(USAGE.format(jobs="\n".join(described)))
         sys.exit(0 if given else 2)
     if given[0] == "submit":
@@ -107,10 +137,16 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
+    from rayseg.on_ray.submission import (  # noqa: PLC0415  # loads Ray
+        Submission,
+        split_flags,
+        submit,
+    )
+
     try:
         mine, flags = split_flags(arguments[1:])
         with contextlib.chdir(mine["working-dir"]):  # where --config will be read
-            run = parse(JOBS[name][0], flags, f"rayseg submit {name}").run
+            run = parse(JOBS[name].config, flags, f"rayseg submit {name}").run
         asked = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
         return submit(asked, bool(mine["follow"]))
     except (ValueError, OSError) as error:
@@ -127,10 +163,10 @@ def _check_job(name: str) -> None:
 
 def run_job(name: str, arguments: Sequence[str]) -> int:
     """Runs the job with those flags and returns its exit status; errors are one line."""
-    kind, job = JOBS[name]
+    job = JOBS[name]
     try:
-        config = parse(kind, arguments, f"rayseg {name}")
-        outcome = job(config)
+        config = parse(job.config, arguments, f"rayseg {name}")
+        outcome = job.run(config)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         if os.environ.get("RAYSEG_TRACEBACK"):
             raise
@@ -150,6 +186,8 @@ def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobC
         ValueError: a file or value that does not fit.
         SystemExit: a wrong flag (status 2) or ``--help`` (status 0).
     """
+    import tyro  # noqa: PLC0415  # half a second of every process
+
     base, rest = _with_files(kind(), list(arguments))
     output, errors = io.StringIO(), io.StringIO()
     try:
@@ -180,7 +218,7 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
             _stop(2, f"preset must be official or as_written, got {preset!r}")
         base = as_written(base) if preset == "as_written" else base
     for file in files:
-        base = read_toml(file, base)
+        base = read_toml(file, base, [job.config for job in JOBS.values()])
     return base, rest
 
 

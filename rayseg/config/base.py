@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, make_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rayseg.toml import hint
 
@@ -62,16 +62,24 @@ class JobConfig:
     Attributes:
         run: the run's folder, a local path or a URI.
         address: Ray cluster to join; empty takes RAY_ADDRESS, else starts Ray on this machine.
+        engine: ray runs processes side by side, on this machine or a cluster; plain is a loop in
+            one process, which starts sooner and serves small work.
         compute: how widely it runs.
     """
 
     run: str = "runs/demo"
     address: str = ""
+    engine: Literal["ray", "plain"] = "ray"
     compute: Compute = Compute()
 
     def __post_init__(self) -> None:
         if not self.run:
             raise ValueError("run must name a folder, got nothing")
+
+    @property
+    def given_weights(self) -> dict[str, str]:
+        """Weights in place of the run's own, by kind of network; empty ones are not given."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,11 @@ class AskDetectorConfig(BoxMethodFields, JobConfig):  # type: ignore[valid-type]
     detector_weights: str = ""
     detector_classes: tuple[str, ...] = ()
 
+    @property
+    def given_weights(self) -> dict[str, str]:
+        """Weights in place of the run's own, by kind of network."""
+        return super().given_weights | {"detector": self.detector_weights}
+
     def box_method(self, name: str) -> BoxAttribution:
         """The method of that name with its hyper-parameters."""
         return getattr(self, name)

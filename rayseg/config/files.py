@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
 
-from rayseg.config.jobs import AnyJobConfig
-from rayseg.refine.crf import LabelCRF
 from rayseg.toml import read, update
 
 C = TypeVar("C")
@@ -24,18 +23,23 @@ def as_written(config: C) -> C:
         if hasattr(getattr(config, part.name), "as_written")
     }
     if hasattr(config, "thresholds"):
-        text = LabelCRF.as_written()
+        text = type(config.label_crf).as_written()  # type: ignore[attr-defined]
         stated = (text.fg_threshold, text.bg_threshold)
         makers = (part.name for part in fields(config.thresholds))
         changed["thresholds"] = replace(config.thresholds, **dict.fromkeys(makers, stated))
     return replace(config, **changed)  # type: ignore[type-var]
 
 
-def read_toml(path: str, base: C) -> C:
+def read_toml(path: str, base: C, known: Collection[type] = ()) -> C:
     """The configuration with what a TOML file says in it.
 
     A file may hold the keys of any job, so that one file serves all jobs of a run; keys of other
     jobs are passed over here, keys of no job are an error.
+
+    Args:
+        path: of the file.
+        base: what the file does not say.
+        known: configurations of all jobs.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -44,8 +48,14 @@ def read_toml(path: str, base: C) -> C:
     given = read(path)
     mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
     others = {key: value for key, value in given.items() if key not in mine}
-    update(AnyJobConfig(), others, path)
+    update(_every_key(known), others, path)
     return update(base, {key: value for key, value in given.items() if key in mine}, path)
+
+
+def _every_key(kinds: Collection[type]) -> Any:
+    """A configuration with the keys of all of these."""
+    last = [one for one in kinds if not any(issubclass(o, one) for o in kinds if o is not one)]
+    return dataclasses.make_dataclass("EveryKey", [], bases=tuple(last), frozen=True)()
 
 
 def as_plain(config: object) -> Any:

@@ -164,37 +164,16 @@ class RunConfig(
 
     Attributes:
         supervision: tags goes by classifier, seeds, masks and segmenters; boxes by detector, box
-            maps, masks of objects and Mask R-CNNs.
+            maps, masks of objects and Mask R-CNNs; tags+boxes goes both ways.
         until: the last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).
     """
 
-    supervision: Literal["tags", "boxes"] = "tags"
+    supervision: Literal["tags", "boxes", "tags+boxes"] = "tags"
     until: Literal["seeds", "masks", "segmenters"] = "segmenters"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_literals(self)
-
-    @property
-    def needs_classifier(self) -> bool:
-        """Whether a method works on the run's classifier, or a segmenter starts from it."""
-        starts_from_it = self.until == "segmenters" and self.segmenter.weights == "classifier"
-        return "classifier" in self.network_kinds or starts_from_it
-
-    @property
-    def trunks_from_classifier(self) -> bool:
-        """Whether a detector or Mask R-CNN starts from the run's own classifier."""
-        trained: list[ObjectTraining] = [] if self.detector_weights else [self.detector]
-        trained += [self.mask_rcnn] if self.until == "segmenters" else []
-        return any(one.weights == "classifier" for one in trained)
-
-    def made_masks(self) -> list[str]:
-        """The folders of masks that the run fills."""
-        return self.box_mask_names() if self.supervision == "boxes" else self.mask_names()
-
-    def trained_on(self) -> tuple[str, ...]:
-        """What segmenters or Mask R-CNNs are trained on: as given, else the last masks."""
-        return self.labels or tuple(self.made_masks()[-1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +235,3 @@ class ToyBottleneckConfig(JobConfig):
     """
 
     toy: ToyBottleneck = ToyBottleneck()
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnyJobConfig(DoctorConfig, AnalyseBoxesConfig, TuneConfig, ExportConfig, ToyBottleneckConfig):
-    """Every key of every job: what a file that serves all of them may hold."""

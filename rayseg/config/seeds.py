@@ -10,7 +10,7 @@ from rayseg.config.base import JobConfig, check_names, make_part, one_field_each
 from rayseg.refine import REFINERS
 from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
 from rayseg.refine.saliency import SaliencyAgreement
-from rayseg.stages import CompanionBank, Refiner
+from rayseg.stages import CompanionBank, Refiner, network_kind
 
 MAKERS: dict[str, tuple[str, ...]] = {**{name: (name,) for name in METHODS}, **COMBINATIONS}
 """All that makes maps, and the methods that each is made of."""
@@ -81,6 +81,12 @@ class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
         return {part: getattr(self, part) for part in MAKERS[name]}
 
     @property
+    def given_weights(self) -> dict[str, str]:
+        """Weights in place of the run's own, by kind of network."""
+        own = {"classifier": self.weights, "ficklenet": self.ficklenet_weights}
+        return super().given_weights | own
+
+    @property
     def network_kinds(self) -> set[str]:
         """The kinds of networks that the methods work on."""
         return {self.method(name).network_kind for name in self.methods}
@@ -123,6 +129,11 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         if isinstance(refiner, Threshold):
             return replace(refiner, threshold=foreground)
         return refiner
+
+    @property
+    def refiner_kinds(self) -> set[str]:
+        """The kinds of networks that the refiners work on."""
+        return {kind for name in self.refiners if (kind := network_kind(getattr(self, name)))}
 
     def mask_names(self) -> list[str]:
         """The folders of masks that the job fills, such as advcam+label_crf."""

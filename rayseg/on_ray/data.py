@@ -9,7 +9,6 @@ need a CPU more on resume than at the start, and record nothing for some sources
 from __future__ import annotations
 
 import io
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,17 +19,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import torch
 from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
-from rayseg.config import Compute
-from rayseg.on_ray.guard import CrashGuard
-from rayseg.on_ray.session import fitting, one_line_errors, preflight, threads_each
-from rayseg.stages import Rows
+from rayseg.on_ray.session import one_line_errors, preflight
+from rayseg.stages import guarded_rows
+from rayseg.steps.engine import Stage
 from rayseg.store import Folder, Pending, rows_to_table, write_shard
-
-Stage = Callable[[Rows], Rows]
 
 DECODED_SCHEMA = pa.schema(
     [
@@ -65,8 +60,8 @@ MAX_DEATHS = 100
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Who runs a stage.
+class Crew:
+    """The processes that run a stage.
 
     Attributes:
         make: makes the stage where it runs, so that only its arguments travel.
@@ -90,41 +85,8 @@ class Pool:
     stall_seconds: int = 1800
 
 
-def actor_pool(compute: Compute, make: Callable[[], Stage], gpus: float) -> Pool:
-    """For a stage that loads a network."""
-    return Pool(
-        make=make,
-        rows=compute.block_rows,
-        actors=pool_size(compute, gpus),
-        max_actors=compute.max_actors,
-        grows=compute.grows,
-        cpus=0 if gpus else threads_each(compute),
-        gpus=gpus,
-        stall_seconds=compute.stall_seconds,
-    )
-
-
-def pool_size(compute: Compute, gpus: float) -> int:
-    """Processes that keep a network: as given, else one a GPU, or one for each free core."""
-    threads = threads_each(compute)
-    free_cpus = ray.cluster_resources().get("CPU", 0) - 1
-    actors = fitting("GPU", gpus) if gpus else min(fitting("CPU", threads), free_cpus // threads)
-    number = compute.actors or max(int(actors), 1)
-    return min(number, compute.max_actors) if compute.max_actors else number
-
-
-def task_pool(compute: Compute, make: Callable[[], Stage]) -> Pool:
-    """For a stage that loads next to nothing: CPU tasks, as many as there are cores."""
-    return Pool(
-        make=make,
-        rows=compute.block_rows,
-        grows=compute.grows,
-        stall_seconds=compute.stall_seconds,
-    )
-
-
 def write_rows(
-    source: Dataset, total: int, pool: Pool, out: Folder, schema: pa.Schema, label: str
+    source: Dataset, total: int, pool: Crew, out: Folder, schema: pa.Schema, label: str
 ) -> float:
     """Sends a dataset through a pool and stores a row for each of its rows.
 
@@ -158,7 +120,7 @@ def write_rows(
     return time.perf_counter() - start
 
 
-def collect(source: Dataset, pool: Pool) -> Iterator[dict[str, Any]]:
+def collect(source: Dataset, pool: Crew) -> Iterator[dict[str, Any]]:
     """Sends a dataset through a pool and yields the few rows that come out, for adding up."""
     with one_line_errors("counting"):
         yield from _through(source, pool, _Caller, (pool.make,), "counting").iter_rows()
@@ -189,7 +151,7 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
     guarded = out / "inflight" / "decoding"
 
     def decode(table: pa.Table) -> pa.Table:
-        return rows_to_table(_guarded(stage, table, guarded), DECODED_SCHEMA)
+        return rows_to_table(guarded_rows(stage, table.to_pylist(), guarded), DECODED_SCHEMA)
 
     with _bounded_retries():
         return source.map_batches(
@@ -197,7 +159,7 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
         )
 
 
-def planes(source: Dataset, pool: Pool, out: Folder) -> Dataset:
+def planes(source: Dataset, pool: Crew, out: Folder) -> Dataset:
     """Adds the probabilities of labels in a pool of actors, for the CPU tasks that follow.
 
     Args:
@@ -231,7 +193,7 @@ def _read(addresses: list[str]) -> Dataset:
 
 def _through(
     source: Dataset,
-    pool: Pool,
+    pool: Crew,
     adapter: type[_Caller],
     arguments: tuple[Any, ...],
     label: str,
@@ -292,7 +254,7 @@ class _Guarded(_Caller):
         self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return rows_to_table(_guarded(self.stage, table, self.guarded), self.schema)
+        return rows_to_table(guarded_rows(self.stage, table.to_pylist(), self.guarded), self.schema)
 
 
 class _Writer(_Guarded):
@@ -311,24 +273,3 @@ class _Writer(_Guarded):
         made = super().__call__(table)
         write_shard(self.out, made)
         return pa.table({"rows": [made.num_rows]})
-
-
-def _guarded(stage: Stage, table: pa.Table, guarded: Folder) -> Rows:
-    """The stage's rows of a block; an image that kills the process is given up in its own row."""
-    waiting = {row["id"]: row for row in table.to_pylist()}
-    guard = CrashGuard(guarded, list(waiting))
-    done = {id_: _poison(waiting[id_]) for id_ in guard.poisonous()}
-    for group in guard.groups():
-        with guard.inflight(group):
-            try:
-                made = stage([waiting[id_] for id_ in group])
-            except torch.AcceleratorError:
-                os._exit(1)  # the device is lost to this process: better a death that is counted
-        done.update((row["id"], row) for row in made)
-    guard.forget()
-    return [done[id_] for id_ in waiting]
-
-
-def _poison(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: row.get(name, "") for name in ("id", "height", "width", "note")}
-    return kept | {"status": "poison", "error": "killed its process twice and was given up"}

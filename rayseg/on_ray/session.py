@@ -18,6 +18,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg.config import Compute
+from rayseg.steps.machine import count_cores
 from rayseg.store import Folder
 
 
@@ -89,28 +90,11 @@ def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
         raise ChildProcessError(f"{what} failed: {cause}") from error
 
 
-def count_cores() -> int:
-    """Cores that this process may use, in a container its share."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    allowed, period = quota.read_text().split() if quota.is_file() else ("max", "1")
-    return cores if allowed == "max" else max(min(cores, int(allowed) // int(period)), 1)
-
-
 def task_slots() -> int:
     """Tasks of one CPU that run side by side."""
     cpus = int(ray.cluster_resources().get("CPU", 0))
     alone = sum(node["Alive"] for node in ray.nodes()) == 1  # then there is a CPU more than cores
     return max(min(cpus, count_cores()) if alone else cpus, 1)
-
-
-def threads_each(compute: Compute) -> int:
-    """CPU threads of an actor: as given, else this machine's cores over the actors."""
-    if compute.threads:
-        return compute.threads
-    return max(count_cores() // compute.actors, 1) if compute.actors else 1
 
 
 def gpus_each(compute: Compute) -> float:
@@ -163,6 +147,16 @@ def preflight(
                 f"{what} needs {need:g} {name}s ({actors} actors, and a CPU for the tasks that "
                 f"feed them), the cluster has {have.get(name, 0):g}; give --compute.actors fewer"
             )
+
+
+def cluster_in_words() -> str:
+    """What the cluster has."""
+    nodes, have = [node for node in ray.nodes() if node["Alive"]], ray.cluster_resources()
+    memory, store = (have.get(name, 0) / 1e9 for name in ("memory", "object_store_memory"))
+    return (
+        f"{len(nodes)} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs, "
+        f"{memory:.0f} GB memory, {store:.1f} GB object store"
+    )
 
 
 def check_shared(run: str) -> None:

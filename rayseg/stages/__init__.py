@@ -12,8 +12,9 @@ from rayseg.stages.checking import CheckLabels
 from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
 from rayseg.stages.counting import CountLabels, SweepSeeds
 from rayseg.stages.decoding import DecodeImages
+from rayseg.stages.guard import guarded_rows
 from rayseg.stages.instances import InstancePrediction, PredictInstances
-from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps
+from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps, network_kind
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, choose_device
@@ -72,7 +73,9 @@ __all__ = [
     "class_numbers",
     "enlarge",
     "fill_bank",
+    "guarded_rows",
     "lengthened",
+    "network_kind",
     "place_of",
     "tagged_image",
 ]

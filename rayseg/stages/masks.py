@@ -13,12 +13,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from rayseg.nets import NETWORKS
 from rayseg.records import IGNORE, LabelMap
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, outcome
+from rayseg.stages.rows import Row, Rows, choose_device, outcome
 from rayseg.stages.seeds import enlarge
-from rayseg.store import Folder, read_file, read_manifest, unpack_seeds
+from rayseg.store import Folder, local_copy, read_file, read_manifest, unpack_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,14 @@ class Refiner(Protocol):
         classes: Sequence[int],
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0, class index + 1 or 255 of each pixel."""
+
+
+def network_kind(refiner: Refiner) -> str:
+    """The kind of network that a refiner works on; empty for none.
+
+    One that names a kind has ``prepare(network, device)``, which gives what is called.
+    """
+    return getattr(refiner, "network_kind", "")
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class RefineSeeds:
         manifest: where the images' paths stand.
         max_pixels: as `DecodeImages` has it.
         saliency: maps that the labels must agree with; None for none.
+        weights: of the network, for a refiner that asks for one.
+        device: torch device of that network; ``auto`` takes CUDA where there is one.
     """
 
     def __init__(
@@ -86,8 +97,13 @@ class RefineSeeds:
         manifest: Folder,
         max_pixels: int = 50_000_000,
         saliency: SaliencyMaps | None = None,
+        weights: str = "",
+        device: str = "auto",
     ):
         self.refiner = refiner
+        if kind := network_kind(refiner):
+            network = NETWORKS[kind].load(local_copy(weights), read_manifest(manifest).classes)
+            self.refiner = refiner.prepare(network, choose_device(device))  # type: ignore[attr-defined]
         self.saliency = saliency
         self.max_pixels = max_pixels
         self.paths = image_paths(manifest)

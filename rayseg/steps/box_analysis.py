@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -22,28 +22,14 @@ from rayseg.analyses.boxes import (
 from rayseg.analyses.boxes.figures import draw_heads, draw_methods, draw_noise, draw_sizes
 from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import (
-    Outcome,
-    digest,
-    fill_by_images,
-    open_folder,
-    read_ids,
-    without,
-)
-from rayseg.on_ray.boxes import ChosenDetector, choose_detector
-from rayseg.on_ray.data import actor_pool
-from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import AnalyseObjects, TrueObjects, Variant
-from rayseg.store import (
-    ANALYSES_SCHEMA,
-    Folder,
-    Manifest,
-    local_copy,
-    read_manifest,
-    read_rows,
-    stored_ids,
-    write_run,
-)
+from rayseg.steps.engine import Engine
+from rayseg.steps.machine import threads_each
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import digest, read_ids
+from rayseg.steps.step import Fill, Step, carry_out
+from rayseg.steps.weights import ChosenDetector, choose_detector
+from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows, write_run
 
 
 @dataclass(frozen=True)
@@ -61,35 +47,37 @@ class Analysed:
     said: str
 
 
-def analyse_boxes(config: AnalyseBoxesConfig) -> Outcome:
+def analyse_boxes(config: AnalyseBoxesConfig, engine: Engine) -> Outcome:
     """Makes the table and picture of each analysis that is asked for."""
+    manifest = read_manifest(Folder(config.run) / "manifest")
+    _check(config, choose_detector(config), manifest.classes)
+    with engine.open(config.address, config.run):
+        return carry_out(analysis_steps(config), engine, config.compute)
+
+
+def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
+    """A folder of counts for each analysis."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     truths = TrueObjects(run_folder / "manifest", config.split)
-    chosen = spread_objects(
-        manifest.select(config.split, read_ids(config.ids)), truths, config.max_images
-    )
+    asked = manifest.select(config.split, read_ids(config.ids))
+    chosen = spread_objects(asked, truths, config.max_images)
     detector = choose_detector(config)
-    _check(config, detector, manifest.classes)
     fingerprint = digest(detector.address)
-    outcome = Outcome()
-    with session(config.address, config.run):
-        gpus, threads = gpus_each(compute), threads_each(compute)
-        for name in config.analyses:
-            label, variants = f"analysis {name}", config.variants(name)
-            folder = run_folder / "analyses" / name
-            open_folder(folder, _identity(config, name, detector, fingerprint), compute)
-            waiting = without(chosen.table, stored_ids(folder))
-            make = partial(
-                AnalyseObjects, name, variants, detector.address, manifest.classes,
-                detector.classes, truths, config.refiner(), config.noise_seed, compute.device,
-                threads,
-            )  # fmt: skip
-            pool = actor_pool(compute, make, gpus)
-            outcome += fill_by_images(folder, waiting, pool, ANALYSES_SCHEMA, label)
-            said = _write(folder, name, [one.name for one in variants], chosen)
-            outcome += Outcome([f"{name}: {said}"])
-    return outcome
+    for name in config.analyses:
+        variants = config.variants(name)
+        make = partial(
+            AnalyseObjects, name, variants, detector.address, manifest.classes, detector.classes,
+            truths, config.refiner(), config.noise_seed, compute.device, threads_each(compute),
+        )  # fmt: skip
+        yield Step(
+            "analyses",
+            run_folder / "analyses" / name,
+            _identity(config, name, detector, fingerprint),
+            Fill(chosen.table, make),
+            f"analysis {name}",
+            partial(_write, name, [one.name for one in variants], chosen),
+        )
 
 
 def _check(config: AnalyseBoxesConfig, chosen: ChosenDetector, classes: Sequence[str]) -> None:
@@ -148,7 +136,7 @@ def spread_objects(manifest: Manifest, truths: TrueObjects, wanted: int) -> Mani
     return manifest.select(ids=[known[i * len(known) // number] for i in range(number)])
 
 
-def _write(folder: Folder, name: str, kinds: Sequence[str], chosen: Manifest) -> str:
+def _write(name: str, kinds: Sequence[str], chosen: Manifest, folder: Folder) -> Outcome:
     """Makes table and picture of the chosen images' rows; what they come to, in a line.
 
     Images of an earlier start that are not chosen now keep their rows and do not count.
@@ -166,7 +154,7 @@ def _write(folder: Folder, name: str, kinds: Sequence[str], chosen: Manifest) ->
     folder.write(f"{name}.json", json.dumps(made.figures, indent=1).encode())
     folder.write(f"{name}.png", made.picture)
     write_run(folder, {"said": made.said, "objects": len(objects)})
-    return made.said
+    return Outcome([f"{name}: {made.said}"])
 
 
 def _analyse_heads(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analysed:

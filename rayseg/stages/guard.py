@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+
+from rayseg.stages.rows import Row, Rows
 from rayseg.store import Folder
 
 DEADLY = 2
@@ -67,3 +71,30 @@ class CrashGuard:
     def _write(self, inflight: Sequence[str]) -> None:
         known = {"deaths": self.deaths, "inflight": list(inflight)}
         self.folder.write(self._name, json.dumps(known).encode())
+
+
+def guarded_rows(stage: Callable[[Rows], Rows], rows: Rows, folder: Folder) -> Rows:
+    """The stage's rows of a block; an image that kills the process is given up in its own row.
+
+    Args:
+        stage: rows to rows.
+        rows: of the block.
+        folder: of the guard.
+    """
+    waiting = {row["id"]: row for row in rows}
+    guard = CrashGuard(folder, list(waiting))
+    done = {id_: _poison(waiting[id_]) for id_ in guard.poisonous()}
+    for group in guard.groups():
+        with guard.inflight(group):
+            try:
+                made = stage([waiting[id_] for id_ in group])
+            except torch.AcceleratorError:
+                os._exit(1)  # the device is lost to this process: better a death that is counted
+        done.update((row["id"], row) for row in made)
+    guard.forget()
+    return [done[id_] for id_ in waiting]
+
+
+def _poison(row: Row) -> Row:
+    kept = {name: row.get(name, "") for name in ("id", "height", "width", "note")}
+    return kept | {"status": "poison", "error": "killed its process twice and was given up"}

@@ -11,29 +11,20 @@ import io
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import ray
 import torch
-from ray import tune as ray_tune
-from tqdm import tqdm
 
 from rayseg.config import TuneConfig, as_plain
 from rayseg.labels import StoredRows, Truths
+from rayseg.nets import NETWORKS
 from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import digest, read_ids
-from rayseg.on_ray.box_analysis import spread_objects
-from rayseg.on_ray.boxes import choose_detector
-from rayseg.on_ray.seeds import SharedBank, find_weights, identity
-from rayseg.on_ray.session import threads_each
-from rayseg.on_ray.spaces import Space
 from rayseg.scores import thresholds_every
 from rayseg.stages import (
-    LOADERS,
     DecodeImages,
     MaskTrial,
     ObjectTrial,
@@ -47,10 +38,15 @@ from rayseg.stages import (
     lengthened,
     tagged_image,
 )
+from rayseg.steps.box_analysis import spread_objects
+from rayseg.steps.engine import Engine
+from rayseg.steps.machine import threads_each
+from rayseg.steps.seeds import SharedBank, identity
+from rayseg.steps.sources import digest, read_ids
+from rayseg.steps.spaces import Space
+from rayseg.steps.weights import choose_detector, find_weights
 from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
 
-MAX_DEATHS = 10
-"""Of the process that loads an image, after which the image is left out."""
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
 NOTHING: dict[str, Any] = {
     "slices": 0,
@@ -190,11 +186,11 @@ class Plan:
         """True masks of objects."""
         return _true_objects(Folder(self.config.run) / "manifest", self.config.split)
 
-    def with_bank(self) -> Plan:
+    def with_bank(self, engine: Engine) -> Plan:
         """With the companions that the method needs, cut now."""
         if self.space.kind != "seeds" or not self.base.uses_companions:
             return self
-        bank = SharedBank(Folder(self.config.run), self.config.companions)
+        bank = SharedBank(Folder(self.config.run), self.config.companions, engine)
         return Plan(self.config, self.space, self.classes, bank.reader)
 
     def image(self, row: dict[str, Any]) -> TrialImage:
@@ -250,7 +246,7 @@ class Plan:
 @lru_cache(maxsize=2)
 def _network(kind: str, weights: str, classes: tuple[str, ...], device: str) -> torch.nn.Module:
     """Loaded once a process; the trials that it runs one after the other share it."""
-    return LOADERS[kind](local_copy(weights), classes).to(device)
+    return NETWORKS[kind].load(local_copy(weights), classes).to(device)
 
 
 # once a process each: tasks are many and short, the manifest of a large data set is long
@@ -269,55 +265,28 @@ def _stored_seeds(folder: Folder) -> StoredRows:
     return StoredRows(folder, SEEDS_COLUMNS, "map")
 
 
-@ray.remote(num_cpus=1, max_retries=MAX_DEATHS)
-def _load_image(plan: Plan, row: dict[str, Any]) -> TrialImage | str:
-    """The image, or why there is none."""
-    try:
-        return plan.image(row)
-    except (ValueError, OSError) as error:
-        return str(error)
-
-
-def load_images(
-    plan: Plan, chosen: Sequence[dict[str, Any]]
-) -> tuple[list[list[Any]], dict[str, str]]:
-    """Slices of references to images in the object store, which all trials share; and ids left out.
-
-    Slices are of what was chosen; one of which nothing is left is none.
-
-    Raises:
-        ValueError: no image can be used.
-    """
-    shared = ray.put(plan)
-    made = [(row["id"], _load_image.remote(shared, row)) for row in chosen]
-    size, left_out = plan.config.slice_images, {}
-    slices: list[list[Any]] = [[] for _ in range(0, len(made), size)]
-    for place, (id_, reference) in enumerate(tqdm(made, desc="images", unit="image")):
-        try:
-            found = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            found = f"its process ended: {type(error).__name__}"
-        if isinstance(found, str):
-            left_out[id_] = found
-        else:
-            slices[place // size].append(reference)
-    if not any(slices):
-        id_, reason = next(iter(left_out.items()))
-        raise ValueError(f"no image can be used to tune by, such as {id_}: {reason}")
-    return [one for one in slices if one], left_out
-
-
 def run_trial(
     setting: dict[str, Any],
     plan: Plan,
     slices: list[list[Any]],
     left_out: dict[str, str],
     folder: Folder,
+    load: Callable[[Any], TrialImage],
+    report: Callable[[dict[str, Any]], None],
 ) -> None:
     """Counts slice after slice, and reports after each; what is stored is not counted again.
 
     What is stored is reported again, since the search may be a new one. An image that a setting
     fails on counts for nothing in that trial, and is named in its file.
+
+    Args:
+        setting: of the trial.
+        plan: makes it.
+        slices: references to images.
+        left_out: images that could not be loaded, with the reason.
+        folder: of the sweep.
+        load: a reference to its image.
+        report: says how good the setting is so far.
     """
     trial, metric = plan.trial(setting), plan.space.metric
     complete = plan.space.complete(plan.base, setting)
@@ -327,13 +296,13 @@ def run_trial(
     if facts["left_out"] != nothing["left_out"]:  # counts of other images
         counts, facts = trial.zeros(), nothing
     for images, best in facts["course"]:
-        ray_tune.report({metric: best, "images": images})
+        report({metric: best, "images": images})
     if facts["stopped"] and plan.config.stop_early != "none":
         return
     for i in range(facts["slices"], len(slices)):
         start, failed = time.perf_counter(), dict(facts["failed"])
         for reference in slices[i]:
-            image = ray.get(reference)
+            image = load(reference)
             try:
                 counts = counts + trial.count(image)
             except (torch.AcceleratorError, torch.OutOfMemoryError):
@@ -356,7 +325,7 @@ def run_trial(
             "done": i + 1 == len(slices),
         }
         _write_counts(folder, name, counts, facts)
-        ray_tune.report({metric: best, "images": images})
+        report({metric: best, "images": images})
 
 
 def mark_stopped(setting: dict[str, Any], plan: Plan, folder: Folder) -> None:

@@ -6,7 +6,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +13,6 @@ import numpy as np
 
 from rayseg.config import ScoreConfig
 from rayseg.labels import Truths
-from rayseg.on_ray.bookkeeping import read_ids
-from rayseg.on_ray.data import collect, pending_rows, task_pool
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.scores import (
@@ -26,7 +23,17 @@ from rayseg.scores import (
     average_precision,
 )
 from rayseg.stages import CompareObjects, TrueObjects
-from rayseg.store import Folder, Manifest, find_pending, read_manifest, read_rows, read_run
+from rayseg.steps.engine import Engine, Pool, Stored
+from rayseg.steps.sources import read_ids
+from rayseg.store import (
+    Folder,
+    Manifest,
+    find_pending,
+    kind_of,
+    read_manifest,
+    read_rows,
+    read_run,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +46,7 @@ TRUTH = "instances/truth"
 
 
 def score_objects(
-    run: Folder, config: ScoreConfig
+    run: Folder, config: ScoreConfig, engine: Engine
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Entries of scores.json about single objects; none in a run without boxes.
 
@@ -54,11 +61,12 @@ def score_objects(
     """
     entries: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
-    made = [name for name in (run / "masks").folders() if holds_objects(run / "masks" / name)]
+    masks = run / "masks"
+    made = [name for name in masks.folders() if kind_of(masks / name) == "object_masks"]
     if made:
         truths = TrueObjects(run / "manifest", config.split)
         for name in made:
-            entry, own = _overlaps(run / "masks" / name, truths, config)
+            entry, own = _overlaps(run / "masks" / name, truths, config, engine)
             entries[f"objects/{name}"] = entry
             skipped.update(own)
     return entries | _score_instances(run, config), skipped
@@ -85,13 +93,8 @@ def _score_instances(run: Folder, config: ScoreConfig) -> dict[str, dict[str, An
     return entries
 
 
-def holds_objects(masks: Folder) -> bool:
-    """Whether a folder of masks was made from boxes."""
-    return "box_maps" in read_run(masks).get("config", {})
-
-
 def _overlaps(
-    folder: Folder, truths: TrueObjects, config: ScoreConfig
+    folder: Folder, truths: TrueObjects, config: ScoreConfig, engine: Engine
 ) -> tuple[dict[str, Any], dict[str, str]]:
     statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
     asked = truths.rows.keys() & (read_ids(config.ids) or truths.rows.keys())
@@ -101,10 +104,8 @@ def _overlaps(
     found: dict[str, list[Any]] = defaultdict(list)
     pending = find_pending(folder, left_out)
     if pending.rows:
-        pool = replace(
-            task_pool(config.compute, partial(CompareObjects, truths)), rows=COMPARED_ROWS
-        )
-        for row in collect(pending_rows(pending, pool.rows), pool):
+        pool = Pool(partial(CompareObjects, truths), rows=COMPARED_ROWS)
+        for row in engine.collect(Stored(pending), pool, config.compute):
             for name in ("ious", "areas", "skipped"):
                 found[name] += list(row[name])
     quality = MaskQuality(

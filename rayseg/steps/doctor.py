@@ -8,21 +8,22 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import ray
 import torch
 
 from rayseg.config import DoctorConfig
-from rayseg.on_ray.bookkeeping import Outcome
-from rayseg.on_ray.calibration import Stage, calibrate
-from rayseg.on_ray.data import pool_size
-from rayseg.on_ray.jobs import prepare
-from rayseg.on_ray.session import count_cores, gpus_each, preflight, session, threads_each
+from rayseg.learn import TRAININGS
+from rayseg.steps.engine import Engine
+from rayseg.steps.estimate import Measured, calibrate
+from rayseg.steps.machine import count_cores
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.preparing import prepare
+from rayseg.steps.recipe import recipe, settings_of
 
 PACKAGES = ("rayseg", "ray", "torch", "torchvision", "pyarrow", "numpy", "pydensecrf2", "optuna")
 GB = 1e9
 
 
-def doctor(config: DoctorConfig) -> Outcome:
+def doctor(config: DoctorConfig, engine: Engine) -> Outcome:
     """Says what is there and what a run needs; refuses what would wait for ever.
 
     Raises:
@@ -30,20 +31,17 @@ def doctor(config: DoctorConfig) -> Outcome:
         FileNotFoundError: likewise.
     """
     lines = [*_machine(config), *_weights(config)]
-    with session(config.address, config.run):
-        lines += _cluster()
-        gpus, threads = gpus_each(config.compute), threads_each(config.compute)
-        actors = pool_size(config.compute, gpus)
-        grows = config.compute.grows
-        preflight("the run", actors, 0 if gpus else threads, gpus, grows)
-        preflight("training", config.compute.workers, 0 if gpus else 1, gpus, grows)
-        lines.append(
-            f"pools: {actors} actors of {'0' if gpus else threads} CPUs and {gpus:g} GPUs; "
-            f"trainings: {config.compute.workers} workers"
-        )
+    with engine.open(config.address, config.run):
+        slots = engine.slots(config.compute)
+        engine.check("the run", config.compute)
+        lines += [
+            f"cluster: {slots.where}",
+            f"pools: {slots.actors} actors of {0 if slots.gpus else slots.threads} CPUs and "
+            f"{slots.gpus:g} GPUs; trainings: {config.compute.workers} workers",
+        ]
         if config.estimate:
-            lines += prepare(config).lines
-            lines += _estimate(config, calibrate(config))
+            lines += prepare(config, engine).lines
+            lines += _estimate(config, calibrate(config, engine))
     return Outcome(lines)
 
 
@@ -74,14 +72,11 @@ def _weights(config: DoctorConfig) -> Iterator[str]:
     Raises:
         FileNotFoundError: a path among them has no file.
     """
-    boxes = config.supervision == "boxes"
-    asked = {
-        "weights": config.weights,
-        "ficklenet_weights": config.ficklenet_weights,
-        "detector_weights": config.detector_weights if boxes else "",
-    }
-    parts = ("detector", "mask_rcnn") if boxes else ("classifier", "segmenter")
-    asked |= {f"{part}.weights": getattr(config, part).weights for part in parts}
+    given_weights = config.given_weights.items()
+    asked = {"weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights}
+    for part in recipe(config, judged=True):
+        if part.kind in TRAININGS:
+            asked[f"{TRAININGS[part.kind].field}.weights"] = settings_of(config, part.kind).weights
     for name, given in asked.items():
         if not given:
             continue
@@ -93,17 +88,7 @@ def _weights(config: DoctorConfig) -> Iterator[str]:
             yield f"{name}: {given}, which torchvision downloads where it has not yet"
 
 
-def _cluster() -> Iterator[str]:
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    have = ray.cluster_resources()
-    yield (
-        f"cluster: {len(nodes)} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs, "
-        f"{have.get('memory', 0) / GB:.0f} GB memory, "
-        f"{have.get('object_store_memory', 0) / GB:.1f} GB object store"
-    )
-
-
-def _estimate(config: DoctorConfig, stages: list[Stage]) -> Iterator[str]:
+def _estimate(config: DoctorConfig, stages: list[Measured]) -> Iterator[str]:
     width = max(len(stage.name) for stage in stages)
     yield f"{'stage':{width}}  processes     measured         all     stores  takes"
     for one in stages:

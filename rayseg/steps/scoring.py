@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from rayseg.config import ScoreConfig
 from rayseg.labels import Truths
-from rayseg.on_ray.data import Stage, collect, pending_rows, task_pool
-from rayseg.on_ray.object_scoring import score_objects, skipped_facts, unlike_images
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep, thresholds_every
 from rayseg.stages import CountLabels, Row, SweepSeeds
+from rayseg.steps.engine import Engine, Pool, Stage, Stored
+from rayseg.steps.object_scoring import score_objects, skipped_facts, unlike_images
 from rayseg.store import Folder, find_pending, read_manifest, read_rows, read_run
 
 SHOWN = 12
@@ -38,7 +38,9 @@ class Scored:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None) -> Scored:
+def score_run(
+    run: Folder, config: ScoreConfig, engine: Engine, ids: Sequence[str] | None = None
+) -> Scored:
     """Scores every folder of seeds, masks and predictions against true masks, into scores.json.
 
     Seeds are turned into labels at the background threshold with the best mean IoU (over
@@ -59,13 +61,13 @@ def score_run(run: Folder, config: ScoreConfig, ids: Sequence[str] | None = None
     for kind, truths in (("seeds", seen), ("masks", seen), ("predictions", unseen)):
         if not truths or not truths.paths:
             continue
-        scoring = _Scoring(config, truths, over)
+        scoring = _Scoring(config, engine, truths, over)
         for name in (run / kind).folders():
             entry, skipped = scoring.score(run / kind / name, kind)
             scored.entries[f"{kind}/{name}"] = entry
             scored.skipped.update(skipped)
     _add_ratios(run, scored.entries)
-    entries, skipped = score_objects(run, config)
+    entries, skipped = score_objects(run, config, engine)
     scored.entries.update(entries)
     scored.skipped.update(skipped)
     run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
@@ -126,11 +128,13 @@ class _Scoring:
 
     Attributes:
         config: the job's.
+        engine: that counts.
         truths: of the images that count.
         over: labels of the second mean; empty for none.
     """
 
     config: ScoreConfig
+    engine: Engine
     truths: Truths
     over: list[int]
 
@@ -139,7 +143,7 @@ class _Scoring:
         statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
         asked = {id_: status for id_, status in statuses.items() if id_ in self.truths.paths}
         usable = {id_ for id_, status in asked.items() if status == "ok"}
-        rows = _Rows(folder, statuses.keys() - usable, self.config)
+        rows = _Rows(folder, statuses.keys() - usable, self.config, self.engine)
         left_out = Counter(asked.values())
         curves: dict[str, Any] = {}
         skipped: dict[str, str] = {}
@@ -227,16 +231,18 @@ class _Rows:
         folder: of seeds or masks.
         left_out: ids of its other rows.
         config: the job's.
+        engine: that counts.
     """
 
     folder: Folder
     left_out: set[str]
     config: ScoreConfig
+    engine: Engine
 
     def through(self, make: Callable[[], Stage]) -> Iterator[Row]:
-        """What a stage makes of them; Ray is left alone where there are none."""
+        """What a stage makes of them; the engine is left alone where there are none."""
         pending = find_pending(self.folder, self.left_out)
         if not pending.rows:
             return iter(())
-        pool = replace(task_pool(self.config.compute, make), rows=COUNTED_ROWS)
-        return collect(pending_rows(pending, pool.rows), pool)
+        pool = Pool(make, rows=COUNTED_ROWS)
+        return self.engine.collect(Stored(pending), pool, self.config.compute)

@@ -1,0 +1,133 @@
+"""The engine's verbs as a plain loop in this process: for small work and for tests, without Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from rayseg.config import Compute
+from rayseg.learn import Worker
+from rayseg.stages import DecodeImages, Row, Rows, choose_device, guarded_rows
+from rayseg.steps.engine import Images, Pool, Slots, Source, Stage
+from rayseg.steps.machine import count_cores, threads_each
+from rayseg.store import Folder, read_shard, rows_to_table, write_shard
+
+T = TypeVar("T")
+
+
+class PlainEngine:
+    """A loop; see `rayseg.steps.engine.Engine`. An image that kills the process is poison too.
+
+    Its deaths are counted over the starts of the same command, since nobody starts it anew.
+    """
+
+    def open(self, address: str, run: str) -> AbstractContextManager[None]:
+        """Nothing is to be opened.
+
+        Raises:
+            ValueError: a cluster is asked for.
+        """
+        if address:
+            raise ValueError(f"engine plain joins no cluster, got address {address}; leave one out")
+        return nullcontext()
+
+    def slots(self, compute: Compute) -> Slots:
+        """One process."""
+        gpus = float(choose_device(compute.device).type == "cuda")
+        where = f"this process, of {count_cores()} cores"
+        return Slots(1, 1, gpus, threads_each(compute), where)
+
+    def check(self, what: str, compute: Compute) -> None:
+        """Refuses several processes.
+
+        Raises:
+            ValueError: they are asked for.
+        """
+        for name in ("actors", "workers"):
+            if getattr(compute, name) > 1:
+                number = getattr(compute, name)
+                raise ValueError(
+                    f"engine plain is one process, got compute.{name} {number}; take --engine ray"
+                )
+
+    def fill(
+        self,
+        source: Source,
+        pool: Pool,
+        out: Folder,
+        schema: pa.Schema,
+        label: str,
+        compute: Compute,
+        then: Pool | None = None,
+    ) -> float:
+        """Rows are stored block by block."""
+        self.check(label, compute)
+        start, inflight = time.perf_counter(), out / "inflight"
+        stage, smooth = pool.make(), then.make() if then else None
+        total = source.table.num_rows if isinstance(source, Images) else source.pending.rows
+        with tqdm(total=total, desc=label, unit="image", smoothing=0.1) as bar:
+            for rows in _blocks(source, pool.rows or compute.block_rows):
+                made = guarded_rows(partial(_through, source, stage, smooth), rows, inflight)
+                write_shard(out, rows_to_table(made, schema))
+                bar.update(len(rows))
+        inflight.remove()
+        return time.perf_counter() - start
+
+    def collect(
+        self, source: Source, pool: Pool, compute: Compute, scratch: Folder | None = None
+    ) -> Iterator[Row]:
+        """Rows come out as they are made."""
+        stage = pool.make()
+        for rows in _blocks(source, pool.rows or compute.block_rows):
+            yield from _through(source, stage, None, rows)
+
+    def fit(
+        self, loop: Callable[[Any, Worker], None], work: Any, folder: Folder, compute: Compute
+    ) -> None:
+        """A training by one worker."""
+        self.check("training", compute)
+        loop(work, Worker(device=choose_device(compute.device)))
+
+    def share(self, make: Callable[[], tuple[str, T]], what: str) -> tuple[str, Callable[[], T]]:
+        """Held by this process."""
+        name, thing = make()
+        return name, _Held(thing)
+
+
+@dataclass(frozen=True)
+class _Held:
+    thing: Any
+
+    def __call__(self) -> Any:
+        return self.thing
+
+
+def _through(source: Source, stage: Stage, then: Stage | None, rows: Rows) -> Rows:
+    """A block through decoding, where pixels are asked for, and the stages."""
+    if isinstance(source, Images) and source.decoded:
+        rows = DecodeImages(untagged=source.untagged)(rows)
+    made = stage(rows)
+    return then(made) if then else made
+
+
+def _blocks(source: Source, size: int) -> Iterator[Rows]:
+    """Rows in blocks, images of one size beside each other."""
+    if isinstance(source, Images):
+        order = [("height", "ascending"), ("width", "ascending"), ("id", "ascending")]
+        rows = source.table.sort_by(order)
+        for start in range(0, rows.num_rows, size):
+            yield rows.slice(start, size).to_pylist()
+        return
+    for address in source.pending.shards:
+        parent, _, name = address.rpartition("/")
+        found = read_shard(Folder(parent), name).to_pylist()
+        waiting = [row for row in found if row["id"] not in source.pending.skip]
+        for start in range(0, len(waiting), size):
+            yield waiting[start : start + size]

@@ -1,0 +1,57 @@
+"""The job that turns localization maps into masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+
+from rayseg.config import RefineSeedsConfig, as_plain
+from rayseg.stages import RefineSeeds, SaliencyMaps
+from rayseg.steps.engine import Engine
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import digest, finished_config
+from rayseg.steps.step import Fill, Step, carry_out
+from rayseg.steps.weights import own_weights
+from rayseg.store import Folder
+
+
+def refine_seeds(config: RefineSeedsConfig, engine: Engine) -> Outcome:
+    """Makes the masks of each method by each refiner."""
+    _saliency(config)  # a folder that is not there is said here
+    with engine.open(config.address, config.run):
+        return carry_out(mask_steps(config), engine, config.compute)
+
+
+def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
+    """A folder of masks for each method and refiner."""
+    run_folder, saliency = Folder(config.run), _saliency(config)
+    pairs = product(config.methods, config.refiners)
+    for (method, name), label in zip(pairs, config.mask_names(), strict=True):
+        seeds = run_folder / "seeds" / method
+        refiner = config.refiner(name, method)
+        identity = {name: as_plain(refiner), "seeds": finished_config(seeds, "seeds", "make-seeds")}
+        if saliency:
+            maps = {"maps": saliency.folder.location}
+            identity["saliency"] = as_plain(config.saliency) | maps
+        make = partial(RefineSeeds, refiner, run_folder / "manifest", saliency=saliency)
+        if kind := refiner.network_kind:
+            weights = own_weights(run_folder, kind)
+            identity["weights"] = digest(weights)
+            make = partial(make, weights=weights, device=config.compute.device)
+        yield Step(
+            "masks",
+            run_folder / "masks" / label,
+            identity,
+            Fill(seeds, make, keeps_network=bool(kind)),
+            f"masks {label}",
+        )
+
+
+def _saliency(config: RefineSeedsConfig) -> SaliencyMaps | None:
+    if not config.saliency_maps:
+        return None
+    saliency = SaliencyMaps(Folder(config.saliency_maps), config.saliency)
+    if not saliency.folder.exists():
+        raise FileNotFoundError(f"folder of saliency maps {saliency.folder} does not exist")
+    return saliency

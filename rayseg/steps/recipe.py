@@ -1,0 +1,227 @@
+"""What a run does, in order: the one list that run, estimate, doctor and the check of labels read.
+
+A road leads from one kind of cheap labels to trained networks; a run takes one road, or several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rayseg.config import RunConfig, as_toml
+from rayseg.labels import Truths
+from rayseg.learn import TRAININGS
+from rayseg.steps.boxes import make_box_maps, make_box_masks
+from rayseg.steps.engine import Engine
+from rayseg.steps.masks import refine_seeds
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.predictions import predict, predict_instances
+from rayseg.steps.preparing import prepare
+from rayseg.steps.score import score
+from rayseg.steps.seeds import make_seeds
+from rayseg.steps.training import train
+from rayseg.store import Folder, kind_of, read_manifest
+from rayseg.toml import hint
+
+Job = Callable[[Any, Engine], Outcome]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One job of a run.
+
+    Attributes:
+        job: does it.
+        kind: of the folders that it fills, a key of KINDS; empty for scores.
+        names: of these folders; a folder of the run itself has an empty one.
+        labels: that the job is to take.
+        told: what it says is shown.
+    """
+
+    job: Job
+    kind: str = ""
+    names: tuple[str, ...] = ("",)
+    labels: tuple[str, ...] = ()
+    told: bool = True
+
+
+@dataclass(frozen=True)
+class Road:
+    """The way from one kind of cheap labels to trained networks.
+
+    Attributes:
+        asked: kinds of networks that maps and masks are made with.
+        maps: the job that makes maps, the kind of its folders and their names.
+        masks: ... and the one that makes masks of them.
+        trained: the network that learns from the masks.
+        applied: the job that applies it, and the kind of its folders.
+        has_truth: whether a split has true labels that such a network can learn from.
+    """
+
+    asked: Callable[[RunConfig], set[str]]
+    maps: tuple[Job, str, Callable[[RunConfig], tuple[str, ...]]]
+    masks: tuple[Job, str, Callable[[RunConfig], list[str]]]
+    trained: str
+    applied: tuple[Job, str]
+    has_truth: Callable[[Folder, str], bool]
+
+    def labels(self, config: RunConfig) -> tuple[str, ...]:
+        """What networks are trained on: as given, else the last masks."""
+        own = self.masks[2](config)
+        others = {
+            name
+            for road in roads_of(config)
+            if road is not self
+            for name in road.masks[2](config)
+        }
+        return tuple(one for one in config.labels if one not in others) or tuple(own[-1:])
+
+    def networks(self, config: RunConfig) -> list[str]:
+        """Kinds of networks that are trained before the maps, each after what it starts from."""
+        given = config.given_weights
+        needed = {kind for kind in self.asked(config) if not given.get(kind)}
+        later = {self.trained} if config.until == "segmenters" else set()
+        starts = [settings_of(config, kind).weights for kind in needed | later]
+        if "classifier" in starts:
+            needed.add("classifier")
+        return [kind for kind in TRAININGS if kind in needed]
+
+    def parts(self, config: RunConfig, judged: bool) -> Iterator[Part]:
+        """Its jobs in order.
+
+        Args:
+            config: of the run.
+            judged: whether there are images to judge networks on.
+        """
+        for kind in self.networks(config):
+            yield Part(partial(train, kind), kind)
+        make, kind, names = self.maps
+        yield Part(make, kind, tuple(names(config)))
+        if config.until == "seeds":
+            return
+        make, kind, mask_names = self.masks
+        yield Part(make, kind, tuple(mask_names(config)))
+        if config.until == "masks" or not (judged or config.labels):
+            return
+        yield Part(score, told=False)  # already here, since a training takes hours
+        labels = self.labels(config)
+        yield Part(partial(train, self.trained), self.trained, labels, labels)
+        if judged:
+            apply, kind = self.applied
+            ending = "+crf" if config.crf and kind == "predictions" else ""
+            yield Part(apply, kind, tuple(f"{label}{ending}" for label in labels), labels)
+
+
+def settings_of(config: Any, kind: str) -> Any:
+    """The settings of a training in a job's configuration."""
+    return getattr(config, TRAININGS[kind].field)
+
+
+def _has_masks(manifest: Folder, split: str) -> bool:
+    return bool(Truths(manifest, split).ids)
+
+
+def _has_object_masks(manifest: Folder, split: str) -> bool:
+    table = read_manifest(manifest, true_masks=True).select(split).table
+    return any(any(own) for own in table.column("true_masks").to_pylist())
+
+
+ROADS = {
+    "tags": Road(
+        lambda config: config.network_kinds | config.refiner_kinds,
+        (make_seeds, "seeds", lambda config: config.methods),
+        (refine_seeds, "masks", lambda config: config.mask_names()),
+        "segmenter",
+        (predict, "predictions"),
+        _has_masks,
+    ),
+    "boxes": Road(
+        lambda config: {"detector"},
+        (make_box_maps, "box_maps", lambda config: config.box_methods),
+        (make_box_masks, "object_masks", lambda config: config.box_mask_names()),
+        "mask_rcnn",
+        (predict_instances, "instances"),
+        _has_object_masks,
+    ),
+}
+"""By the kind of labels that they start from; `RunConfig.supervision` names one or several."""
+
+
+def roads_of(config: RunConfig) -> list[Road]:
+    """The roads of a run."""
+    return [ROADS[name] for name in config.supervision.split("+")]
+
+
+def recipe(config: RunConfig, judged: bool) -> list[Part]:
+    """The jobs of a run after its manifest, in order; one that several roads need comes once.
+
+    Args:
+        config: of the run.
+        judged: whether there are images to judge networks on.
+    """
+    parts: dict[tuple[str, tuple[str, ...]], Part] = {}
+    for road in roads_of(config):
+        for part in road.parts(config, judged):
+            parts.setdefault((part.kind, part.names), part)
+    return [*parts.values(), Part(score)]
+
+
+def is_judged(config: RunConfig) -> bool:
+    """Whether the run has images to judge networks on."""
+    manifest = read_manifest(Folder(config.run) / "manifest")
+    return config.val_split in manifest.table.column("split").to_pylist()
+
+
+def run(config: RunConfig, engine: Engine) -> Outcome:
+    """All jobs in order, from tags or from boxes; what is done already is skipped."""
+    outcome = prepare(config, engine)
+    Folder(config.run).write("run.toml", as_toml(config).encode())
+    if config.until == "segmenters":
+        check_labels(config)
+    judged = is_judged(config)
+    *jobs, last = recipe(config, judged)
+    with engine.open(config.address, config.run):
+        for part in jobs:
+            done = part.job(_for(config, part), engine)
+            outcome += done if part.told else Outcome()
+        if config.until == "segmenters" and not judged:
+            outcome += _unjudged(config)
+        return outcome + last.job(config, engine)
+
+
+def _for(config: RunConfig, part: Part) -> RunConfig:
+    return replace(config, labels=part.labels) if part.labels else config
+
+
+def _unjudged(config: RunConfig) -> Outcome:
+    names = {"segmenter": "segmenters", "mask_rcnn": "Mask R-CNNs"}
+    networks = " and ".join(names[road.trained] for road in roads_of(config))
+    lacking = "predictions" if config.labels else f"{networks}; --labels trains one anyway"
+    return Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
+
+
+def check_labels(config: RunConfig) -> None:
+    """Refuses at once what would be missing hours later.
+
+    Raises:
+        ValueError: labels that the run will not have.
+    """
+    run_folder = Folder(config.run)
+    masks, known = run_folder / "masks", set()
+    for road in roads_of(config):
+        _, kind, names = road.masks
+        known |= {*names(config), *(n for n in masks.folders() if _serves(masks / n, kind))}
+        if road.has_truth(run_folder / "manifest", config.train_split):
+            known.add("truth")
+    for name in config.labels:
+        if name not in known:
+            raise ValueError(
+                f"labels must be of {', '.join(sorted(known))}, got {name!r}{hint(name, known)}"
+            )
+
+
+def _serves(folder: Folder, kind: str) -> bool:
+    """Whether masks serve what is trained on that kind; a segmenter takes those of objects too."""
+    return kind == "masks" or kind_of(folder) == kind

@@ -1,0 +1,41 @@
+"""The job that scores a run and writes its report."""
+
+from __future__ import annotations
+
+from rayseg.config import ScoreConfig
+from rayseg.report import write_report
+from rayseg.steps.engine import Engine
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.scoring import score_run
+from rayseg.steps.sources import read_ids
+from rayseg.steps.table import score_table
+from rayseg.store import Folder, read_manifest
+
+
+def score(config: ScoreConfig, engine: Engine) -> Outcome:
+    """Scores all seeds and masks of the run into scores.json, and writes the report."""
+    run_folder = Folder(config.run)
+    read_manifest(run_folder / "manifest").select(config.split)
+    with engine.open(config.address, config.run):
+        scored = score_run(run_folder, config, engine, read_ids(config.ids))
+    lines = score_table(scored.entries)
+    if scored.skipped:
+        id_ = min(scored.skipped)
+        number = len(scored.skipped)
+        lines.append(f"not scored: {number} of bad truth, such as {id_}: {scored.skipped[id_]}")
+    for name, entry in scored.entries.items():
+        if entry.get("images_left_out"):
+            whole = entry["images"] + entry["images_left_out"]
+            lines.append(
+                f"{name}: judged on {entry['images']} of {whole} images; the others have no result"
+            )
+        if "trained_on" in entry:
+            own, full = (entry["trained_on"][key] or "unknown" for key in ("images", "full"))
+            lines.append(
+                f"{name}: its share of full supervision is of networks that were trained on other "
+                f"images, {own} and {full} of them"
+            )
+    lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
+    return Outcome(lines, frozenset(scored.skipped))
+
+

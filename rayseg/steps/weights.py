@@ -1,0 +1,86 @@
+"""Which weights a job works with: those that are given, or the run's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rayseg.config import AskDetectorConfig, MakeSeedsConfig
+from rayseg.nets import NETWORKS
+from rayseg.steps.sources import digest
+from rayseg.store import Folder
+
+T = TypeVar("T", bound=Any)
+
+
+def own_weights(run_folder: Folder, kind: str, given: str = "", flag: str = "") -> str:
+    """The weights of that kind of network: those given, else the run's own.
+
+    Args:
+        run_folder: of the run.
+        kind: a key of NETWORKS, of which a run has one.
+        given: an address, or empty.
+        flag: that gives one, for the error.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+    """
+    network = NETWORKS[kind]
+    own = run_folder / network.folder
+    if not given and not own.exists(network.file):
+        otherwise = f", or name one by {flag}" if flag else ""
+        raise FileNotFoundError(
+            f"{own} holds no {network.file}; make it with `rayseg {network.job}`{otherwise}"
+        )
+    address = given or own.path(network.file)
+    return address if "://" in address else str(Path(address).absolute())
+
+
+def find_weights(config: MakeSeedsConfig, kind: str) -> str:
+    """The weights of a kind of network that methods work on; see `own_weights`."""
+    given = config.given_weights.get(kind, "")
+    return own_weights(Folder(config.run), kind, given)
+
+
+@dataclass(frozen=True)
+class ChosenDetector:
+    """The detector of a job.
+
+    Attributes:
+        address: of its weights.
+        classes: its class names; empty where they are the run's.
+    """
+
+    address: str
+    classes: tuple[str, ...]
+
+
+def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
+    """The detector that is asked for, else the run's own.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    given = config.detector_weights
+    address = own_weights(Folder(config.run), "detector", given, "--detector-weights")
+    return ChosenDetector(address, config.classes_of_detector(address))
+
+
+def start_of(run_folder: Folder, training: T) -> T:
+    """The training with the path of the run's own classifier where it is to start from that.
+
+    Raises:
+        FileNotFoundError: the run has none.
+    """
+    if training.weights != "classifier":
+        return training
+    return replace(training, weights=own_weights(run_folder, "classifier"))
+
+
+def weights_identity(weights: str) -> dict[str, str]:
+    """What a training follows from besides its settings: the digest of a file of weights.
+
+    Empty for none and torchvision's names. A file has a suffix, whether it is local or remote.
+    """
+    return {"weights": digest(weights)} if Path(weights).suffix else {}
