@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from rayseg.analyses.bottleneck import ToyBottleneck
@@ -13,13 +13,18 @@ from rayseg.config.objects import ObjectTraining, TrainDetectorConfig, TrainMask
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 from rayseg.config.tuning import TuneConfig
 from rayseg.datasets import DATASETS, Dataset
-from rayseg.export import EXPORTERS
+from rayseg.export import EXPORTERS, Exporter
 from rayseg.nets.prediction import Prediction
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.stages import InstancePrediction
 from rayseg.toml import check_literals
 
 DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
+ExporterFields = one_field_each(
+    "ExporterFields",
+    __name__,
+    {f"to_{name}": exporter for name, exporter in EXPORTERS.items() if fields(exporter)},  # type: ignore[arg-type]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,13 +209,13 @@ class DoctorConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(JobConfig):
+class ExportConfig(ExporterFields, JobConfig):  # type: ignore[valid-type]
     """Writes masks of a run in a foreign format.
 
     Attributes:
         masks: a folder of the run's masks, such as advcam+label_crf, of its predictions, such as
             predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
-        format: which exporter.
+        format: which exporter; the settings of one that has some follow as to_<format>.
         out: folder to write into.
         split: only its images, their list of ids being called so; empty means all, and calls the
             list train, or val for predictions and instances.
@@ -224,6 +229,10 @@ class ExportConfig(JobConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_names("format", (self.format,), EXPORTERS)
+
+    def exporter(self) -> Exporter:
+        """The format with its settings."""
+        return getattr(self, f"to_{self.format}", None) or EXPORTERS[self.format]()
 
 
 @dataclass(frozen=True, kw_only=True)

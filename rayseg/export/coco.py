@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pycocotools import mask as codec
@@ -154,6 +154,63 @@ def write_coco_results(
     )
     _write(path, ("[\n", *_joined(entries), "]\n"))
     return CocoExport(path, len(images), sum(len(image.masks) for image in images), left_out)
+
+
+@dataclass(frozen=True)
+class CocoInstances:
+    """A data set of instances in COCO's JSON, masks as run-length codes."""
+
+    columns: ClassVar[tuple[str, ...]] = ("height", "width", "classes", "foreground", "scores")
+    statuses: ClassVar[tuple[str, ...]] = ("ok", "empty")
+
+    def write(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        folder: str | Path,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        split: str,
+    ) -> CocoExport:
+        """Writes rows as `write_coco` does."""
+        return write_coco(rows, folder, classes, category_ids, split)
+
+
+@dataclass(frozen=True)
+class CocoPolygons(CocoInstances):
+    """The same with outlines in place of run-length codes.
+
+    Attributes:
+        tolerance_px: Pixels by which an outline may leave its mask; more gives fewer points.
+    """
+
+    tolerance_px: float = 0.0
+
+    def write(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        folder: str | Path,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        split: str,
+    ) -> CocoExport:
+        """Writes rows as `write_coco` does, as polygons."""
+        return write_coco(rows, folder, classes, category_ids, split, True, self.tolerance_px)
+
+
+@dataclass(frozen=True)
+class CocoResults(CocoInstances):
+    """The list of results that COCO's evaluation takes."""
+
+    def write(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        folder: str | Path,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        split: str,
+    ) -> CocoExport:
+        """Writes rows as `write_coco_results` does."""
+        return write_coco_results(rows, folder, classes, category_ids, split)
 
 
 def image_number(id_: str) -> int:

@@ -12,8 +12,10 @@ the same classes; anything else is refused.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -64,6 +66,26 @@ def write_voc(
         _write_mask(root, id_, png, len(classes))
     _write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", list(ids))
     return len(ids)
+
+
+@dataclass(frozen=True)
+class VocMasks:
+    """Semantic masks in VOC's layout."""
+
+    columns: ClassVar[tuple[str, ...]] = ("labels",)
+    statuses: ClassVar[tuple[str, ...]] = ("ok",)
+
+    def write(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        folder: str | Path,
+        classes: Sequence[str],
+        category_ids: Sequence[int],
+        split: str,
+    ) -> str:
+        """Writes rows as `write_voc` does."""
+        masks = ((row["id"], row["labels"]) for row in rows)
+        return f"{write_voc(masks, folder, classes, split)} masks in {folder}"
 
 
 def _labelmap(classes: Sequence[str]) -> str:

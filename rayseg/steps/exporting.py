@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rayseg.config import ExportConfig
-from rayseg.export import EXPORTERS
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there
@@ -31,7 +30,7 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
     masks = run_folder / kind / name
     if not shard_names(masks):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, kind)}")
-    exporter = EXPORTERS[config.format]
+    exporter = config.exporter()
     have = shard_columns(masks, shard_names(masks)[0])
     missing = [column for column in exporter.columns if column not in have]
     if missing:

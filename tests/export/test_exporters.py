@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rayseg.export import EXPORTERS
+from rayseg.export import EXPORTERS, CocoPolygons
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import encode_mask
 
@@ -22,7 +22,7 @@ ROW = {
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_exporters_are_called_alike_and_need_only_their_columns(tmp_path, name):
-    exporter = EXPORTERS[name]
+    exporter = EXPORTERS[name]()
     row = {column: ROW[column] for column in ("id", "path", *exporter.columns)}
     written = exporter.write(iter([row]), tmp_path, ("cat", "dog"), (3, 7), "val")
     assert str(tmp_path) in str(written)
@@ -32,7 +32,7 @@ def test_exporters_are_called_alike_and_need_only_their_columns(tmp_path, name):
 
 def test_formats_of_coco_differ_in_outlines_and_kind(tmp_path):
     for name in ("coco", "coco_polygons", "coco_results"):
-        EXPORTERS[name].write([ROW], tmp_path / name, ("cat", "dog"), (3, 7), "val")
+        EXPORTERS[name]().write([ROW], tmp_path / name, ("cat", "dog"), (3, 7), "val")
     codes, outlines = (
         json.loads((tmp_path / name / "instances_val.json").read_text())["annotations"]
         for name in ("coco", "coco_polygons")
@@ -40,3 +40,16 @@ def test_formats_of_coco_differ_in_outlines_and_kind(tmp_path):
     results = json.loads((tmp_path / "coco_results" / "results_val.json").read_text())
     assert [one["segmentation"] for one in codes] == [one["segmentation"] for one in results]
     assert [type(one["segmentation"]) for one in codes + outlines] == [dict, dict, list, list]
+
+
+def test_a_tolerance_leaves_out_points_of_an_outline(tmp_path):
+    y, x = np.mgrid[:40, :40]
+    disc = encode_mask((y - 20) ** 2 + (x - 20) ** 2 < 200)
+    row = ROW | {"height": 40, "width": 40, "classes": [0], "foreground": [disc], "scores": [1.0]}
+    points = []
+    for tolerance_px in (0.0, 2.0):
+        folder = tmp_path / str(tolerance_px)
+        CocoPolygons(tolerance_px).write([row], folder, ("cat", "dog"), (3, 7), "val")
+        (one,) = json.loads((folder / "instances_val.json").read_text())["annotations"]
+        points.append(len(one["segmentation"][0]))
+    assert points[1] < points[0] / 2
