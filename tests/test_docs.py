@@ -111,7 +111,7 @@ def test_the_example_that_reads_seeds_prints_one_line_a_map(workplace, capsys):
 @pytest.mark.parametrize("words", JOB_LINES, ids=" ".join)
 def test_a_command_has_flags_that_exist(words, workplace):
     name, flags = as_job(words)
-    parse(JOBS[name][0], flags, f"rayseg {name}")
+    parse(JOBS[name].config, flags, f"rayseg {name}")
 
 
 def test_the_boxes_of_the_readme_are_read_by_its_command(workplace):
@@ -133,7 +133,7 @@ def test_targets_of_make_exist():
 
 def test_flags_in_the_text_exist():
     known = {"--config", "--preset", "--help"}
-    known |= {f"--{name}" for kind, _ in JOBS.values() for name in flag_names(kind())}
+    known |= {f"--{name}" for job in JOBS.values() for name in flag_names(job.config())}
     assert set(re.findall(r"`(--[\w.-]+)", README)) <= known
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli_w
 
+from rayseg.config.job_list import JOBS
 from rayseg.toml import read, update
 
 C = TypeVar("C")
@@ -30,16 +30,11 @@ def as_written(config: C) -> C:
     return replace(config, **changed)  # type: ignore[type-var]
 
 
-def read_toml(path: str, base: C, known: Collection[type] = ()) -> C:
+def read_toml(path: str, base: C) -> C:
     """The configuration with what a TOML file says in it.
 
     A file may hold the keys of any job, so that one file serves all jobs of a run; keys of other
     jobs are passed over here, keys of no job are an error.
-
-    Args:
-        path: of the file.
-        base: what the file does not say.
-        known: configurations of all jobs.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -48,12 +43,13 @@ def read_toml(path: str, base: C, known: Collection[type] = ()) -> C:
     given = read(path)
     mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
     others = {key: value for key, value in given.items() if key not in mine}
-    update(_every_key(known), others, path)
+    update(_every_key(), others, path)
     return update(base, {key: value for key, value in given.items() if key in mine}, path)
 
 
-def _every_key(kinds: Collection[type]) -> Any:
-    """A configuration with the keys of all of these."""
+def _every_key() -> Any:
+    """A configuration with the keys of all jobs."""
+    kinds = [job.config for job in JOBS.values()]
     last = [one for one in kinds if not any(issubclass(o, one) for o in kinds if o is not one)]
     return dataclasses.make_dataclass("EveryKey", [], bases=tuple(last), frozen=True)()
 

@@ -75,11 +75,11 @@ class RayEngine:
         then: Pool | None = None,
     ) -> float:
         """Rows are stored by the processes that made them."""
-        crew, number = self._crew(pool, compute), _number(source)
+        crew, number = self.crew(pool, compute), _number(source)
         scratch = out / "pending"
         rows = _rows(source, scratch, crew.rows, out)
         if then:
-            rows, crew = planes(rows, crew, out), self._crew(then, compute)
+            rows, crew = planes(rows, crew, out), self.crew(then, compute)
         seconds = write_rows(rows, number, crew, out, schema, label)
         scratch.remove()
         return seconds
@@ -88,7 +88,7 @@ class RayEngine:
         self, source: Source, pool: Pool, compute: Compute, scratch: Folder | None = None
     ) -> Iterator[Row]:
         """Rows come back to this process."""
-        crew = self._crew(pool, compute)
+        crew = self.crew(pool, compute)
         yield from collect(_rows(source, scratch, crew.rows, scratch), crew)
         if scratch:
             scratch.remove()
@@ -109,7 +109,7 @@ class RayEngine:
         with one_line_errors(what):
             return ray.get(name), partial(_get, thing)  # what cannot be is said here
 
-    def _crew(self, pool: Pool, compute: Compute) -> Crew:
+    def crew(self, pool: Pool, compute: Compute) -> Crew:
         """All that Ray must know of a stage."""
         rows = pool.rows or compute.block_rows
         crew = Crew(

@@ -15,7 +15,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.data import Crew, decoded, manifest_rows, write_rows
 from rayseg.store import SEEDS_SCHEMA, Folder, stored_ids
 from tests.on_ray.fakes import Counting, Undecoded, manifest_table
 
@@ -40,7 +40,7 @@ def main(folder, how):
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
     out = Folder(f"{folder}/seeds")
-    pool = Pool(
+    pool = Crew(
         partial(Counting, f"{folder}/marks", SECONDS), rows=2, actors=1 if how == "join" else 3,
         max_actors=3, cpus=0, gpus=1,
     )  # fmt: skip

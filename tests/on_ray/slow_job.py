@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ray
 
-from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.data import Crew, decoded, manifest_rows, write_rows
 from rayseg.store import SEEDS_SCHEMA, Folder, stored_ids
 from tests.on_ray.fakes import Counting, Undecoded, manifest_table
 
@@ -26,7 +26,7 @@ def main(folder, rows, seconds):
     done = stored_ids(out)
     waiting = table.filter([id_ not in done for id_ in table.column("id").to_pylist()])
     make = partial(Counting, f"{folder}/marks", seconds)
-    pool = Pool(make, rows=4, actors=2, cpus=0, gpus=1)
+    pool = Crew(make, rows=4, actors=2, cpus=0, gpus=1)
     source = decoded(manifest_rows(waiting, out / "pending", 4), Undecoded(), out)
     write_rows(source, waiting.num_rows, pool, out, SEEDS_SCHEMA, "slow job")
     Path(folder, "finished").touch()

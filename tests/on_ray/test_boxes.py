@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,13 @@ from rayseg.learn import DetectorSGD
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.box_analysis import analyse_boxes
-from rayseg.on_ray.boxes import make_box_maps, make_box_masks
-from rayseg.on_ray.instances import train_detector, train_mask_rcnn
-from rayseg.on_ray.jobs import export, prepare
-from rayseg.on_ray.run import run
+from rayseg.on_ray.engine import RayEngine
+from rayseg.steps.box_analysis import analyse_boxes
+from rayseg.steps.boxes import make_box_maps, make_box_masks
+from rayseg.steps.exporting import export
+from rayseg.steps.preparing import prepare
+from rayseg.steps.recipe import run
+from rayseg.steps.training import train
 from rayseg.records.rle import mask_area
 from rayseg.refine import BoxThreshold
 from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
@@ -55,6 +58,7 @@ pytestmark = [
     pytest.mark.timeout(500),
 ]
 CLASSES = DATASETS["synthetic"]().classes
+ENGINE = RayEngine()
 TINY = {
     "trunk": "mobilenet_v2",
     "weights": "none",
@@ -105,10 +109,10 @@ def made(cluster, tmp_path_factory):
         compute=COMPUTE,
         size_bounds_px=(400, 1600),
     )
-    prepare(config)
-    train_detector(config)
+    prepare(config, ENGINE)
+    train("detector", config, ENGINE)
     let_speak(f"{config.run}/detector/detector.safetensors")
-    return config, run(config)
+    return config, run(config, ENGINE)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +150,7 @@ def times(folder):
 
 def test_a_second_start_repeats_nothing(made, folder):
     before = times(folder)
-    again = run(made[0])
+    again = run(made[0], ENGINE)
     assert len(before) > 6
     assert times(folder) == before
     assert again == made[1]
@@ -158,12 +162,12 @@ def test_a_second_start_repeats_nothing(made, folder):
         (make_box_maps, {"bbam": replace(METHOD, steps=3)}, "bbam.steps is 2 there, 3 here"),
         (make_box_maps, {"boxes": "predicted"}, "boxes is given there, predicted here"),
         (make_box_masks, {"box_threshold": BoxThreshold(crf=False)}, "box_threshold.foreground is"),
-        (train_detector, {"train_split": "val"}, "split is train there, val here"),
+        (partial(train, "detector"), {"train_split": "val"}, "split is train there, val here"),
     ],
 )
 def test_another_configuration_on_the_folder_is_refused(made, job, changed, said):
     with pytest.raises(ValueError, match=f"was made under another configuration .*{said}"):
-        job(replace(made[0], **changed))
+        job(replace(made[0], **changed), ENGINE)
 
 
 @pytest.fixture
@@ -177,7 +181,7 @@ def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(copied):
     masks = Folder(copied.run) / "masks" / MASKS
     masks.delete(masks.names(".parquet")[0])
     with pytest.raises(ValueError, match=r"trained_on.images is \d there, \d here.*; delete the"):
-        train_mask_rcnn(copied)
+        train("mask_rcnn", copied, ENGINE)
 
 
 def test_a_training_on_images_that_were_not_recorded_is_refused(copied):
@@ -186,18 +190,18 @@ def test_a_training_on_images_that_were_not_recorded_is_refused(copied):
     del config["trained_on"]
     write_run(network, {"config": config})
     with pytest.raises(ValueError, match=r"trained_on is None there, .* here\); delete the folder"):
-        train_mask_rcnn(copied)
+        train("mask_rcnn", copied, ENGINE)
 
 
 def test_maps_that_a_killed_job_left_unfinished_make_no_masks(copied):
     write_run(Folder(copied.run) / "box_maps" / "bbam", {"counts": None})
     with pytest.raises(ValueError, match=r"box_maps/bbam is not complete; run make-box-maps once"):
-        make_box_masks(copied)
+        make_box_masks(copied, ENGINE)
 
 
 def test_labels_that_the_run_will_not_have_are_refused_at_the_start(made):
     with pytest.raises(ValueError, match=r"labels must be of .*got 'bbam\+box_crf'"):
-        run(replace(made[0], labels=("bbam+box_crf",)))
+        run(replace(made[0], labels=("bbam+box_crf",)), ENGINE)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +240,7 @@ def test_the_run_says_each_training_and_the_table(made):
 
 @pytest.mark.parametrize("name", [MASKS, f"instances/{MASKS}"])
 def test_an_export_loads_in_pycocotools(made, folder, name, tmp_path):
-    export(ExportConfig(run=made[0].run, masks=name, format="coco", out=str(tmp_path)))
+    export(ExportConfig(run=made[0].run, masks=name, format="coco", out=str(tmp_path)), ENGINE)
     (path,) = tmp_path.glob("instances_*.json")
     read = COCO(str(path))
     stored = name if name.startswith("instances/") else f"masks/{name}"
@@ -314,7 +318,7 @@ def analysis_config(config, **changed):
 
 def test_each_analysis_leaves_a_table_and_a_picture(made, folder):
     config = analysis_config(made[0])
-    outcome = analyse_boxes(config)
+    outcome = analyse_boxes(config, ENGINE)
     said = [line.partition(":")[0] for line in outcome.lines]
     assert said == [part for name in config.analyses for part in (f"analysis {name}", name)]
     for name in config.analyses:
@@ -333,11 +337,11 @@ def test_each_analysis_leaves_a_table_and_a_picture(made, folder):
 
 def test_an_analysis_goes_on_where_it_was_stopped(made, folder):
     config, own = analysis_config(made[0], analyses=("heads",)), folder / "analyses/heads"
-    analyse_boxes(config)
+    analyse_boxes(config, ENGINE)
     before = {row["id"]: row["objects"] for row in read_rows(own)}
     kept, lost = sorted(own.names(".parquet"))
     time = Path(own.path(kept)).stat().st_mtime_ns
     own.delete(lost)
-    analyse_boxes(config)
+    analyse_boxes(config, ENGINE)
     assert {row["id"]: row["objects"] for row in read_rows(own)} == before
     assert Path(own.path(kept)).stat().st_mtime_ns == time

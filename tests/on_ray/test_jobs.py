@@ -12,11 +12,12 @@ from rayseg.attribution import CAM
 from rayseg.config import Compute, MakeSeedsConfig, RefineSeedsConfig
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray import jobs
-from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
-from rayseg.on_ray.seeds import make_seeds
+from rayseg.on_ray.data import Crew, decoded, manifest_rows, write_rows
+from rayseg.on_ray.engine import RayEngine
 from rayseg.records import Sample
 from rayseg.stages import DecodeImages, MakeSeeds, by_size
+from rayseg.steps.masks import refine_seeds
+from rayseg.steps.seeds import make_seeds
 from rayseg.store import (
     SEEDS_SCHEMA,
     Folder,
@@ -70,7 +71,7 @@ def weights(run):
 @pytest.fixture(scope="module")
 def made(run):
     """Seeds of the train images by the job, and what it said."""
-    outcome = make_seeds(config(run))
+    outcome = make_seeds(config(run), RayEngine())
     return Folder(str(run / "seeds" / "cam")), outcome
 
 
@@ -123,7 +124,7 @@ def test_order_batch_size_and_number_of_actors_do_not_matter(run, made, weights,
     make = partial(MakeSeeds, METHOD, weights, CLASSES, "cpu", 1)
     out = Folder(str(tmp_path))
     source = decoded(manifest_rows(backwards, out / "pending", 3), DecodeImages(), out)
-    pool = Pool(make, rows=3, actors=1, cpus=1)
+    pool = Crew(make, rows=3, actors=1, cpus=1)
     write_rows(source, table.num_rows, pool, out, SEEDS_SCHEMA, "other")
     stored, other = by_id(read_rows(made[0])), by_id(read_rows(out))
     assert stored.keys() == other.keys()
@@ -138,7 +139,7 @@ def test_a_method_that_fails_on_one_image_costs_no_neighbour(run, weights, tmp_p
     make = partial(MakeSeeds, method, weights, CLASSES, "cpu", 1)
     out = Folder(str(tmp_path))
     source = decoded(manifest_rows(table, out / "pending", 8), DecodeImages(), out)
-    pool = Pool(make, rows=8, actors=1, cpus=1)
+    pool = Crew(make, rows=8, actors=1, cpus=1)
     write_rows(source, table.num_rows, pool, out, SEEDS_SCHEMA, "picky")
     rows = by_id(read_rows(out))
     assert rows["i09"]["error"] == "RuntimeError: black corner"
@@ -147,13 +148,13 @@ def test_a_method_that_fails_on_one_image_costs_no_neighbour(run, weights, tmp_p
 
 def test_a_second_run_computes_nothing(run, made):
     before = read_run(made[0])["seconds"], made[0].names(".parquet")
-    assert make_seeds(config(run)).lines == made[1].lines
+    assert make_seeds(config(run), RayEngine()).lines == made[1].lines
     assert (read_run(made[0])["seconds"], made[0].names(".parquet")) == before
 
 
 def test_another_configuration_is_refused_naming_what_differs(run, made):
     with pytest.raises(ValueError, match=r"another configuration \(cam.flip is True there, False"):
-        make_seeds(config(run, cam=replace(METHOD, flip=False)))
+        make_seeds(config(run, cam=replace(METHOD, flip=False)), RayEngine())
 
 
 def test_other_weights_are_refused(run, made, tmp_path):
@@ -161,18 +162,18 @@ def test_other_weights_are_refused(run, made, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(to_safetensors(CamClassifier("resnet18", 2), facts))
     with pytest.raises(ValueError, match=r"weights is .* there"):
-        make_seeds(config(run, weights=str(other)))
+        make_seeds(config(run, weights=str(other)), RayEngine())
 
 
 def test_how_widely_a_job_runs_may_change(run, made):
     compute = replace(COMPUTE, actors=1, block_rows=1)
     changed = config(run, cam=replace(METHOD, max_pairs=3), compute=compute)
-    assert make_seeds(changed).lines == made[1].lines
+    assert make_seeds(changed, RayEngine()).lines == made[1].lines
 
 
 def test_a_pool_larger_than_the_cluster_is_refused_at_once(run, tmp_path, made):
     with pytest.raises(ValueError, match="seeds gradcam needs 10 CPUs"):
-        make_seeds(config(run, methods=("gradcam",), compute=replace(COMPUTE, actors=9)))
+        make_seeds(config(run, methods=("gradcam",), compute=replace(COMPUTE, actors=9)), RayEngine())
 
 
 def test_failed_images_are_tried_again_when_asked_and_other_splits_join(run, made):
@@ -180,7 +181,7 @@ def test_failed_images_are_tried_again_when_asked_and_other_splits_join(run, mad
     broken = path.read_bytes()
     Image.new("RGB", (48, 48), (9, 9, 9)).save(path)
     once_more = replace(COMPUTE, actors=1, retry_failed=True)
-    outcome = make_seeds(config(run, split="", compute=once_more))
+    outcome = make_seeds(config(run, split="", compute=once_more), RayEngine())
     path.write_bytes(broken)
     assert not outcome.failed
     rows = [row["id"] for row in read_rows(made[0])]
@@ -192,12 +193,12 @@ def test_masks_follow_their_seeds_row_by_row(run, made):
     refine = RefineSeedsConfig(
         run=str(run), methods=("cam",), refiners=("threshold",), compute=COMPUTE
     )
-    outcome = jobs.refine_seeds(refine)
+    outcome = refine_seeds(refine, RayEngine())
     seeds = {row["id"]: row["status"] for row in read_rows(made[0])}
     masks = {row["id"]: row["status"] for row in read_rows(Folder(f"{run}/masks/cam+threshold"))}
     assert {id_ for id_ in masks if masks[id_] == "empty"} == {"i04"}
     assert masks.keys() == seeds.keys()
-    assert jobs.refine_seeds(refine).lines == outcome.lines
+    assert refine_seeds(refine, RayEngine()).lines == outcome.lines
     write_run(made[0], {"counts": None})  # as a job that was killed leaves it
     with pytest.raises(ValueError, match=r"seeds/cam is not complete; run make-seeds once more"):
-        jobs.refine_seeds(refine)
+        refine_seeds(refine, RayEngine())

@@ -8,8 +8,9 @@ from rayseg.attribution import CAM, METHODS, RIB, AdvCAM
 from rayseg.config import ClassifierConfig, Compute, FickleNetConfig, RunConfig
 from rayseg.datasets import DATASETS
 from rayseg.learn import Crops
-from rayseg.on_ray.run import run
+from rayseg.on_ray.engine import RayEngine
 from rayseg.stages import CompanionBank
+from rayseg.steps.recipe import run
 from rayseg.store import Folder, count_status, read_run
 
 pytestmark = [
@@ -41,7 +42,7 @@ def made(cluster, tmp_path_factory):
         companions=CompanionBank(images=4, crops=CROPS),
         compute=Compute(actors=1, threads=1, num_gpus=0),
     )
-    return config, run(config)
+    return config, run(config, RayEngine())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,14 +14,18 @@ from rayseg.config import Compute, MakeSeedsConfig
 from rayseg.learn import Crops
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
-from rayseg.on_ray.seeds import SharedBank, find_weights, identity, make_seeds
+from rayseg.on_ray.data import decoded, manifest_rows, write_rows
+from rayseg.on_ray.engine import RayEngine
+from rayseg.steps.engine import Pool
+from rayseg.steps.seeds import SharedBank, identity, make_seeds
+from rayseg.steps.weights import find_weights
 from rayseg.records import Sample
 from rayseg.stages import CompanionBank, DecodeImages, MakeSeeds, by_size, fill_bank
 from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
 from tests.on_ray.fakes import CountedCrops, DeadlyRIB, computed
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
+ENGINE = RayEngine()
 CLASSES = ("cat", "dog", "emu")
 TINY_RIB = RIB(
     scales=(1.0,), unpooled_scales=(), num_steps=3, num_companions=2, precision="fp32",
@@ -62,7 +66,7 @@ def made(run, tmp_path_factory):
     """RIB, and AdvCAM on its weights, by the job: its outcome and how many crops were cut."""
     marks = tmp_path_factory.mktemp("cut")
     crops = CountedCrops(CROPS.crop, CROPS.long_side, marks=str(marks))
-    outcome = make_seeds(config(run, companions=replace(BANK, crops=crops)))
+    outcome = make_seeds(config(run, companions=replace(BANK, crops=crops)), ENGINE)
     return outcome, len(list(marks.iterdir()))
 
 
@@ -132,7 +136,7 @@ def test_a_folder_is_bound_to_method_weights_and_bank(run, made):
     crops = CountedCrops(CROPS.crop, CROPS.long_side, marks=bound["companions"]["crops"]["marks"])
     other = config(run, companions=replace(BANK, crops=crops, seed=1))
     with pytest.raises(ValueError, match=r"companions.seed is 0 there, 1 here"):
-        make_seeds(other)
+        make_seeds(other, ENGINE)
 
 
 def test_a_killed_actor_repeats_at_most_its_block_and_changes_nothing(run, made, tmp_path):
@@ -145,9 +149,9 @@ def test_a_killed_actor_repeats_at_most_its_block_and_changes_nothing(run, made,
     weights = str(run / "classifier" / "classifier.safetensors")
     out = Folder(str(tmp_path / "out"))
     compute = replace(COMPUTE, actors=1, block_rows=3)
-    make = partial(MakeSeeds, method, weights, CLASSES, "cpu", 1, SharedBank(location, BANK).reader)
+    make = partial(MakeSeeds, method, weights, CLASSES, "cpu", 1, SharedBank(location, BANK, ENGINE).reader)
     source = decoded(manifest_rows(table, out / "pending", 3), DecodeImages(), out)
-    write_rows(source, 9, actor_pool(compute, make, 0), out, SEEDS_SCHEMA, "deadly")
+    write_rows(source, 9, ENGINE.crew(Pool(make, keeps_network=True), compute), out, SEEDS_SCHEMA, "deadly")
     assert_same_rows(stored(out.location), stored(run / "seeds" / "rib"))
     times = computed(marks)
     assert times["i03"] == 2
@@ -184,7 +188,7 @@ def mapped_file(address):
 def test_actors_look_at_one_bank_in_shared_memory(run):
     # a small object would travel in the message itself
     bank = replace(BANK, crops=Crops(crop=256, long_side=(24, 40)))
-    reader = SharedBank(Folder(str(run)), bank).reader
+    reader = SharedBank(Folder(str(run)), bank, ENGINE).reader
     actors = [Reader.remote(reader) for _ in range(2)]
     (files, ids), (others, _) = ray.get([actor.where.remote() for actor in actors])
     manifest = read_manifest(Folder(str(run / "manifest"))).select("train")
@@ -195,16 +199,15 @@ def test_actors_look_at_one_bank_in_shared_memory(run):
 
 def test_a_bank_that_cannot_be_cut_is_one_line(run):
     with pytest.raises(OSError, match="cutting companions failed: ValueError: no image is left of"):
-        SharedBank(Folder(str(run)), replace(BANK, split="test")).reader  # noqa: B018
+        SharedBank(Folder(str(run)), replace(BANK, split="test"), ENGINE).reader  # noqa: B018
 
 
 def test_a_job_without_need_of_companions_cuts_none(run, tmp_path):
     """The crops' marks would go to a folder that is not there."""
     crops = CountedCrops(CROPS.crop, CROPS.long_side, marks=str(tmp_path / "nowhere"))
     cam = CAM(scales=(1.0,), precision="fp32")
-    outcome = make_seeds(
-        config(run, methods=("cam",), cam=cam, companions=replace(BANK, crops=crops))
-    )
+    asked = config(run, methods=("cam",), cam=cam, companions=replace(BANK, crops=crops))
+    outcome = make_seeds(asked, ENGINE)
     assert outcome.lines == ["seeds cam: 1 error, 8 ok"]
 
 

@@ -7,10 +7,13 @@ import pytest
 import ray
 
 from rayseg.config import Compute
-from rayseg.on_ray.data import actor_pool, task_pool
-from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session, threads_each
+from rayseg.on_ray.engine import RayEngine
+from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session
+from rayseg.steps.engine import Pool
+from rayseg.steps.machine import threads_each
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+ENGINE, KEPT, TASKS = RayEngine(), Pool(list, keeps_network=True), Pool(list)
 
 
 def test_an_address_with_nobody_there_is_a_one_line_error_at_once(tmp_path):
@@ -66,13 +69,13 @@ def test_what_fits_is_let_through(actors, cpus, gpus):
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(("gpus", "fitting"), [(1, 2), (0.5, 4), (0.6, 2), (2, 1)])
 def test_a_pool_on_gpus_takes_no_cpu_and_as_many_actors_as_fit(gpus, fitting):
-    pool = actor_pool(Compute(), list, gpus)
+    pool = ENGINE.crew(KEPT, Compute(num_gpus=gpus))
     assert (pool.cpus, pool.gpus, pool.actors) == (0, gpus, fitting)
 
 
 @pytest.mark.usefixtures("cluster")
 def test_a_pool_on_the_cpu_leaves_a_cpu_free():
-    pool = actor_pool(Compute(threads=1), list, 0)
+    pool = ENGINE.crew(KEPT, Compute(threads=1, num_gpus=0))
     assert (pool.actors, pool.cpus) == (3, 1)
     preflight("seeds cam", pool.actors, pool.cpus, pool.gpus)
 
@@ -80,8 +83,9 @@ def test_a_pool_on_the_cpu_leaves_a_cpu_free():
 @pytest.mark.usefixtures("cluster")
 def test_pools_take_rows_and_patience_from_the_configuration():
     compute = Compute(block_rows=3, stall_seconds=60)
-    for pool in (task_pool(compute, list), actor_pool(compute, list, 1)):
-        assert (pool.rows, pool.stall_seconds) == (3, 60)
+    for pool in (TASKS, KEPT):
+        crew = ENGINE.crew(pool, compute)
+        assert (crew.rows, crew.stall_seconds) == (3, 60)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -92,7 +96,7 @@ def test_gpus_are_taken_where_there_are_any():
 
 
 def test_threads_are_as_given_or_shared_by_the_actors(monkeypatch):
-    monkeypatch.setattr("rayseg.on_ray.session.count_cores", lambda: 8)
+    monkeypatch.setattr("rayseg.steps.machine.count_cores", lambda: 8)
     assert threads_each(Compute(threads=3, actors=2)) == 3
     assert threads_each(Compute(actors=2)) == 4
     assert threads_each(Compute(actors=16)) == 1

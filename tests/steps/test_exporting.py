@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from rayseg.config import ExportConfig
-from rayseg.on_ray.jobs import export
+from rayseg.plain import PlainEngine
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
+from rayseg.steps.exporting import export
 from rayseg.store import MASKS_SCHEMA, Folder, rows_to_table, write_manifest, write_shard
 
 
@@ -24,7 +25,7 @@ def run(tmp_path):
 
 
 def written(run, split):
-    export(ExportConfig(run=str(run), masks="cam", out=str(run / "out"), split=split))
+    export(ExportConfig(run=str(run), masks="cam", out=str(run / "out"), split=split), PlainEngine())
     return sorted(path.stem for path in (run / "out").rglob("*.png"))
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from rayseg.analyses.bottleneck import ToyBottleneck
 from rayseg.analyses.bottleneck.figures import table
 from rayseg.config import ToyBottleneckConfig
-from rayseg.on_ray.toy_bottleneck import toy_bottleneck
+from rayseg.plain import PlainEngine
+from rayseg.steps.toy_bottleneck import toy_bottleneck
 from rayseg.store import Folder, read_run
 
 TINY = {"num_train": 40, "epochs": 1, "num_images": 4, "num_iterations": 1, "rib_batch": 3}
@@ -31,7 +32,7 @@ calls: list[Counted] = []
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     config = ToyBottleneckConfig(run=str(tmp_path_factory.mktemp("toy")), toy=Counted(**TINY))
-    return config, toy_bottleneck(config)
+    return config, toy_bottleneck(config, PlainEngine())
 
 
 def test_the_job_says_the_table_and_where_the_picture_is(made):
@@ -48,7 +49,7 @@ def test_picture_and_figures_lie_in_the_run(made):
 
 def test_a_second_call_computes_nothing_and_says_the_same(made):
     before = len(calls)
-    assert toy_bottleneck(made[0]).lines == made[1].lines
+    assert toy_bottleneck(made[0], PlainEngine()).lines == made[1].lines
     assert len(calls) == before
     assert read_run(Folder(made[0].run) / "bottleneck")["seconds"] > 0
 
@@ -56,4 +57,4 @@ def test_a_second_call_computes_nothing_and_says_the_same(made):
 def test_other_settings_in_the_same_run_are_refused(made):
     other = ToyBottleneckConfig(run=made[0].run, toy=ToyBottleneck(**TINY | {"num_images": 5}))
     with pytest.raises(ValueError, match=r"toy.num_images is 4 there, 5 here"):
-        toy_bottleneck(other)
+        toy_bottleneck(other, PlainEngine())

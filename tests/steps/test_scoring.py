@@ -1,4 +1,4 @@
-"""Scores made side by side on Ray equal a literal count of single pixels."""
+"""Scores equal a literal count of single pixels."""
 
 import json
 
@@ -7,8 +7,11 @@ import pytest
 from PIL import Image
 
 from rayseg.config import Compute, RefineSeedsConfig, ScoreConfig
-from rayseg.on_ray import jobs, scoring
-from rayseg.on_ray.table import score_table
+from rayseg.plain import PlainEngine
+from rayseg.steps import scoring
+from rayseg.steps.masks import refine_seeds
+from rayseg.steps.score import score
+from rayseg.steps.table import score_table
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine import Threshold
@@ -28,7 +31,7 @@ from rayseg.store import (
 )
 from tests.reference import scores_literal as literal
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
+ENGINE = PlainEngine()
 CLASSES = ("cat", "dog", "emu")
 SIZE_HW = (18, 22)
 COMPUTE = Compute(num_gpus=0, block_rows=4)
@@ -66,7 +69,7 @@ def seeds_row(id_, n, rng):
 
 
 @pytest.fixture(scope="module")
-def run(cluster, tmp_path_factory):
+def run(tmp_path_factory):
     """Seeds in three shards, and masks of them by a job."""
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
@@ -79,11 +82,10 @@ def run(cluster, tmp_path_factory):
     for part in (rows[:5], rows[5:6], rows[6:]):
         write_shard(seeds, rows_to_table(part, SEEDS_SCHEMA))
     write_run(seeds, {"counts": count_status(seeds)})
-    jobs.refine_seeds(
-        RefineSeedsConfig(
-            run=str(folder), methods=("cam",), refiners=("threshold",), compute=COMPUTE
-        )
+    config = RefineSeedsConfig(
+        run=str(folder), methods=("cam",), refiners=("threshold",), compute=COMPUTE
     )
+    refine_seeds(config, ENGINE)
     return Folder(str(folder))
 
 
@@ -97,7 +99,7 @@ def scored(run):
     """Entries of the train images, counted a few rows at a time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "COUNTED_ROWS", 3)
-        entries = scoring.score_run(run, config(run, over=("dog",))).entries
+        entries = scoring.score_run(run, config(run, over=("dog",)), ENGINE).entries
     stored = json.loads(run.read("scores.json"), parse_constant=pytest.fail)  # no NaN
     assert stored == entries
     return entries
@@ -185,7 +187,7 @@ def test_an_entry_says_what_it_was_taken_over(scored):
 
 
 def test_bad_true_masks_cost_their_own_images_and_are_said(run):
-    outcome = jobs.score(config(run, split="bad"))
+    outcome = score(config(run, split="bad"), ENGINE)
     assert outcome.failed == {"bad01", "bad02"}
     assert any(
         line.startswith("not scored: 2 of bad truth, such as bad01") for line in outcome.lines
@@ -209,7 +211,7 @@ def test_bad_true_masks_cost_their_own_images_and_are_said(run):
 )
 def test_without_seeds_or_truth_it_is_said_and_there_is_a_report(run, split, said):
     run.delete("report.html") if run.exists("report.html") else None
-    outcome = jobs.score(config(run, split=split))
+    outcome = score(config(run, split=split), ENGINE)
     assert said in outcome.lines
     assert not outcome.failed
     assert run.exists("report.html")
@@ -219,7 +221,7 @@ def test_without_seeds_or_truth_it_is_said_and_there_is_a_report(run, split, sai
 
 def test_ids_without_a_usable_truth_are_said(run, tmp_path):
     (tmp_path / "few.txt").write_text("bad01\n")
-    outcome = jobs.score(config(run, split="", ids=str(tmp_path / "few.txt")))
+    outcome = score(config(run, split="", ids=str(tmp_path / "few.txt")), ENGINE)
     assert outcome.failed == {"bad01"}
     entries = json.loads(run.read("scores.json"), parse_constant=pytest.fail)
     assert {entry["images"] for entry in entries.values()} == {0}
@@ -236,4 +238,4 @@ def test_the_table_shows_the_chosen_mean_only_where_classes_were_chosen(scored):
 
 def test_a_class_that_does_not_exist_is_refused_naming_the_classes(run):
     with pytest.raises(ValueError, match=r"over must name classes \(cat, dog, emu\), got 'cow'"):
-        scoring.score_run(run, config(run, over=("cow",)))
+        scoring.score_run(run, config(run, over=("cow",)), ENGINE)

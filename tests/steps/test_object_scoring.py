@@ -5,8 +5,8 @@ import pytest
 
 from rayseg.config import ScoreConfig
 from rayseg.datasets.base import write_mask
-from rayseg.on_ray import object_scoring
-from rayseg.on_ray.object_scoring import score_objects, true_instances
+from rayseg.plain import PlainEngine
+from rayseg.steps.object_scoring import score_objects, true_instances
 from rayseg.records import IGNORE, Sample
 from rayseg.records.rle import decode_mask, encode_mask
 from rayseg.store import (
@@ -49,24 +49,13 @@ def row(id_, masks, status="ok"):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path):
     """Three train and three val images; one of each has no true masks."""
-    monkeypatch.setattr(object_scoring, "collect", lambda rows, pool: pool.make()(rows))
-    monkeypatch.setattr(object_scoring, "pending_rows", plain_rows)
     samples = [sample(id_, "train", id_ != "c") for id_ in "abc"]
     samples += [sample(f"val-{id_}", "val", id_ != "c") for id_ in "abc"]
     folder = Folder(str(tmp_path))
     write_manifest(folder / "manifest", samples, ["cow"])
     return folder
-
-
-def plain_rows(pending, number):
-    """The rows that Ray would read."""
-    places = [address.rpartition("/") for address in pending.shards]
-    rows = [
-        row for folder, _, name in places for row in read_shard(Folder(folder), name).to_pylist()
-    ]
-    return [row for row in rows if row["id"] not in pending.skip]
 
 
 def store(folder, rows, config=None):
@@ -75,7 +64,7 @@ def store(folder, rows, config=None):
 
 
 def entries_of(run, config):
-    return score_objects(run, config)[0]
+    return score_objects(run, config, PlainEngine())[0]
 
 
 def halves(id_):
@@ -108,7 +97,7 @@ def test_an_image_whose_truth_cannot_be_used_is_named_with_the_reason(run):
     bad = sample("a", "train", masks=False, mask_path="nowhere.png")
     write_manifest(run / "manifest", [bad, sample("b", "train")], ["cow"])
     store(run / "masks" / "bbam", [row("a", wholes("a")), row("b", wholes("b"))])
-    entries, skipped = score_objects(run, ScoreConfig())
+    entries, skipped = score_objects(run, ScoreConfig(), PlainEngine())
     entry = entries["objects/bbam"]
     assert (entry["objects"], entry["skipped_count"]) == (2, 1)
     assert skipped.keys() == {"a"}
@@ -131,7 +120,7 @@ def test_without_a_known_object_there_are_no_figures(run):
 
 def test_masks_of_tags_have_no_objects(run):
     write_run(run / "masks" / "cam+threshold", {"config": {"seeds": {}}})
-    assert score_objects(run, ScoreConfig()) == ({}, {})
+    assert score_objects(run, ScoreConfig(), PlainEngine()) == ({}, {})
 
 
 def instances(run, name, make, trained=None, ids="abc", images=None):

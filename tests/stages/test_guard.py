@@ -2,7 +2,7 @@
 
 import pytest
 
-from rayseg.on_ray.guard import CrashGuard
+from rayseg.stages.guard import CrashGuard
 from rayseg.store import Folder
 
 

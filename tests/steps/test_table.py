@@ -1,6 +1,6 @@
 """Scores as a person reads them: a table each of pixels, objects and instances."""
 
-from rayseg.on_ray.table import score_table
+from rayseg.steps.table import score_table
 
 OBJECTS = {
     "split": "train", "objects": 7, "mean_iou": 0.5, "iou_over_50": 0.25, "small": None,

@@ -8,8 +8,8 @@ import pytest
 from rayseg.analyses.boxes import THRESHOLDS
 from rayseg.attribution import BBAM
 from rayseg.config import AnalyseBoxesConfig
-from rayseg.on_ray.box_analysis import _identity, _write, spread_objects
-from rayseg.on_ray.boxes import ChosenDetector
+from rayseg.steps.box_analysis import _identity, _write, spread_objects
+from rayseg.steps.weights import ChosenDetector
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.refine import BoxCRF
@@ -28,6 +28,11 @@ NUMBER = 15
 
 
 @pytest.fixture
+def told_of(folder, chosen):
+    (line,) = _write("methods", ["bbam"], chosen, folder).lines
+    return line
+
+
 def folder(tmp_path):
     """A manifest of images a to o with an object each, and one without."""
     boxes, none = np.array([[1, 1, 20, 20]], np.float32), np.zeros((0, 4), np.float32)
@@ -85,8 +90,8 @@ def test_rows_of_images_that_are_not_chosen_do_not_count(folder):
     rows = [row("a", 0.25), row("b", 0.75), row("c", 0.5)]
     write_shard(own, rows_to_table(rows, ANALYSES_SCHEMA))
     chosen = read_manifest(folder).select(ids=["a", "b", "c"])
-    assert "bbam 50.0, 3 objects" in _write(own, "methods", ["bbam"], chosen)
-    assert "bbam 25.0, 1 objects" in _write(own, "methods", ["bbam"], chosen.select(ids=["a"]))
+    assert "bbam 50.0, 3 objects" in told_of(own, chosen)
+    assert "bbam 25.0, 1 objects" in told_of(own, chosen.select(ids=["a"]))
     assert read_run(own)["objects"] == 1
 
 
@@ -95,4 +100,4 @@ def test_no_object_at_all_is_said_with_the_first_reason(folder):
     write_shard(own, rows_to_table([row("a", 0.5) | {"objects": "[]"}, bad], ANALYSES_SCHEMA))
     chosen = read_manifest(folder).select(ids=["a", "b"])
     with pytest.raises(ValueError, match=r"methods found no object .*; b: cut short"):
-        _write(own, "methods", ["bbam"], chosen)
+        told_of(own, chosen)

@@ -20,18 +20,13 @@ from rayseg.attribution import AdvCAM
 from rayseg.config import Compute, MakeSeedsConfig, ScoreConfig, TuneConfig, read_toml
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray import jobs, trials
-from rayseg.on_ray.seeds import make_seeds
-from rayseg.on_ray.spaces import Space, load_space
-from rayseg.on_ray.trials import (
-    Plan,
-    _unpack,
-    load_images,
-    mark_stopped,
-    run_trial,
-    stored_trials,
-)
-from rayseg.on_ray.tuning import _toml, choose_best, tune
+from rayseg.on_ray.engine import RayEngine
+from rayseg.on_ray.tune import load_images, tune
+from rayseg.steps.score import score
+from rayseg.steps.seeds import make_seeds
+from rayseg.steps.spaces import Space, load_space
+from rayseg.steps.sweep import _toml, choose_best
+from rayseg.steps.trials import Plan, _unpack, mark_stopped, run_trial, stored_trials
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
 from rayseg.refine import BoxCRF
@@ -39,6 +34,7 @@ from rayseg.store import Folder, read_run, write_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
 CLASSES = ("cat", "dog")
+ENGINE = RayEngine()
 ADVCAM = AdvCAM(scales=(1.0,), precision="fp32")
 COMPUTE = Compute(actors=2, threads=1, num_gpus=0)
 GRID = ("restrict_weight=0,7", "restrict_threshold=0.3,0.6", "num_steps=1,2,3")
@@ -114,8 +110,8 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     killed = kill_after_the_first(run)
     assert len(killed) < 4
     with pytest.raises(ValueError, match="trials was made under another configuration"):
-        tune(config(run, slice_images=3))  # else it would go on from counts of other slices
-    outcome = tune(config(run))
+        tune(config(run, slice_images=3), ENGINE)  # else it would go on from counts of other slices
+    outcome = tune(config(run), ENGINE)
     assert killed.items() <= done_trials(run).items()
     assert outcome.left_out == 1
     assert any("left out: 1 images, such as i3" in line for line in outcome.lines)
@@ -123,7 +119,7 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     assert (facts["trajectories"], facts["settings"], facts["images"]) == (4, 12, 6)
     best = facts["best"]
     before = stored(run)
-    assert tune(config(run)).lines == outcome.lines
+    assert tune(config(run), ENGINE).lines == outcome.lines
     assert stored(run) == before  # not even the seconds were counted again
     for changed in (
         {"max_images": 3},
@@ -131,12 +127,12 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
         {"grid": (*GRID[:2], "num_steps=3")},
     ):
         with pytest.raises(ValueError, match="tuning/advcam"):
-            tune(config(run, **changed))
+            tune(config(run, **changed), ENGINE)
     # other values join, also of what only flags say
-    tune(config(run, grid=("restrict_weight=7.0,9", *GRID[1:])))
+    tune(config(run, grid=("restrict_weight=7.0,9", *GRID[1:])), ENGINE)
     assert len(stored(run)) == 6
     other = replace(ADVCAM, step_size=0.3)
-    tune(config(run, advcam=other, grid=("restrict_weight=0", "restrict_threshold=0.3", GRID[2])))
+    tune(config(run, advcam=other, grid=("restrict_weight=0", "restrict_threshold=0.3", GRID[2])), ENGINE)
     after = stored(run)
     assert len(after) == 7
     assert before.items() <= after.items()
@@ -144,14 +140,14 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     toml = run / "tuning/advcam/best.toml"
     made = read_toml(str(toml), MakeSeedsConfig(run=str(run), methods=("advcam",), compute=COMPUTE))
     assert made.advcam.num_steps in (1, 2, 3)
-    make_seeds(made)
-    jobs.score(ScoreConfig(run=str(run), compute=COMPUTE))
+    make_seeds(made, ENGINE)
+    score(ScoreConfig(run=str(run), compute=COMPUTE), ENGINE)
     scored = json.loads((run / "scores.json").read_text())["seeds/advcam"]
     now = read_run(Folder(str(run / "tuning/advcam")))["best"]
     assert now["miou"] >= best["miou"]
     assert scored["miou"] == pytest.approx(now["miou"], abs=0.02)  # maps are stored in 8 bits
     # a refiner is tuned on these maps
-    tune(config(run, space="label_crf", grid=("fg_threshold=0.3,0.5",)))
+    tune(config(run, space="label_crf", grid=("fg_threshold=0.3,0.5",)), ENGINE)
     told = tomllib.loads((run / "tuning/advcam+label_crf/best.toml").read_text())
     assert told["thresholds"]["advcam"][0] in (0.3, 0.5)
     assert "fg_threshold" not in told["label_crf"]
@@ -163,12 +159,12 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
 
 def test_searches_draw_what_they_drew_before_and_count_what_is_there(run):
     asked = config(run, search="random", samples=2, grid=("num_steps=1,2",), stop_early="asha")
-    tune(asked)
+    tune(asked, ENGINE)
     first = stored(run)
     assert len(first) == 2
-    tune(asked)
+    tune(asked, ENGINE)
     assert stored(run) == first
-    tune(replace(asked, search="optuna", samples=3))
+    tune(replace(asked, search="optuna", samples=3), ENGINE)
     assert len(stored(run)) == 3
 
 
@@ -209,7 +205,7 @@ class Planned:
         return self.trial_
 
 
-def test_a_trial_that_a_search_has_ended_stays_ended_until_none_is(tmp_path, monkeypatch):
+def test_a_trial_that_a_search_has_ended_stays_ended_until_none_is(tmp_path):
     ended_at, reported = 2, []
 
     def report(told):
@@ -217,8 +213,7 @@ def test_a_trial_that_a_search_has_ended_stays_ended_until_none_is(tmp_path, mon
         if told["images"] == ended_at:
             raise SystemExit  # as Tune ends a trial
 
-    monkeypatch.setattr(trials.ray_tune, "report", report)
-    slices = [[ray.put(Numbered(f"{i}{j}")) for j in range(2)] for i in range(3)]
+    slices = [[Numbered(f"{i}{j}") for j in range(2)] for i in range(3)]
     folder, setting = Folder(str(tmp_path)), {"restrict_weight": 3.0}
     asha, none = (TuneConfig(stop_early=how) for how in ("asha", "none"))
 
@@ -226,7 +221,7 @@ def test_a_trial_that_a_search_has_ended_stays_ended_until_none_is(tmp_path, mon
         trial = Counted([])
         plan = Planned(trial, config)
         with contextlib.suppress(SystemExit):
-            run_trial(setting, plan, slices, {}, folder)
+            run_trial(setting, plan, slices, {}, folder, lambda image: image, report)
         mark_stopped(setting, plan, folder)
         return trial.counted
 
@@ -314,7 +309,7 @@ def test_equals_are_told_apart_by_what_was_asked_and_not_by_the_longest_run(run)
 )
 def test_what_cannot_be_tuned_is_refused_at_once(run, changed, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        tune(config(run, **changed))
+        tune(config(run, **changed), ENGINE)
     assert not Path(run / "tuning").exists()
 
 

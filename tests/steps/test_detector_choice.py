@@ -12,9 +12,11 @@ from rayseg.config import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksCon
 from rayseg.nets.detectors import build_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray import box_analysis, boxes
-from rayseg.on_ray.box_analysis import analyse_boxes
-from rayseg.on_ray.boxes import choose_detector, make_box_maps, make_box_masks
+from rayseg.plain import PlainEngine
+from rayseg.steps import box_analysis, boxes
+from rayseg.steps.box_analysis import analyse_boxes
+from rayseg.steps.boxes import make_box_maps, make_box_masks
+from rayseg.steps.weights import choose_detector
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.store import Folder, write_manifest
@@ -64,7 +66,7 @@ def test_a_detector_of_other_classes_is_refused_with_both(run, kind, job):
 def test_a_file_that_is_no_detector_is_refused(run):
     Folder(run).write("a.safetensors", b"<html>")
     with pytest.raises(ValueError, match=r"a\.safetensors"):
-        make_box_maps(MakeBoxMapsConfig(run=run, detector_weights=f"{run}/a.safetensors"))
+        make_box_maps(MakeBoxMapsConfig(run=run, detector_weights=f"{run}/a.safetensors"), PlainEngine())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_settings_that_a_detector_cannot_serve_bind_no_folder(run, monkeypatch, 
     monkeypatch.setattr(boxes, "load_detector", lambda path, classes: whole)
     config = MakeBoxMapsConfig(run=run, detector_weights=write_detector(run, ["cow"]))
     with pytest.raises(ValueError, match=said):
-        make_box_maps(replace(config, **changed))
+        make_box_maps(replace(config, **changed), PlainEngine())
     assert not (Folder(run) / "box_maps").exists()
 
 
@@ -89,7 +91,7 @@ def test_an_analysis_that_a_detector_cannot_serve_binds_no_folder(run, monkeypat
     config = AnalyseBoxesConfig(run=run, detector_weights=write_detector(run, ["cow"]))
     said = "got methods, whose box_gradcam it cannot: feature_layer must .* by --analyses"
     with pytest.raises(ValueError, match=said):
-        analyse_boxes(config)
+        analyse_boxes(config, PlainEngine())
     assert not (Folder(run) / "analyses").exists()
 
 
@@ -119,4 +121,4 @@ def test_given_weights_come_before_the_runs_own_and_are_found_from_anywhere(run,
 def test_masks_from_a_folder_of_proposals_that_is_not_there_are_refused(run):
     config = MakeBoxMasksConfig(run=run, proposals=f"{run}/mcg")
     with pytest.raises(FileNotFoundError, match=r"none, superpixels or a folder; .*/mcg does not"):
-        make_box_masks(config)
+        make_box_masks(config, PlainEngine())

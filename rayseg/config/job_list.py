@@ -1,0 +1,95 @@
+"""All jobs by name; torch and Ray are loaded when a job is asked for, not for the list."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rayseg.config.base import JobConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job by the names of what it is made of, which load torch and Ray when they are asked for.
+
+    Attributes:
+        kind: module and name of its configuration.
+        function: module and name of what does it, called with configuration and engine.
+    """
+
+    kind: str
+    function: str
+
+    @property
+    def config(self) -> type[JobConfig]:
+        """Its configuration."""
+        return _load(self.kind)
+
+    @property
+    def summary(self) -> str:
+        """What it does in a line, read from the configuration's text."""
+        module, _, name = self.kind.partition(":")
+        spec = find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        body = ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body
+        (found,) = (one for one in body if isinstance(one, ast.ClassDef) and one.name == name)
+        return (ast.get_docstring(found) or "").splitlines()[0]
+
+    def run(self, config: JobConfig) -> Any:
+        """Does it by the engine that the configuration names."""
+        return _load(self.function)(config, _load(ENGINES[config.engine])())
+
+
+def _load(address: str) -> Any:
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
+
+
+ENGINES = {"ray": "rayseg.on_ray.engine:RayEngine", "plain": "rayseg.plain:PlainEngine"}
+JOBS = {
+    "prepare": Job("rayseg.config.jobs:PrepareConfig", "rayseg.steps.preparing:prepare"),
+    "train-classifier": Job(
+        "rayseg.config.jobs:TrainClassifierConfig", "rayseg.steps.training:train_classifier"
+    ),
+    "train-ficklenet": Job(
+        "rayseg.config.jobs:TrainFickleNetConfig", "rayseg.steps.training:train_ficklenet"
+    ),
+    "make-seeds": Job("rayseg.config.seeds:MakeSeedsConfig", "rayseg.steps.seeds:make_seeds"),
+    "refine-seeds": Job("rayseg.config.seeds:RefineSeedsConfig", "rayseg.steps.masks:refine_seeds"),
+    "train-segmenter": Job(
+        "rayseg.config.jobs:TrainSegmenterConfig", "rayseg.steps.training:train_segmenter"
+    ),
+    "predict": Job("rayseg.config.jobs:PredictConfig", "rayseg.steps.predictions:predict"),
+    "train-detector": Job(
+        "rayseg.config.objects:TrainDetectorConfig", "rayseg.steps.training:train_detector"
+    ),
+    "make-box-maps": Job(
+        "rayseg.config.boxes:MakeBoxMapsConfig", "rayseg.steps.boxes:make_box_maps"
+    ),
+    "make-box-masks": Job(
+        "rayseg.config.boxes:MakeBoxMasksConfig", "rayseg.steps.boxes:make_box_masks"
+    ),
+    "train-mask-rcnn": Job(
+        "rayseg.config.objects:TrainMaskRCNNConfig", "rayseg.steps.training:train_mask_rcnn"
+    ),
+    "predict-instances": Job(
+        "rayseg.config.jobs:PredictInstancesConfig", "rayseg.steps.predictions:predict_instances"
+    ),
+    "analyse-boxes": Job(
+        "rayseg.config.boxes:AnalyseBoxesConfig", "rayseg.steps.box_analysis:analyse_boxes"
+    ),
+    "score": Job("rayseg.config.jobs:ScoreConfig", "rayseg.steps.score:score"),
+    "run": Job("rayseg.config.jobs:RunConfig", "rayseg.steps.recipe:run"),
+    "tune": Job("rayseg.config.tuning:TuneConfig", "rayseg.on_ray.tune:tune"),
+    "doctor": Job("rayseg.config.jobs:DoctorConfig", "rayseg.steps.doctor:doctor"),
+    "export": Job("rayseg.config.jobs:ExportConfig", "rayseg.steps.exporting:export"),
+    "toy-bottleneck": Job(
+        "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
+    ),
+}
+
