@@ -7,12 +7,11 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from rayseg import cli
 from rayseg.attribution import AdvCAM
 from rayseg.cli import JOBS, main, parse, run_job
 from rayseg.config.job_list import Job
 from rayseg.config import MakeSeedsConfig, RunConfig
-from rayseg.on_ray.jobs import Outcome
+from rayseg.steps.outcome import Outcome
 
 
 def refused(capsys, arguments):

@@ -92,4 +92,3 @@ JOBS = {
         "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
     ),
 }
-

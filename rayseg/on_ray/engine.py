@@ -112,9 +112,7 @@ class RayEngine:
     def crew(self, pool: Pool, compute: Compute) -> Crew:
         """All that Ray must know of a stage."""
         rows = pool.rows or compute.block_rows
-        crew = Crew(
-            pool.make, rows, grows=compute.grows, stall_seconds=compute.stall_seconds
-        )
+        crew = Crew(pool.make, rows, grows=compute.grows, stall_seconds=compute.stall_seconds)
         if not pool.keeps_network:
             return crew
         slots = self.slots(compute)

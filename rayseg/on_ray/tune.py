@@ -85,8 +85,13 @@ def _search(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # whose tables no verbosity switches off
     trainable = ray_tune.with_resources(
         ray_tune.with_parameters(
-            run_trial, plan=plan, slices=slices, left_out=left_out, folder=folder,
-            load=ray.get, report=ray_tune.report,
+            run_trial,
+            plan=plan,
+            slices=slices,
+            left_out=left_out,
+            folder=folder,
+            load=ray.get,
+            report=ray_tune.report,
         ),  # fmt: skip
         {"cpu": slots.threads, "gpu": slots.gpus},
     )

@@ -73,7 +73,9 @@ def _weights(config: DoctorConfig) -> Iterator[str]:
         FileNotFoundError: a path among them has no file.
     """
     given_weights = config.given_weights.items()
-    asked = {"weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights}
+    asked = {
+        "weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights
+    }
     for part in recipe(config, judged=True):
         if part.kind in TRAININGS:
             asked[f"{TRAININGS[part.kind].field}.weights"] = settings_of(config, part.kind).weights

@@ -11,7 +11,6 @@ from rayseg.store import (
     read_manifest,
     read_rows,
     shard_columns,
-    shard_names,
     stored_ids,
 )
 
@@ -28,10 +27,10 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
     if name.startswith(("predictions/", "instances/")):
         kind, _, name = name.partition("/")
     masks = run_folder / kind / name
-    if not shard_names(masks):
+    if not masks.names(".parquet"):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, kind)}")
     exporter = config.exporter()
-    have = shard_columns(masks, shard_names(masks)[0])
+    have = shard_columns(masks, masks.names(".parquet")[0])
     missing = [column for column in exporter.columns if column not in have]
     if missing:
         raise ValueError(

@@ -109,9 +109,7 @@ def _trained(config: PredictConfig | PredictInstancesConfig, kind: str) -> dict[
     have = [name for name in folder.folders() if read_run(folder / name).get("done")]
     names = config.labels or tuple(have)
     if not names:
-        raise FileNotFoundError(
-            f"{run_folder} has no {network.noun}; train one with {network.job}"
-        )
+        raise FileNotFoundError(f"{run_folder} has no {network.noun}; train one with {network.job}")
     for name in names:
         if name not in have:
             raise FileNotFoundError(

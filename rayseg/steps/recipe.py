@@ -71,10 +71,7 @@ class Road:
         """What networks are trained on: as given, else the last masks."""
         own = self.masks[2](config)
         others = {
-            name
-            for road in roads_of(config)
-            if road is not self
-            for name in road.masks[2](config)
+            name for road in roads_of(config) if road is not self for name in road.masks[2](config)
         }
         return tuple(one for one in config.labels if one not in others) or tuple(own[-1:])
 

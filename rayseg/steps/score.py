@@ -37,5 +37,3 @@ def score(config: ScoreConfig, engine: Engine) -> Outcome:
             )
     lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
     return Outcome(lines, frozenset(scored.skipped))
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from rayseg.store import Folder, read_file, read_run, shard_names, stored_ids
+from rayseg.store import Folder, read_file, read_run, stored_ids
 
 
 def read_ids(path: str) -> list[str] | None:
@@ -39,7 +39,7 @@ def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
         FileNotFoundError: it holds nothing.
         ValueError: its job has not ended, so that what follows would pass for complete.
     """
-    if not shard_names(folder):
+    if not folder.names(".parquet"):
         raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
     facts = read_run(folder)
     if not facts.get("counts"):

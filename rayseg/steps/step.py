@@ -26,7 +26,6 @@ from rayseg.store import (
     forget_repeats,
     lease,
     read_run,
-    refresh_index,
     stored_ids,
     write_run,
 )
@@ -139,7 +138,6 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
 def _close(folder: Folder, label: str) -> Outcome:
     """Counts what a job left in a folder; a folder with counts is complete."""
     forget_repeats(folder)
-    refresh_index(folder)
     counts = count_status(folder)
     write_run(folder, {"counts": counts})
     said = ", ".join(f"{number} {status}" for status, number in counts.items())

@@ -173,7 +173,9 @@ def test_how_widely_a_job_runs_may_change(run, made):
 
 def test_a_pool_larger_than_the_cluster_is_refused_at_once(run, tmp_path, made):
     with pytest.raises(ValueError, match="seeds gradcam needs 10 CPUs"):
-        make_seeds(config(run, methods=("gradcam",), compute=replace(COMPUTE, actors=9)), RayEngine())
+        make_seeds(
+            config(run, methods=("gradcam",), compute=replace(COMPUTE, actors=9)), RayEngine()
+        )
 
 
 def test_failed_images_are_tried_again_when_asked_and_other_splits_join(run, made):

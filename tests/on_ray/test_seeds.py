@@ -149,9 +149,13 @@ def test_a_killed_actor_repeats_at_most_its_block_and_changes_nothing(run, made,
     weights = str(run / "classifier" / "classifier.safetensors")
     out = Folder(str(tmp_path / "out"))
     compute = replace(COMPUTE, actors=1, block_rows=3)
-    make = partial(MakeSeeds, method, weights, CLASSES, "cpu", 1, SharedBank(location, BANK, ENGINE).reader)
+    make = partial(
+        MakeSeeds, method, weights, CLASSES, "cpu", 1, SharedBank(location, BANK, ENGINE).reader
+    )
     source = decoded(manifest_rows(table, out / "pending", 3), DecodeImages(), out)
-    write_rows(source, 9, ENGINE.crew(Pool(make, keeps_network=True), compute), out, SEEDS_SCHEMA, "deadly")
+    write_rows(
+        source, 9, ENGINE.crew(Pool(make, keeps_network=True), compute), out, SEEDS_SCHEMA, "deadly"
+    )
     assert_same_rows(stored(out.location), stored(run / "seeds" / "rib"))
     times = computed(marks)
     assert times["i03"] == 2

@@ -132,7 +132,10 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     tune(config(run, grid=("restrict_weight=7.0,9", *GRID[1:])), ENGINE)
     assert len(stored(run)) == 6
     other = replace(ADVCAM, step_size=0.3)
-    tune(config(run, advcam=other, grid=("restrict_weight=0", "restrict_threshold=0.3", GRID[2])), ENGINE)
+    tune(
+        config(run, advcam=other, grid=("restrict_weight=0", "restrict_threshold=0.3", GRID[2])),
+        ENGINE,
+    )
     after = stored(run)
     assert len(after) == 7
     assert before.items() <= after.items()

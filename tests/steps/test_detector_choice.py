@@ -66,7 +66,9 @@ def test_a_detector_of_other_classes_is_refused_with_both(run, kind, job):
 def test_a_file_that_is_no_detector_is_refused(run):
     Folder(run).write("a.safetensors", b"<html>")
     with pytest.raises(ValueError, match=r"a\.safetensors"):
-        make_box_maps(MakeBoxMapsConfig(run=run, detector_weights=f"{run}/a.safetensors"), PlainEngine())
+        make_box_maps(
+            MakeBoxMapsConfig(run=run, detector_weights=f"{run}/a.safetensors"), PlainEngine()
+        )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def run(tmp_path):
 
 
 def written(run, split):
-    export(ExportConfig(run=str(run), masks="cam", out=str(run / "out"), split=split), PlainEngine())
+    export(
+        ExportConfig(run=str(run), masks="cam", out=str(run / "out"), split=split), PlainEngine()
+    )
     return sorted(path.stem for path in (run / "out").rglob("*.png"))
 
 
