@@ -229,7 +229,7 @@ def _by_image(
         start = max(seconds - busy, 0.0) + around
         measured = (seconds + around, here, all_, start + busy * all_ / here)
         folder = scratch / kind / name
-        stored = sum(len(folder.read(shard)) for shard in folder.names(".parquet"))
+        stored = sum(folder.sizes(".parquet").values())
         found.append(Stage(f"{kind}/{name}", *measured, "image", processes, stored * all_ / here))
     return found
 

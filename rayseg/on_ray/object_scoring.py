@@ -26,7 +26,7 @@ from rayseg.scores import (
     average_precision,
 )
 from rayseg.stages import CompareObjects, TrueObjects
-from rayseg.store import Folder, Manifest, find_pending, read_manifest, read_rows, read_run
+from rayseg.store import Folder, Manifest, find_pending, kind_of, read_manifest, read_rows, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _score_instances(run: Folder, config: ScoreConfig) -> dict[str, dict[str, An
 
 def holds_objects(masks: Folder) -> bool:
     """Whether a folder of masks was made from boxes."""
-    return "box_maps" in read_run(masks).get("config", {})
+    return kind_of(masks) == "object_masks"
 
 
 def _overlaps(

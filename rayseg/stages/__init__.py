@@ -28,7 +28,7 @@ from rayseg.stages.trials import (
     lengthened,
     tagged_image,
 )
-from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
+from rayseg.stages.true_objects import AloneInBox, TrueObjects, places_of
 
 __all__ = [
     "ANALYSES",
@@ -73,6 +73,6 @@ __all__ = [
     "enlarge",
     "fill_bank",
     "lengthened",
-    "place_of",
+    "places_of",
     "tagged_image",
 ]
