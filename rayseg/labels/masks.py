@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from rayseg.store import (
     Manifest,
     RowsById,
     read_file,
+    read_index,
     read_manifest,
     read_shard,
     shard_columns,
@@ -156,9 +157,15 @@ class StoredRows:
         if not names:
             raise FileNotFoundError(f"{folder} holds no {what}s")
         self._check_columns(names[0], ["id", "status", *columns])
-        with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
-            found = zip(names, pool.map(partial(self._ok_ids, needed), names), strict=True)
-            shard_of = {id_: name for name, ids in found for id_ in ids}
+        lines = read_index(folder).to_pylist()
+        shard_of = {line["id"]: line["shard"] for line in lines if line["status"] == "ok"}
+        if needed:
+            with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
+                read = partial(read_shard, folder, columns=["id", needed])
+                tables = pool.map(read, sorted(set(shard_of.values())))
+                rows = (row for table in tables for row in table.to_pylist())
+                kept = {row["id"] for row in rows if any(row[needed])}
+            shard_of = {id_: shard for id_, shard in shard_of.items() if id_ in kept}
         self._rows = RowsById(shard_of, partial(read_shard, folder, columns=["id", *columns]))
 
     @property
@@ -185,24 +192,14 @@ class StoredRows:
             raise ValueError(f"{self.name(id_)} cannot be read: {error}") from None
 
     def _check_columns(self, shard: str, columns: list[str]) -> None:
-        found = self._checked(shard_columns, shard)
+        try:
+            found = shard_columns(self.folder, shard)
+        except (ValueError, OSError) as error:  # pyarrow's are of these
+            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
         if not set(columns).issubset(found):
             raise ValueError(
                 f"{self.folder} must hold {self.what}s, columns {columns}, got {found}"
             )
-
-    def _ok_ids(self, needed: str, shard: str) -> list[str]:
-        columns = ["id", "status", needed] if needed else ["id", "status"]
-        rows = self._checked(partial(read_shard, columns=columns), shard).to_pylist()
-        return [
-            row["id"] for row in rows if row["status"] == "ok" and (not needed or any(row[needed]))
-        ]
-
-    def _checked(self, read: Callable[[Folder, str], Any], shard: str) -> Any:
-        try:
-            return read(self.folder, shard)
-        except (ValueError, OSError) as error:  # pyarrow's are of these
-            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
 
 
 class StoredMasks(StoredRows):

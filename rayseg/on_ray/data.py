@@ -38,7 +38,7 @@ DECODED_SCHEMA = pa.schema(
         ("classes", pa.list_(pa.int32())),
         ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
         ("box_classes", pa.list_(pa.int32())),
-        ("crowds", pa.list_(pa.int32())),
+        ("places", pa.list_(pa.int32())),
         ("pixels", pa.large_binary()),  # a block may hold more than 2 GB of them
     ]
 )

@@ -34,6 +34,7 @@ from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,
     claim,
+    kind_of,
     local_copy,
     read_manifest,
     read_run,
@@ -100,8 +101,7 @@ def instance_labels(
             raise FileNotFoundError(f"no object of split {split!r} has a true mask to train on")
         return truths, read_run(run_folder / "manifest")["config"]
     masks = run_folder / "masks" / name
-    facts = read_run(masks)
-    if not masks.names(".parquet") or "box_maps" not in facts.get("config", {}):
+    if not masks.names(".parquet") or kind_of(masks) != "object_masks":
         have = ", ".join((run_folder / "masks").folders()) or "none"
         raise FileNotFoundError(f"{masks} holds no masks of objects; the run has {have}")
     config = finished_config(masks, "masks", "make-box-masks")

@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from rayseg.store import Folder, read_run, read_shard
+from rayseg.store import FAILED, KINDS, Folder, kind_of, read_index, read_rows, read_run, read_shard
 
-FAILED = ("error", "poison")
 MAX_FAILURES = 50
-KINDS = ("seeds", "box_maps", "masks", "predictions", "instances")
+RESULTS = tuple(dict.fromkeys(k.folder for k in KINDS.values() if k.schema and k.shown))
 """Folders of results in the order in which they are made."""
-PREDICTED = ("predictions", "instances")
+PREDICTED = tuple(kind.folder for kind in KINDS.values() if kind.predicted)
 """What networks say of other images than those that the other folders are of."""
 FULL_SUPERVISION = "truth"
 """What a network is called that was trained on true masks."""
@@ -27,7 +27,6 @@ WITHOUT_MAP = "no map"
 """Status of a failure that is one object's and not its image's."""
 _CRF = "+crf"
 _MEASURES = {FULL_SUPERVISION: 0, "cam": 1}  # the others are measured against them
-_OUTCOME = ["id", "status", "error", "note", "seconds"]
 
 
 def number(value: object) -> float | None:
@@ -51,7 +50,7 @@ class Score:
 
     @property
     def kind(self) -> str:
-        """One of KINDS."""
+        """One of RESULTS."""
         return self.name.partition("/")[0]
 
     @property
@@ -99,9 +98,9 @@ class Score:
 
 
 def reading_order(name: str) -> tuple[int, int, str]:
-    """Sorts by KINDS; first of each the one that the others are measured against."""
+    """Sorts by RESULTS; first of each the one that the others are measured against."""
     kind, _, method = name.partition("/")
-    place = KINDS.index(kind) if kind in KINDS else len(KINDS)
+    place = RESULTS.index(kind) if kind in RESULTS else len(RESULTS)
     return place, _MEASURES.get(method.split("+")[0], len(_MEASURES)), method
 
 
@@ -191,7 +190,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """One of KINDS."""
+        """One of RESULTS."""
         return self.name.partition("/")[0]
 
     @property
@@ -238,48 +237,37 @@ def read_stages(run: Folder) -> list[Stage]:
 
 def _read_stage(run: Folder, name: str) -> Stage:
     folder = run / name
-    statuses: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
-    facts = read_run(folder)
-    failures: list[Failure] = []
+    lines = read_index(folder).to_pylist()
+    failed = [line for line in lines if line["status"] in FAILED]
+    failures = list(islice(_failures(folder, name, failed), MAX_FAILURES))
     objects: Counter[str] = Counter()
-    columns = [*_OUTCOME, "object_status"] if _holds_objects(name, facts) else _OUTCOME
-    ids: dict[str, set[str]] = {"ok": set(), "failed": set()}
-    busy, size = 0.0, 0
-    for shard in folder.names(".parquet"):
-        size += len(folder.read(shard))
-        for row in read_shard(folder, shard, columns).to_pylist():
-            statuses[row["status"]] += 1
-            notes.update([row["note"]] if row["note"] else [])
-            busy += number(row["seconds"]) or 0.0
-            refused = [one for one in row.get("object_status", ()) if one not in ("ok", "missed")]
-            objects.update(one for one in row.get("object_status", ()) if one not in refused)
+    if (kind := KINDS.get(kind_of(folder))) and kind.holds_objects and not kind.predicted:
+        for row in read_rows(folder, ["id", "object_status"]):
+            refused = [one for one in row["object_status"] if one not in ("ok", "missed")]
+            objects.update(one for one in row["object_status"] if one not in refused)
             objects["refused"] += len(refused)
             failures += [Failure(row["id"], WITHOUT_MAP, one, (name,)) for one in refused]
-            if row["status"] == "ok":
-                ids["ok"].add(row["id"])
-            elif row["status"] in FAILED:
-                ids["failed"].add(row["id"])
-                failures.append(Failure(row["id"], row["status"], row["error"], (name,)))
-        del failures[MAX_FAILURES:]
+            del failures[MAX_FAILURES:]
     return Stage(
         name=name,
-        facts=facts,
-        statuses=statuses,
-        notes=notes,
+        facts=read_run(folder),
+        statuses=Counter(line["status"] for line in lines),
+        notes=Counter(line["note"] for line in lines if line["note"]),
         failures=tuple(failures),
         objects=+objects,
-        usable=frozenset(ids["ok"]),
-        failed_ids=frozenset(ids["failed"]),
-        busy_seconds=busy,
-        stored_bytes=size,
+        usable=frozenset(line["id"] for line in lines if line["status"] == "ok"),
+        failed_ids=frozenset(line["id"] for line in failed),
+        busy_seconds=sum(number(line["seconds"]) or 0.0 for line in lines),
+        stored_bytes=sum(folder.sizes(".parquet").values()),
     )
 
 
-def _holds_objects(name: str, facts: Mapping[str, Any]) -> bool:
-    """Whether the rows say something of each object; masks do where they are made of box maps."""
-    config = facts.get("config") or {}
-    return name.startswith("box_maps/") or (name.startswith("masks/") and "box_maps" in config)
+def _failures(folder: Folder, name: str, failed: Iterable[Mapping[str, Any]]) -> Iterator[Failure]:
+    """The failed rows with their reasons, for which only their own shards are read."""
+    for shard in dict.fromkeys(line["shard"] for line in failed):
+        for row in read_shard(folder, shard, ["id", "status", "error"]).to_pylist():
+            if row["status"] in FAILED:
+                yield Failure(row["id"], row["status"], row["error"], (name,))
 
 
 def bad_truths(score: Score) -> list[Failure]:
@@ -310,11 +298,10 @@ def merge_notes(stages: Iterable[Stage]) -> list[tuple[str, int]]:
 
 def find_rows(folder: Folder, ids: Collection[str]) -> dict[str, dict[str, Any]]:
     """The rows of those ids, whole; never more than one shard of others in memory."""
+    lines = read_index(folder).to_pylist()
     found = {}
-    for shard in folder.names(".parquet"):
-        names = read_shard(folder, shard, ["id"]).column("id").to_pylist()
-        places = [place for place, name in enumerate(names) if name in ids]
-        if places:
-            rows = read_shard(folder, shard).take(places).to_pylist()
-            found.update({row["id"]: row for row in rows})
+    for shard in sorted({line["shard"] for line in lines if line["id"] in ids}):
+        table = read_shard(folder, shard)
+        rows = table.filter([id_ in ids for id_ in table.column("id").to_pylist()]).to_pylist()
+        found.update({row["id"]: row for row in rows})
     return found

@@ -29,7 +29,7 @@ from rayseg.stages.trials import (
     lengthened,
     tagged_image,
 )
-from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
+from rayseg.stages.true_objects import AloneInBox, TrueObjects, places_of
 
 __all__ = [
     "ANALYSES",
@@ -76,6 +76,6 @@ __all__ = [
     "guarded_rows",
     "lengthened",
     "network_kind",
-    "place_of",
+    "places_of",
     "tagged_image",
 ]

@@ -98,8 +98,7 @@ class MakeBoxMaps:
 
     def _given(self, row: Row) -> tuple[_Told, Objects]:
         """The objects of a row: all boxes, and those that the detector is asked about."""
-        crowds = set(row["crowds"])
-        places = [i for i in range(len(row["box_classes"])) if i not in crowds]
+        places = row["places"]
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)[places]
         classes = [row["box_classes"][i] for i in places]
         numbers = [self.number_of[c] for c in classes]
@@ -113,7 +112,7 @@ class MakeBoxMaps:
             torch.from_numpy(boxes[known]),
             torch.tensor([numbers[i] for i in known], dtype=torch.int64),
         )
-        return _Told(boxes.tolist(), classes, strange), asked
+        return _Told(boxes.tolist(), classes, places, strange), asked
 
     def _found(self, rows: Rows, images: torch.Tensor) -> list[tuple[_Told, Objects]]:
         """The objects that the detector finds, of the run's classes."""
@@ -123,7 +122,7 @@ class MakeBoxMaps:
             kept = [i for i, number in enumerate(one.classes.tolist()) if number in index_of]
             boxes, numbers = one.boxes_xyxy[kept], one.classes[kept]
             classes = [index_of[number] for number in numbers.tolist()]
-            told = _Told(boxes.tolist(), classes)
+            told = _Told(boxes.tolist(), classes, [-1] * len(classes))
             found.append((told, Objects(boxes, numbers, one.candidates[kept])))
         return found
 
@@ -135,11 +134,13 @@ class _Told:
     Attributes:
         boxes: in image pixels.
         classes: the run's class indices.
+        places: of the objects in the manifest's lists; -1 of those that the detector finds.
         strange: why the detector is not asked about an object, by its place.
     """
 
     boxes: list[list[float]]
     classes: list[int]
+    places: list[int]
     strange: dict[int, str] = field(default_factory=dict)
 
 
@@ -164,6 +165,7 @@ def _row(row: Row, told: _Told, maps: Sequence[ObjectMap]) -> Row:
         "note": "; ".join(filter(None, [row["note"], "" if each else "no boxes"])),
         "boxes_xyxy": told.boxes,
         "classes": told.classes,
+        "places": told.places,
         "object_status": [one.status for one in each],
         "maps": [pack_maps(one.grid.cpu().numpy()[None])[0] for one in each],
         "positives": [one.positives for one in each],

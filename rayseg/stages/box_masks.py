@@ -188,6 +188,7 @@ class RefineBoxMaps:
             "boxes_xyxy": row["boxes_xyxy"],
             "classes": row["classes"],
             "object_status": row["object_status"],
+            "places": row.get("places") or [],  # none in rows of before
             "scores": [1.0] * len(boxes),
             "foreground": [one.foreground_counts if one else b"" for one in coded],
             "possible": [one.possible_counts if one else b"" for one in coded],

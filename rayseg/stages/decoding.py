@@ -8,11 +8,13 @@ from rayseg.records.images import ImageError, decode_image
 from rayseg.stages.rows import Row, Rows
 from rayseg.store import read_file
 
-_KEPT = ("id", "height", "width", "boxes_xyxy", "box_classes", "crowds")
+_KEPT = ("id", "height", "width", "boxes_xyxy", "box_classes")
 
 
 class DecodeImages:
     """Manifest rows to rows with pixels: `pixels` holds the RGB bytes, row by row.
+
+    `places` are those of the objects in the lists of boxes, which hold crowds too.
 
     An image that cannot be used has status ``error`` and its reason, one without tags has status
     ``empty``; the others wait for theirs.
@@ -34,6 +36,8 @@ class DecodeImages:
 
     def _decode(self, row: Row, data: bytes | None) -> Row:
         kept = {name: row[name] for name in _KEPT}
+        places = range(len(row["box_classes"]))
+        kept["places"] = [place for place in places if place not in row["crowds"]]
         kept |= {"status": "", "error": "", "note": "", "classes": list(row["tags"]), "pixels": b""}
         try:
             decoded = decode_image(data, self.max_pixels)

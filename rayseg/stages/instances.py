@@ -138,6 +138,7 @@ class PredictInstances:
             "boxes_xyxy": found.boxes_xyxy.tolist(),
             "classes": classes,
             "object_status": ["ok"] * len(classes),
+            "places": [-1] * len(classes),
             "scores": found.scores.tolist(),
             "foreground": counts,
             "possible": [b""] * len(classes),

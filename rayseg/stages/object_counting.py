@@ -7,7 +7,7 @@ from typing import Any
 from rayseg.records.rle import decode_mask
 from rayseg.scores import mask_iou
 from rayseg.stages.rows import Row, Rows
-from rayseg.stages.true_objects import TrueObjects, place_of
+from rayseg.stages.true_objects import TrueObjects, places_of
 
 
 class CompareObjects:
@@ -42,14 +42,10 @@ class CompareObjects:
         if not masks:
             return
         counted = self.truths.counted(row["id"], size_hw)
-        known = self.truths.rows.get(row["id"])
-        taken: set[int] = set()
-        objects = zip(row["boxes_xyxy"], row["classes"], row["foreground"], strict=True)
-        for box, own, counts in objects:
-            place = place_of(box, own, known, taken) if known else None
-            if place is None or place not in masks:
+        known = self.truths.rows[row["id"]]
+        for place, counts in zip(places_of(row, known), row["foreground"], strict=True):
+            if place not in masks:
                 continue
-            taken.add(place)
             truth, made = masks[place], decode_mask(counts, size_hw)
             found["ious"].append(mask_iou(made, truth, counted))
             found["areas"].append(int((truth & counted).sum()))

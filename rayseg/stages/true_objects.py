@@ -120,14 +120,25 @@ class TrueObjects:
         return self.alone(boxes, row["box_classes"], self.truths.read(row["id"], size_hw))
 
 
-def place_of(
-    box_xyxy: Sequence[float], class_index: int, row: Mapping[str, Any], taken: set[int]
-) -> int | None:
-    """The manifest's place of an object that a row of maps or masks has; None for a strange one.
+def places_of(row: Mapping[str, Any], known: Mapping[str, Any]) -> list[int]:
+    """The places in the manifest of the objects of a row of maps or masks; -1 of a strange one.
 
-    Rows leave crowds out, so that places in them count otherwise.
+    Rows stored before they had `places` are compared by box and class.
+
+    Args:
+        row: of BOX_MAPS_SCHEMA or INSTANCES_SCHEMA.
+        known: the image's row of the manifest, with `boxes_xyxy` and `box_classes`.
     """
-    for i, (box, own) in enumerate(zip(row["boxes_xyxy"], row["box_classes"], strict=True)):
-        if i not in taken and own == class_index and np.allclose(box, box_xyxy, atol=1e-3):
-            return i
-    return None
+    places = list(row.get("places") or ())
+    if len(places) == len(row["classes"]):
+        return places
+    left = dict(enumerate(zip(known["boxes_xyxy"], known["box_classes"], strict=True)))
+    for box_xyxy, index in zip(row["boxes_xyxy"], row["classes"], strict=True):
+        alike = (
+            place
+            for place, (box, own) in left.items()
+            if own == index and np.allclose(box, box_xyxy, atol=1e-3)
+        )
+        places.append(next(alike, -1))
+        left.pop(places[-1], None)
+    return places

@@ -195,7 +195,7 @@ class _Measuring:
             busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))
             start = max(seconds - busy, 0.0) + around
             measured = (seconds + around, here, all_, start + busy * all_ / here)
-            stored = sum(len(folder.read(shard)) for shard in folder.names(".parquet"))
+            stored = sum(folder.sizes(".parquet").values())
             found.append(
                 Measured(
                     f"{kind.folder}/{name}", *measured, "image", processes, stored * all_ / here

@@ -22,7 +22,7 @@ from measure_boxes import RESULTS, draw_objects, fill, grab_cut, iou
 from rayseg.attribution import enlarge_grid
 from rayseg.records.images import decode_image
 from rayseg.refine import BoxCRF
-from rayseg.stages import place_of
+from rayseg.stages import places_of
 from rayseg.store import Folder, read_rows, unpack_grid
 
 MEASURED = 40
@@ -38,14 +38,11 @@ def draw_others(run, split, number):
 
 def map_of(row, sample, place):
     """(status, grid) of an object in a row of maps."""
-    wanted = {
-        "boxes_xyxy": [sample.boxes_xyxy[place]],
-        "box_classes": [sample.box_classes[place]],
-    }
-    for i in range(len(row["classes"])):
-        if place_of(row["boxes_xyxy"][i], row["classes"][i], wanted, set()) is not None:
-            return row["object_status"][i], torch.from_numpy(unpack_grid(row["maps"][i]))
-    raise ValueError(f"maps must hold object {place} of {sample.id}, found none")
+    places = places_of(row, vars(sample))
+    if place not in places:
+        raise ValueError(f"maps must hold object {place} of {sample.id}, found none")
+    i = places.index(place)
+    return row["object_status"][i], torch.from_numpy(unpack_grid(row["maps"][i]))
 
 
 def ious_of(work, foregrounds):

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from rayseg.records import IGNORE
 from rayseg.records.images import decode_image
 from rayseg.records.rle import decode_mask
-from rayseg.stages import TrueObjects, place_of
+from rayseg.stages import TrueObjects, places_of
 from rayseg.store import Folder, read_manifest, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -48,19 +48,15 @@ def draw_objects(run, split, number, seed=0):
 def read_masks(folder, objects):
     """The mask of each object in a folder of masks; None where it has none."""
     wanted = {sample.id for sample, *_ in objects}
-    columns = ["id", "boxes_xyxy", "classes", "foreground", "height", "width", "object_status"]
-    rows = {row["id"]: row for row in read_rows(Folder(folder), columns) if row["id"] in wanted}
+    rows = {row["id"]: row for row in read_rows(Folder(folder)) if row["id"] in wanted}
     found = []
     for sample, place, *_ in objects:
         row = rows.get(sample.id)
-        manifest = {
-            "boxes_xyxy": [sample.boxes_xyxy[place]],
-            "box_classes": [sample.box_classes[place]],
-        }
+        places = places_of(row, vars(sample)) if row else []
         mask = None
-        for i in range(len(row["classes"]) if row else 0):
-            if place_of(row["boxes_xyxy"][i], row["classes"][i], manifest, set()) is not None:
-                mask = decode_mask(row["foreground"][i], (row["height"], row["width"]))
+        if place in places:
+            counts = row["foreground"][places.index(place)]
+            mask = decode_mask(counts, (row["height"], row["width"]))
         found.append(mask)
     return found
 

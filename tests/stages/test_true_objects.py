@@ -8,7 +8,7 @@ import pytest
 from rayseg.datasets.base import write_mask
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
-from rayseg.stages.true_objects import AloneInBox, TrueObjects, place_of
+from rayseg.stages.true_objects import AloneInBox, TrueObjects, places_of
 from rayseg.store import Folder, write_manifest
 
 BOX = np.array([[10, 10, 40, 30]], np.float32)
@@ -116,8 +116,17 @@ def test_true_masks_do_not_travel_to_workers(manifest):
     np.testing.assert_array_equal(pickle.loads(sent).masks("a", (60, 80))[0], own)
 
 
-def test_an_object_is_found_again_by_box_and_class():
-    row = {"boxes_xyxy": [[0, 0, 5, 5], [0, 0, 5, 5], [1, 1, 2, 2]], "box_classes": [1, 2, 2]}
-    assert place_of([0, 0, 5, 5], 2, row, set()) == 1
-    assert place_of([0, 0, 5, 5], 2, row, {1}) is None
-    assert place_of([1, 1, 2, 2], 2, row, {1}) == 2
+KNOWN = {"boxes_xyxy": [[0, 0, 5, 5], [0, 0, 5, 5], [1, 1, 2, 2]], "box_classes": [1, 2, 2]}
+
+
+@pytest.mark.parametrize("lacking", [{}, {"places": None}, {"places": []}])
+def test_objects_of_a_row_of_before_are_found_again_by_box_and_class(lacking):
+    boxes = [[1, 1, 2, 2], [0, 0, 5, 5], [0, 0, 5, 5], [0, 0, 5, 5.5]]
+    row = {"boxes_xyxy": boxes, "classes": [2, 2, 2, 2], **lacking}
+    assert places_of(row, KNOWN) == [2, 1, -1, -1]
+
+
+def test_objects_with_places_are_not_looked_for():
+    row = {"boxes_xyxy": [[9, 9, 9, 9], [0, 0, 5, 5]], "classes": [0, 0], "places": [2, -1]}
+    assert places_of(row, KNOWN) == [2, -1]
+    assert places_of({"boxes_xyxy": [], "classes": [], "places": []}, KNOWN) == []

@@ -1,0 +1,78 @@
+"""The one place for files: folders of Parquet shards, maps and labels as PNG bytes, run.json.
+
+Everything here is plain Arrow types, so that pyarrow, pandas or DuckDB read it without rayseg. A
+folder is a local path or a URI that pyarrow knows (``s3://bucket/run``); a file appears whole or
+not at all. A shard is named after the ids in it: writing the same rows twice leaves one file, so a
+task that is retried repeats nothing.
+"""
+
+from rayseg.store.folder import Folder, local_copy, read_file
+from rayseg.store.index import (
+    Pending,
+    count_status,
+    failed_ids,
+    find_pending,
+    forget_failed,
+    forget_repeats,
+    read_index,
+    read_rows,
+    stored_ids,
+)
+from rayseg.store.kinds import KINDS, Kind
+from rayseg.store.lock import FolderLockedError, lease
+from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
+from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
+from rayseg.store.provenance import claim, kind_of, read_run, write_run
+from rayseg.store.schemas import (
+    ANALYSES_SCHEMA,
+    BOX_MAPS_SCHEMA,
+    FAILED,
+    INSTANCES_SCHEMA,
+    MANIFEST_SCHEMA,
+    MASKS_SCHEMA,
+    SEEDS_SCHEMA,
+)
+from rayseg.store.shards import RowsById, read_shard, rows_to_table, shard_columns, write_shard
+
+__all__ = [
+    "ANALYSES_SCHEMA",
+    "BOX_MAPS_SCHEMA",
+    "FAILED",
+    "INSTANCES_SCHEMA",
+    "KINDS",
+    "MANIFEST_SCHEMA",
+    "MAP_STRIDE",
+    "MASKS_SCHEMA",
+    "SEEDS_SCHEMA",
+    "Folder",
+    "FolderLockedError",
+    "Kind",
+    "Manifest",
+    "Pending",
+    "RowsById",
+    "claim",
+    "count_status",
+    "failed_ids",
+    "find_pending",
+    "forget_failed",
+    "forget_repeats",
+    "kind_of",
+    "lease",
+    "local_copy",
+    "manifest_rows_by_id",
+    "pack_maps",
+    "read_file",
+    "read_index",
+    "read_manifest",
+    "read_rows",
+    "read_run",
+    "read_shard",
+    "rows_to_table",
+    "shard_columns",
+    "stored_ids",
+    "unpack_grid",
+    "unpack_seeds",
+    "write_manifest",
+    "write_run",
+    "write_shard",
+]

@@ -1,0 +1,210 @@
+"""The manifest: one image of a data set a row."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayseg.records import Sample
+from rayseg.store.folder import Folder
+from rayseg.store.schemas import MANIFEST_SCHEMA
+from rayseg.store.shards import RowsById, rows_to_table
+
+
+def write_manifest(
+    folder: Folder,
+    samples: Iterable[Sample],
+    classes: Sequence[str],
+    category_ids: Sequence[int] = (),
+) -> int:
+    """Writes samples as the folder's one manifest and returns their number.
+
+    Args:
+        folder: of the manifest.
+        samples: the images.
+        classes: names of the foreground classes.
+        category_ids: their numbers in the data set's own counting; 1, 2, ... where none are given.
+
+    Raises:
+        ValueError: an id comes twice, or there is no sample at all.
+    """
+    seen: set[str] = set()
+    sink = io.BytesIO()
+    numbers = list(category_ids) or list(range(1, len(classes) + 1))
+    schema = MANIFEST_SCHEMA.with_metadata(
+        {"classes": json.dumps(list(classes)), "category_ids": json.dumps(numbers)}
+    )
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for group in _groups(samples, 1000):
+            for sample in group:
+                if sample.id in seen:
+                    raise ValueError(f"ids must be unique, got {sample.id!r} twice: {sample.path}")
+                seen.add(sample.id)
+            writer.write_table(rows_to_table(map(_manifest_row, group), schema))
+    if not seen:
+        raise ValueError("the manifest must have at least one image, got 0 rows")
+    folder.write("manifest.parquet", sink.getvalue())
+    return len(seen)
+
+
+def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    group: list[Sample] = []
+    for sample in samples:
+        group.append(sample)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _manifest_row(sample: Sample) -> dict[str, Any]:
+    return {
+        "id": sample.id,
+        "path": sample.path,
+        "height": sample.height,
+        "width": sample.width,
+        "tags": list(sample.tags),
+        "boxes_xyxy": sample.boxes_xyxy.tolist(),
+        "box_classes": sample.box_classes.tolist(),
+        "split": sample.split,
+        "mask_path": sample.mask_path,
+        "difficult": list(sample.difficult),
+        "crowds": list(sample.crowds),
+        "true_masks": list(sample.true_masks),
+    }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest.
+
+    Attributes:
+        classes: foreground class names; a tag is an index into them.
+        table: rows of MANIFEST_SCHEMA.
+        category_ids: number of each class in the data set's own counting, such as COCO's 1 to 90.
+    """
+
+    classes: tuple[str, ...]
+    table: pa.Table
+    category_ids: tuple[int, ...] = ()
+
+    def select(self, split: str = "", ids: Iterable[str] | None = None) -> Manifest:
+        """Only the rows of that split, and of those ids; empty and None mean all.
+
+        Raises:
+            ValueError: nothing is left, or an id is not in the manifest.
+        """
+        table = self.table
+        if split:
+            table = table.filter(pa.compute.equal(table.column("split"), split))
+        if ids is not None:
+            wanted = set(ids)
+            missing = wanted.difference(table.column("id").to_pylist())
+            if missing:
+                raise ValueError(
+                    f"{len(missing)} of {len(wanted)} ids are not in the manifest"
+                    f"{f' split {split!r}' if split else ''}, such as {min(missing)!r}"
+                )
+            table = table.filter(pa.compute.is_in(table.column("id"), pa.array(sorted(wanted))))
+        if not table.num_rows:
+            have = sorted(set(self.table.column("split").to_pylist()))
+            raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
+        return replace(self, table=table)
+
+    def samples(self) -> Iterator[Sample]:
+        """The rows as records, one at a time."""
+        for batch in self.table.to_batches(max_chunksize=1000):
+            yield from map(_sample, batch.to_pylist())
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    return Sample(
+        id=row["id"],
+        path=row["path"],
+        height=row["height"],
+        width=row["width"],
+        tags=tuple(row["tags"]),
+        boxes_xyxy=np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4),
+        box_classes=np.array(row["box_classes"], np.int64),
+        split=row["split"],
+        mask_path=row["mask_path"],
+        difficult=tuple(row["difficult"]),
+        crowds=tuple(row["crowds"]),
+        true_masks=tuple(row.get("true_masks", ())),
+    )
+
+
+def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
+    """Opens the manifest of a run.
+
+    Args:
+        folder: of the manifest.
+        true_masks: whether to load the objects' true masks, which only scores and a training on
+            them need.
+
+    Raises:
+        FileNotFoundError: ``prepare`` has not made one yet.
+        ValueError: the file is no manifest or has no rows.
+    """
+    if not folder.exists("manifest.parquet"):
+        raise FileNotFoundError(f"{folder} holds no manifest; make one with `rayseg prepare`")
+    columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
+    with folder.open("manifest.parquet") as file:
+        metadata = _manifest_metadata(folder, file)
+        table = pq.read_table(file, columns=columns)
+    if not table.num_rows:
+        raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
+    classes, numbers = (
+        tuple(json.loads(metadata.get(key, b"[]"))) for key in (b"classes", b"category_ids")
+    )
+    return Manifest(classes, table, numbers)
+
+
+def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes]:
+    """What stands beside a manifest's rows, which must have all columns."""
+    try:
+        schema = pq.read_schema(file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{folder.path('manifest.parquet')} is no Parquet file: {error}") from None
+    lacking = [name for name in MANIFEST_SCHEMA.names if name not in schema.names]
+    if lacking:
+        raise ValueError(
+            f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
+            f"lacks {lacking}"
+        )
+    return schema.metadata or {}
+
+
+def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
+    """Rows of a manifest, read a row group (of a thousand, as written here) at a time.
+
+    Args:
+        folder: of the manifest.
+        ids: of the rows.
+        columns: of MANIFEST_SCHEMA that the rows have, besides the id.
+
+    Raises:
+        KeyError: an id is not in the manifest.
+    """
+    group_of: dict[str, int] = {}
+    with folder.open("manifest.parquet") as file:
+        manifest = pq.ParquetFile(file)
+        for group in range(manifest.num_row_groups):
+            found = manifest.read_row_group(group, ["id"]).column("id").to_pylist()
+            group_of |= dict.fromkeys(found, group)
+    read = partial(_read_group, folder, ["id", *columns])
+    return RowsById({id_: group_of[id_] for id_ in ids}, read)
+
+
+def _read_group(folder: Folder, columns: list[str], group: int) -> pa.Table:
+    with folder.open("manifest.parquet") as file:
+        return pq.ParquetFile(file).read_row_group(group, columns)

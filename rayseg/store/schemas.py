@@ -1,0 +1,84 @@
+"""Columns of what is stored, all of plain Arrow types."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("tags", pa.list_(pa.int32())),
+        ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
+        ("box_classes", pa.list_(pa.int32())),
+        ("split", pa.string()),
+        ("mask_path", pa.string()),
+        ("difficult", pa.list_(pa.int32())),
+        ("crowds", pa.list_(pa.int32())),
+        ("true_masks", pa.list_(pa.binary())),  # COCO's counts, one a box or none at all
+    ]
+)
+"""One image of a dataset a row; the class names stand in the file's metadata as JSON."""
+
+_OUTCOME = [
+    ("id", pa.string()),
+    ("status", pa.string()),  # ok, empty, error or poison
+    ("error", pa.string()),  # why there is no result
+    ("note", pa.string()),  # what was done to the image, such as "grey converted to RGB"
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("seconds", pa.float32()),
+]
+SEEDS_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        ("classes", pa.list_(pa.int32())),
+        ("maps", pa.list_(pa.binary())),  # one grey PNG a class, at a quarter of the image
+        ("scores", pa.list_(pa.float32())),  # logit of each class on the image itself
+        ("gains", pa.list_(pa.float32())),  # logit gained by the method
+        ("steps", pa.int32()),
+    ]
+)
+MASKS_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        ("labels", pa.binary()),  # indexed PNG: 0, class index + 1, 255
+        ("ignored", pa.float32()),  # share of pixels that are 255
+    ]
+)
+_OBJECTS = [
+    ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
+    ("classes", pa.list_(pa.int32())),
+    ("object_status", pa.list_(pa.string())),  # ok, missed, or why there is no map
+    ("places", pa.list_(pa.int32())),  # in the manifest's lists of the image; -1 for found objects
+]
+BOX_MAPS_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        *_OBJECTS,  # one entry an object in each of these lists
+        ("maps", pa.list_(pa.binary())),  # grey PNG of a grid whose corners are the image's
+        ("positives", pa.list_(pa.int32())),  # candidates that predict the object
+        ("box_loss", pa.list_(pa.float32())),  # what the map changes in the box head's answer
+        ("class_loss", pa.list_(pa.float32())),  # ... in the class head's
+        ("steps", pa.int32()),
+    ]
+)
+INSTANCES_SCHEMA = pa.schema(
+    [
+        *MASKS_SCHEMA,
+        *_OBJECTS,
+        ("scores", pa.list_(pa.float32())),  # of a network's detections; 1 for given boxes
+        ("foreground", pa.list_(pa.binary())),  # COCO's counts: surely of the object
+        ("possible", pa.list_(pa.binary())),  # ... and what may be; empty where there is no doubt
+    ]
+)
+ANALYSES_SCHEMA = pa.schema(
+    [
+        *_OUTCOME,
+        ("objects", pa.string()),  # JSON, of each object its box's share and what variants come to
+    ]
+)
+FAILED = ("error", "poison")
+"""Statuses of rows that say why there is no result."""

@@ -1,0 +1,90 @@
+"""Tables as Parquet shards, which are named after the ids in them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rayseg.store.folder import Folder
+
+
+def rows_to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of that schema; a column that a row lacks gets its type's zero value."""
+    zeros = {field.name: _zero(field.type) for field in schema}
+    return pa.Table.from_pylist([zeros | dict(row) for row in rows], schema=schema)
+
+
+def _zero(kind: pa.DataType) -> object:
+    if pa.types.is_list(kind):
+        return []
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return b""
+    return "" if pa.types.is_string(kind) else 0
+
+
+def write_shard(folder: Folder, table: pa.Table) -> str:
+    """Writes the rows as one shard and returns its name, which follows from the ids alone."""
+    ids = "\n".join(sorted(table.column("id").to_pylist()))
+    name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    folder.write(name, sink.getvalue())
+    return name
+
+
+def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One shard, whole or only some of its columns."""
+    with folder.open(name) as file:
+        return pq.read_table(file, columns=columns)
+
+
+def shard_columns(folder: Folder, name: str) -> list[str]:
+    """Names of a shard's columns; none of its rows is read."""
+    with folder.open(name) as file:
+        return pq.read_schema(file).names
+
+
+class RowsById(Mapping[str, dict[str, Any]]):
+    """Rows by id, of which only ids are held and the parts of a file that were read last.
+
+    Rows are asked for in nearly the order in which they are stored, so that reading a row's whole
+    part reads the next rows too. What was read does not travel to other processes.
+
+    Args:
+        part_of: the part of each id, in the order of the ids.
+        read: the rows of a part, with their `id`; picklable.
+
+    Raises:
+        KeyError: when a row is asked for, the id is not known, or gone from its part.
+    """
+
+    def __init__(self, part_of: Mapping[str, Any], read: Callable[[Any], pa.Table]):
+        self.part_of, self._read = part_of, read
+        self._recent: dict[Any, dict[str, dict[str, Any]]] = {}
+
+    def __getitem__(self, id_: str) -> dict[str, Any]:
+        part, recent = self.part_of[id_], self._recent
+        if part not in recent:
+            rows = {row["id"]: row for row in self._read(part).to_pylist()}
+            self._recent = recent = dict([*recent.items(), (part, rows)][-_RECENT:])
+        return recent[part][id_]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.part_of)
+
+    def __len__(self) -> int:
+        return len(self.part_of)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.part_of  # Mapping's own would read the row
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_recent": {}}
+
+
+_RECENT = 4

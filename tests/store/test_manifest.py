@@ -1,0 +1,104 @@
+"""The manifest: unique ids, all columns, true masks only where they are asked for."""
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rayseg.store import MANIFEST_SCHEMA, manifest_rows_by_id, read_manifest, write_manifest
+from tests.store.tables import sample
+
+
+def test_a_manifest_comes_back_as_it_was_written(folder):
+    assert write_manifest(folder, (sample(f"{n}") for n in range(2500)), ("cat", "dog")) == 2500
+    manifest = read_manifest(folder)
+    assert manifest.classes == ("cat", "dog")
+    back = list(manifest.samples())
+    assert [one.id for one in back] == [str(n) for n in range(2500)]
+    assert back[7].boxes_xyxy.tolist() == [[1, 2, 3, 4.5]]
+    assert back[7].tags == (0, 1)
+
+
+def test_true_masks_are_read_only_if_that_is_asked_for(folder):
+    write_manifest(folder, [sample("a", true_masks=(b"counts" * 9,))], ("cat", "dog"))
+    damage(folder, "true_masks")
+    (back,) = read_manifest(folder).samples()
+    assert (back.id, back.true_masks) == ("a", ())
+    with pytest.raises(OSError):  # noqa: PT011 - whatever pyarrow says
+        read_manifest(folder, true_masks=True)
+
+
+def damage(folder, column):
+    """Overwrites the values of a column that has no dictionary."""
+    chunks = pq.ParquetFile(io.BytesIO(folder.read("manifest.parquet"))).metadata.row_group(0)
+    index = next(i for i in range(chunks.num_columns) if column in chunks.column(i).path_in_schema)
+    chunk, data = chunks.column(index), bytearray(folder.read("manifest.parquet"))
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    folder.write("manifest.parquet", bytes(data))
+
+
+def test_rows_of_a_manifest_come_by_id_with_their_true_masks(folder):
+    masks = {f"{n}": (f"counts of {n}".encode(),) for n in range(1500)}
+    write_manifest(folder, (sample(id_, true_masks=own) for id_, own in masks.items()), "ab")
+    rows = manifest_rows_by_id(folder, ["1400", "7"], ["true_masks"])
+    assert list(rows) == ["1400", "7"]
+    assert rows["7"] == {"id": "7", "true_masks": [b"counts of 7"]}
+    assert rows["1400"]["true_masks"] == [b"counts of 1400"]
+    assert rows.get("8") is None
+
+
+def test_an_id_that_comes_twice_is_refused(folder):
+    with pytest.raises(ValueError, match="ids must be unique, got 'a' twice"):
+        write_manifest(folder, [sample("a"), sample("b"), sample("a")], ("cat", "dog"))
+    assert not folder.exists("manifest.parquet")
+
+
+def test_a_manifest_of_0_rows_is_refused(folder):
+    with pytest.raises(ValueError, match="at least one image, got 0 rows"):
+        write_manifest(folder, [], ("cat",))
+    folder.write("manifest.parquet", parquet(MANIFEST_SCHEMA.empty_table()))
+    with pytest.raises(ValueError, match="must have rows, got 0"):
+        read_manifest(folder)
+
+
+def test_a_missing_manifest_says_how_to_make_one(folder):
+    with pytest.raises(FileNotFoundError, match="rayseg prepare"):
+        read_manifest(folder)
+
+
+def test_a_manifest_that_is_no_parquet_is_refused(folder):
+    folder.write("manifest.parquet", b"id,path\n")
+    with pytest.raises(ValueError, match=r"manifest.parquet is no Parquet file"):
+        read_manifest(folder)
+
+
+def test_a_manifest_that_lacks_columns_names_them(folder):
+    folder.write("manifest.parquet", parquet(pa.table({"id": ["a"], "path": ["a.jpg"]})))
+    with pytest.raises(
+        ValueError, match=r"must have columns .*, lacks \['height', 'width', 'tags'"
+    ):
+        read_manifest(folder)
+
+
+def test_selecting_an_unknown_split_says_which_there_are(folder):
+    write_manifest(folder, [sample("a", split="train"), sample("b", split="val")], ("cat", "dog"))
+    manifest = read_manifest(folder)
+    assert [one.id for one in manifest.select("val").samples()] == ["b"]
+    with pytest.raises(ValueError, match=r"split 'test'; the manifest has \['train', 'val'\]"):
+        manifest.select("test")
+
+
+def test_selecting_an_unknown_id_names_it(folder):
+    write_manifest(folder, [sample("a"), sample("b")], ("cat", "dog"))
+    manifest = read_manifest(folder)
+    assert [one.id for one in manifest.select(ids=["b"]).samples()] == ["b"]
+    with pytest.raises(ValueError, match="1 of 2 ids are not in the manifest, such as 'c'"):
+        manifest.select(ids=["a", "c"])
+
+
+def parquet(table):
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
