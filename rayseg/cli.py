@@ -18,7 +18,6 @@ from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.job_list import JOBS
 from rayseg.toml import hint
 
-
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
        rayseg submit <job> --address http://HEAD:8265 [--working-dir .] [--no-follow] [flags]
 

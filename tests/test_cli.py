@@ -9,8 +9,8 @@ import pytest
 
 from rayseg.attribution import AdvCAM
 from rayseg.cli import JOBS, main, parse, run_job
+from rayseg.config import MakeSeedsConfig
 from rayseg.config.job_list import Job
-from rayseg.config import MakeSeedsConfig, RunConfig
 from rayseg.steps.outcome import Outcome
 
 

@@ -7,11 +7,10 @@ from typing import Literal
 
 from rayseg.analyses.bottleneck import ToyBottleneck
 from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
-from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
+from rayseg.config.boxes import MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
-from rayseg.config.objects import ObjectTraining, TrainDetectorConfig, TrainMaskRCNNConfig
+from rayseg.config.objects import TrainDetectorConfig, TrainMaskRCNNConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
-from rayseg.config.tuning import TuneConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS, Exporter
 from rayseg.nets.prediction import Prediction

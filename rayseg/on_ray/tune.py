@@ -8,7 +8,6 @@ Ray Tune draws the settings, starts trials and ends those that lag behind.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +27,7 @@ from rayseg.on_ray.session import one_line_errors, preflight
 from rayseg.stages import TrialImage
 from rayseg.steps.engine import Engine, Slots
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.spaces import Space, load_space
+from rayseg.steps.spaces import load_space
 from rayseg.steps.sweep import best_entry, write_sweep
 from rayseg.steps.trials import Plan, mark_stopped, run_trial, stored_trials
 from rayseg.store import Folder, claim, lease, write_run
@@ -92,7 +91,7 @@ def _search(
             folder=folder,
             load=ray.get,
             report=ray_tune.report,
-        ),  # fmt: skip
+        ),
         {"cpu": slots.threads, "gpu": slots.gpus},
     )
     number, parameters, searcher = _searcher(plan, folder, trials)

@@ -230,8 +230,8 @@ class Stage:
 
 
 def read_stages(run: Folder) -> list[Stage]:
-    """Counts every folder of KINDS, in reading order."""
-    names = [f"{kind}/{name}" for kind in KINDS for name in (run / kind).folders()]
+    """Counts every folder of RESULTS, in reading order."""
+    names = [f"{kind}/{name}" for kind in RESULTS for name in (run / kind).folders()]
     return [_read_stage(run, name) for name in sorted(names, key=reading_order)]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from rayseg.attribution import Companions
 from rayseg.config import MakeSeedsConfig, as_plain
-from rayseg.steps.machine import threads_each
 from rayseg.nets import NETWORKS
 from rayseg.stages import SHARED, CompanionArrays, CompanionBank, MakeSeeds, fill_bank
 from rayseg.steps.engine import Engine
+from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.step import Fill, Step, carry_out, nothing

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from rayseg.steps.training import train
 
 from rayseg.analyses.boxes import THRESHOLDS
 from rayseg.attribution import BBAM, BOX_METHODS
@@ -31,15 +32,14 @@ from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.engine import RayEngine
+from rayseg.records.rle import mask_area
+from rayseg.refine import BoxThreshold
+from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
 from rayseg.steps.box_analysis import analyse_boxes
 from rayseg.steps.boxes import make_box_maps, make_box_masks
 from rayseg.steps.exporting import export
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import run
-from rayseg.steps.training import train
-from rayseg.records.rle import mask_area
-from rayseg.refine import BoxThreshold
-from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
 from rayseg.store import (
     Folder,
     count_status,

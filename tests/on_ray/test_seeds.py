@@ -16,11 +16,11 @@ from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.data import decoded, manifest_rows, write_rows
 from rayseg.on_ray.engine import RayEngine
+from rayseg.records import Sample
+from rayseg.stages import CompanionBank, DecodeImages, MakeSeeds, by_size, fill_bank
 from rayseg.steps.engine import Pool
 from rayseg.steps.seeds import SharedBank, identity, make_seeds
 from rayseg.steps.weights import find_weights
-from rayseg.records import Sample
-from rayseg.stages import CompanionBank, DecodeImages, MakeSeeds, by_size, fill_bank
 from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
 from tests.on_ray.fakes import CountedCrops, DeadlyRIB, computed
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 import torch
 from PIL import Image
 
@@ -22,14 +21,14 @@ from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.engine import RayEngine
 from rayseg.on_ray.tune import load_images, tune
+from rayseg.records import Sample
+from rayseg.records.palette import encode_labels
+from rayseg.refine import BoxCRF
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.spaces import Space, load_space
 from rayseg.steps.sweep import _toml, choose_best
 from rayseg.steps.trials import Plan, _unpack, mark_stopped, run_trial, stored_trials
-from rayseg.records import Sample
-from rayseg.records.palette import encode_labels
-from rayseg.refine import BoxCRF
 from rayseg.store import Folder, read_run, write_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]

@@ -8,12 +8,12 @@ import pytest
 from rayseg.analyses.boxes import THRESHOLDS
 from rayseg.attribution import BBAM
 from rayseg.config import AnalyseBoxesConfig
-from rayseg.steps.box_analysis import _identity, _write, spread_objects
-from rayseg.steps.weights import ChosenDetector
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.refine import BoxCRF
 from rayseg.stages import TrueObjects
+from rayseg.steps.box_analysis import _identity, _write, spread_objects
+from rayseg.steps.weights import ChosenDetector
 from rayseg.store import (
     ANALYSES_SCHEMA,
     Folder,

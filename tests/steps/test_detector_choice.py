@@ -13,12 +13,12 @@ from rayseg.nets.detectors import build_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.plain import PlainEngine
+from rayseg.records import Sample
+from rayseg.records.rle import encode_mask
 from rayseg.steps import box_analysis, boxes
 from rayseg.steps.box_analysis import analyse_boxes
 from rayseg.steps.boxes import make_box_maps, make_box_masks
 from rayseg.steps.weights import choose_detector
-from rayseg.records import Sample
-from rayseg.records.rle import encode_mask
 from rayseg.store import Folder, write_manifest
 from tests.attribution.tiny_detector import TinyPoints
 

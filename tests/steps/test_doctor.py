@@ -4,13 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+from rayseg.on_ray.calibration import Counts, Stage, _stages, shortened
+from rayseg.on_ray.doctor import _duration, _estimate, doctor
 
 from rayseg.attribution import CAM
 from rayseg.config import ClassifierConfig, Compute, DoctorConfig
 from rayseg.datasets.synthetic import Synthetic
 from rayseg.learn import Crops
-from rayseg.on_ray.calibration import Counts, Stage, _stages, shortened
-from rayseg.on_ray.doctor import _duration, _estimate, doctor
 from rayseg.store import Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]

@@ -4,12 +4,12 @@ import hashlib
 
 import numpy as np
 import pytest
-
-from rayseg.config import DetectorConfig, SegmenterConfig
 from rayseg.on_ray.bookkeeping import finished_config, images_identity
-from rayseg.on_ray.instances import prediction_identity, trained
 from rayseg.on_ray.jobs import _labels
 from rayseg.on_ray.start_weights import start_of, weights_identity
+
+from rayseg.config import DetectorConfig, SegmenterConfig
+from rayseg.on_ray.instances import prediction_identity, trained
 from rayseg.records import Sample
 from rayseg.stages import InstancePrediction
 from rayseg.store import (

@@ -6,14 +6,13 @@ import pytest
 from rayseg.config import ScoreConfig
 from rayseg.datasets.base import write_mask
 from rayseg.plain import PlainEngine
-from rayseg.steps.object_scoring import score_objects, true_instances
 from rayseg.records import IGNORE, Sample
 from rayseg.records.rle import decode_mask, encode_mask
+from rayseg.steps.object_scoring import score_objects, true_instances
 from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,
     read_manifest,
-    read_shard,
     rows_to_table,
     write_manifest,
     write_run,

@@ -8,14 +8,14 @@ from PIL import Image
 
 from rayseg.config import Compute, RefineSeedsConfig, ScoreConfig
 from rayseg.plain import PlainEngine
-from rayseg.steps import scoring
-from rayseg.steps.masks import refine_seeds
-from rayseg.steps.score import score
-from rayseg.steps.table import score_table
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine import Threshold
 from rayseg.stages import RefineSeeds, enlarge
+from rayseg.steps import scoring
+from rayseg.steps.masks import refine_seeds
+from rayseg.steps.score import score
+from rayseg.steps.table import score_table
 from rayseg.store import (
     SEEDS_SCHEMA,
     Folder,
