@@ -37,7 +37,7 @@ SHARES = 0.1, 0.6
 SHOWN = 8
 WAYS = {
     "official values": (BBAM.official(), BoxCRF.official()),
-    "lambda 0.002, threshold 0.3": (
+    "lambda 0.002,\nthreshold 0.3": (
         replace(BBAM.official(), sparsity=0.002),
         replace(BoxCRF.official(), foreground=0.3),
     ),
