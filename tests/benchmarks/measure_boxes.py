@@ -1,4 +1,4 @@
-"""Masks made from boxes against true masks, beside the filled box and GrabCut: a table, a montage.
+"""Masks made from boxes against true masks, beside the filled box and GrabCut: a table.
 
 Run from the repository root, on run folders whose masks of objects were made already; each is given
 a name that the table calls it by:
@@ -18,7 +18,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from matplotlib.figure import Figure
 
 from rayseg.records import IGNORE
 from rayseg.records.images import decode_image
@@ -97,35 +96,12 @@ def figures(ious):
     }
 
 
-def montage(objects, columns, path, shown=10):
-    """A row an object: the picture with its box, the truth, then each way."""
-    objects = objects[:: max(len(objects) // shown, 1)][:shown]
-    step = max(len(next(iter(columns.values()))) // shown, 1)
-    titles = ["image", "truth", *columns]
-    figure = Figure(figsize=(1.7 * len(titles), 1.5 * len(objects)), layout="constrained")
-    axes = figure.subplots(len(objects), len(titles), squeeze=False)
-    for i, (sample, place, truth, _) in enumerate(objects):
-        image = decode_image(Path(sample.path).read_bytes()).pixels
-        masks = [None, truth, *(made[i * step] for made in columns.values())]
-        for axis, mask, title in zip(axes[i], masks, titles, strict=True):
-            picture = image.copy()
-            if mask is not None:
-                picture = (picture * np.where(mask, 1.0, 0.25)[..., None]).astype(np.uint8)
-            axis.imshow(picture)
-            x1, y1, x2, y2 = sample.boxes_xyxy[place]
-            axis.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color="yellow", linewidth=0.8)
-            axis.set_axis_off()
-            if i == 0:
-                axis.set_title(title, fontsize=7)
-    figure.savefig(path, dpi=110)
-
-
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--masks", nargs="+", required=True, help="NAME=RUN/masks/FOLDER")
     parser.add_argument("--split", default="train")
     parser.add_argument("--objects", type=int, default=40)
-    parser.add_argument("--name", default="boxes", help="of the files in results/ and docs/")
+    parser.add_argument("--name", default="boxes", help="of the file in results/")
     parser.add_argument("--list", type=Path, help="only writes the ids of the objects' images")
     return parser.parse_args()
 
@@ -162,7 +138,6 @@ def main():
     stated = [{"id": sample.id, "place": place} for sample, place, *_ in objects]
     facts = {"split": given.split, "objects": stated, "results": results}
     (RESULTS / f"{given.name}.json").write_text(json.dumps(facts, indent=1) + "\n")
-    montage(objects, columns, ROOT / "docs" / f"{given.name}.png")
 
 
 if __name__ == "__main__":
