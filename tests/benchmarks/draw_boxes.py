@@ -24,9 +24,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from rayseg.attribution import BBAM, Objects, enlarge_grid
-from rayseg.images import decode_image
 from rayseg.nets.detectors import load_detector
 from rayseg.records import Sample
+from rayseg.records.images import decode_image
 from rayseg.refine import BoxCRF
 
 ROOT = Path(__file__).parents[2]
