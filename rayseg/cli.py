@@ -41,7 +41,6 @@ from rayseg.config import (
     read_toml,
 )
 from rayseg.on_ray import instances, jobs
-from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.doctor import doctor
@@ -50,6 +49,7 @@ from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.submission import Submission, split_flags, submit
 from rayseg.on_ray.toy_bottleneck import toy_bottleneck
 from rayseg.on_ray.tuning import tune
+from rayseg.steps.outcome import Outcome
 from rayseg.toml import hint
 
 JOBS: dict[str, tuple[type[JobConfig], Callable[[Any], Outcome]]] = {

@@ -11,7 +11,7 @@ from rayseg.config.boxes import (
     MakeBoxMapsConfig,
     MakeBoxMasksConfig,
 )
-from rayseg.config.files import as_plain, as_toml, as_written, read_toml
+from rayseg.config.files import as_plain, as_toml, as_written, identity_of, read_toml
 from rayseg.config.jobs import (
     DoctorConfig,
     ExportConfig,
@@ -21,42 +21,35 @@ from rayseg.config.jobs import (
     RunConfig,
     ScoreConfig,
     ToyBottleneckConfig,
-    TrainClassifierConfig,
-    TrainFickleNetConfig,
-    TrainSegmenterConfig,
-)
-from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
-from rayseg.config.objects import (
-    DetectorConfig,
-    MaskRCNNConfig,
-    TrainDetectorConfig,
-    TrainMaskRCNNConfig,
 )
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig, threshold_field
+from rayseg.config.trainings import (
+    TrainClassifierConfig,
+    TrainDetectorConfig,
+    TrainFickleNetConfig,
+    TrainMaskRCNNConfig,
+    TrainSegmenterConfig,
+    training_config,
+)
 from rayseg.config.tuning import TUNABLE, TuneConfig
 
 __all__ = [
     "TUNABLE",
     "AnalyseBoxesConfig",
     "AskDetectorConfig",
-    "ClassifierConfig",
     "Compute",
-    "DetectorConfig",
     "DoctorConfig",
     "ExportConfig",
-    "FickleNetConfig",
     "JobConfig",
     "MakeBoxMapsConfig",
     "MakeBoxMasksConfig",
     "MakeSeedsConfig",
-    "MaskRCNNConfig",
     "PredictConfig",
     "PredictInstancesConfig",
     "PrepareConfig",
     "RefineSeedsConfig",
     "RunConfig",
     "ScoreConfig",
-    "SegmenterConfig",
     "SegmentersConfig",
     "ToyBottleneckConfig",
     "TrainClassifierConfig",
@@ -68,6 +61,8 @@ __all__ = [
     "as_plain",
     "as_toml",
     "as_written",
+    "identity_of",
     "read_toml",
     "threshold_field",
+    "training_config",
 ]

@@ -8,9 +8,14 @@ from typing import Literal
 from rayseg.analyses.bottleneck import ToyBottleneck
 from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
 from rayseg.config.boxes import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
-from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
-from rayseg.config.objects import ObjectTraining, TrainDetectorConfig, TrainMaskRCNNConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
+from rayseg.config.trainings import (
+    TrainClassifierConfig,
+    TrainDetectorConfig,
+    TrainFickleNetConfig,
+    TrainMaskRCNNConfig,
+    TrainSegmenterConfig,
+)
 from rayseg.config.tuning import TuneConfig
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS
@@ -39,45 +44,6 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     def dataset(self) -> Dataset:
         """The reader that is asked for."""
         return getattr(self, self.data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainClassifierConfig(JobConfig):
-    """Trains the classifier on the tags of one split.
-
-    Attributes:
-        train_split: the images to train on.
-        classifier: network and training.
-    """
-
-    train_split: str = "train"
-    classifier: ClassifierConfig = ClassifierConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainFickleNetConfig(JobConfig):
-    """Trains FickleNet's network on the tags of one split.
-
-    Attributes:
-        train_split: the images to train on.
-        ficklenet_classifier: network and training.
-    """
-
-    train_split: str = "train"
-    ficklenet_classifier: FickleNetConfig = FickleNetConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSegmenterConfig(SegmentersConfig):
-    """Trains a segmenter on masks of one split, pseudo or true.
-
-    Attributes:
-        train_split: the images to train on.
-        segmenter: network and training.
-    """
-
-    train_split: str = "train"
-    segmenter: SegmenterConfig = SegmenterConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,16 +114,16 @@ class ScoreConfig(JobConfig):
 class RunConfig(
     ScoreConfig,
     PredictInstancesConfig,
-    TrainMaskRCNNConfig,
+    TrainMaskRCNNConfig,  # type: ignore[valid-type, misc]
     MakeBoxMasksConfig,
     MakeBoxMapsConfig,
-    TrainDetectorConfig,
+    TrainDetectorConfig,  # type: ignore[valid-type, misc]
     PredictConfig,
-    TrainSegmenterConfig,
+    TrainSegmenterConfig,  # type: ignore[valid-type, misc]
     RefineSeedsConfig,
     MakeSeedsConfig,
-    TrainFickleNetConfig,
-    TrainClassifierConfig,
+    TrainFickleNetConfig,  # type: ignore[valid-type, misc]
+    TrainClassifierConfig,  # type: ignore[valid-type, misc]
     PrepareConfig,
 ):
     """All jobs one after the other up to scores and report, skipping what is done.
@@ -184,7 +150,7 @@ class RunConfig(
     @property
     def trunks_from_classifier(self) -> bool:
         """Whether a detector or Mask R-CNN starts from the run's own classifier."""
-        trained: list[ObjectTraining] = [] if self.detector_weights else [self.detector]
+        trained = [] if self.detector_weights else [self.detector]
         trained += [self.mask_rcnn] if self.until == "segmenters" else []
         return any(one.weights == "classifier" for one in trained)
 

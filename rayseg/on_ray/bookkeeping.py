@@ -2,72 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Set
-from dataclasses import dataclass, field
-from typing import Any
-
 import pyarrow as pa
 
 from rayseg.config import Compute
 from rayseg.on_ray.data import Pool, decoded, manifest_rows, pending_rows, planes, write_rows
-from rayseg.on_ray.train import fingerprint
 from rayseg.stages import DecodeImages
+from rayseg.steps.outcome import Outcome
 from rayseg.store import (
     Folder,
-    Manifest,
     claim,
     count_status,
     failed_ids,
     find_pending,
     forget_failed,
     forget_repeats,
-    read_file,
     read_run,
     stored_ids,
     write_run,
 )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a job did.
-
-    Attributes:
-        lines: what to tell the user.
-        failed: ids of images that have a row saying why they have no result.
-        left_out: images, masks or boxes that a job had to do without.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    failed: frozenset[str] = frozenset()
-    left_out: int = 0
-
-    def __add__(self, other: Outcome) -> Outcome:
-        return Outcome(
-            self.lines + other.lines,
-            self.failed | other.failed,
-            self.left_out + other.left_out,
-        )
-
-
-def read_ids(path: str) -> list[str] | None:
-    """Image ids of a text file, one a line; None where no file is named.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not path:
-        return None
-    data = read_file(path)
-    if data is None:
-        raise FileNotFoundError(f"list of image ids {path} does not exist")
-    return data.decode("utf-8-sig").split()
-
-
-def digest(address: str) -> str:
-    """Of what a file holds; that of nothing where there is none."""
-    return hashlib.sha256(read_file(address) or b"").hexdigest()
 
 
 def open_folder(folder: Folder, identity: dict[str, object], compute: Compute) -> None:
@@ -85,43 +37,6 @@ def open_folder(folder: Folder, identity: dict[str, object], compute: Compute) -
 def without(table: pa.Table, stored: set[str]) -> pa.Table:
     """The rows of a table whose ids are not stored yet."""
     return table.filter([id_ not in stored for id_ in table.column("id").to_pylist()])
-
-
-def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
-    """What made a folder that another job goes on from.
-
-    Args:
-        folder: with a row for each image.
-        what: it holds, such as ``maps``.
-        job: that fills it.
-
-    Raises:
-        FileNotFoundError: it holds nothing.
-        ValueError: its job has not ended, so that what follows would pass for complete.
-    """
-    if not folder.names(".parquet"):
-        raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
-    facts = read_run(folder)
-    if not facts.get("counts"):
-        raise ValueError(
-            f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
-            f"({len(stored_ids(folder))} have)"
-        )
-    return facts["config"]
-
-
-def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
-    """What a training follows from besides settings and what made its labels: its images.
-
-    A folder that was trained before this was recorded is refused, not trained anew: the hours that
-    it took are not thrown away unasked.
-
-    Args:
-        images: of the split that is trained on.
-        labelled: ids of the images that have labels, of whatever split.
-    """
-    ids = [id_ for id_ in images.table.column("id").to_pylist() if id_ in labelled]
-    return {"trained_on": {"images": len(ids), "list": fingerprint(ids)}}
 
 
 def fill_by_images(

@@ -22,18 +22,13 @@ from rayseg.analyses.boxes import (
 from rayseg.analyses.boxes.figures import draw_heads, draw_methods, draw_noise, draw_sizes
 from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import (
-    Outcome,
-    digest,
-    fill_by_images,
-    open_folder,
-    read_ids,
-    without,
-)
+from rayseg.on_ray.bookkeeping import fill_by_images, open_folder, without
 from rayseg.on_ray.boxes import ChosenDetector, choose_detector
 from rayseg.on_ray.data import actor_pool
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import AnalyseObjects, TrueObjects, Variant
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import digest, read_ids
 from rayseg.store import (
     ANALYSES_SCHEMA,
     Folder,

@@ -11,18 +11,8 @@ from typing import Any
 
 from rayseg.config import AskDetectorConfig, MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
 from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import (
-    Outcome,
-    digest,
-    fill_by_images,
-    fill_from,
-    finished_config,
-    open_folder,
-    read_ids,
-    without,
-)
+from rayseg.on_ray.bookkeeping import fill_by_images, fill_from, open_folder, without
 from rayseg.on_ray.data import actor_pool, task_pool
-from rayseg.on_ray.objects import DETECTOR_WEIGHTS
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import (
     MISSED,
@@ -31,6 +21,8 @@ from rayseg.stages import (
     OwnProposals,
     RefineBoxMaps,
 )
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import digest, finished_config, read_ids
 from rayseg.store import (
     BOX_MAPS_SCHEMA,
     INSTANCES_SCHEMA,
@@ -96,12 +88,12 @@ def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
     """
     own = Folder(config.run) / "detector"
     given = config.detector_weights
-    if not given and not own.exists(DETECTOR_WEIGHTS):
+    if not given and not own.exists("detector.safetensors"):
         raise FileNotFoundError(
-            f"{own} holds no {DETECTOR_WEIGHTS}; make it with `rayseg train-detector`, or name "
+            f"{own} holds no detector.safetensors; make it with `rayseg train-detector`, or name "
             "one by --detector-weights"
         )
-    address = given or own.path(DETECTOR_WEIGHTS)
+    address = given or own.path("detector.safetensors")
     local = address if "://" in address else str(Path(address).absolute())
     return ChosenDetector(local, config.classes_of_detector(address))
 

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from rayseg.config import DoctorConfig
 from rayseg.labels import Truths
-from rayseg.on_ray.bookkeeping import read_ids
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.instances import predict_instances, train_detector, train_mask_rcnn
@@ -34,6 +33,7 @@ from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.session import gpus_each, task_slots
 from rayseg.scores import thresholds_every
 from rayseg.stages import CountLabels, SweepSeeds
+from rayseg.steps.sources import read_ids
 from rayseg.store import (
     Folder,
     Manifest,

@@ -12,11 +12,11 @@ import ray
 import torch
 
 from rayseg.config import DoctorConfig
-from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.calibration import Stage, calibrate
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.jobs import prepare
 from rayseg.on_ray.session import count_cores, gpus_each, preflight, session, threads_each
+from rayseg.steps.outcome import Outcome
 
 PACKAGES = ("rayseg", "ray", "torch", "torchvision", "pyarrow", "numpy", "pydensecrf2", "optuna")
 GB = 1e9

@@ -7,51 +7,34 @@ folder that was filled under another configuration is refused.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from rayseg.config import (
-    ClassifierConfig,
     ExportConfig,
     PredictConfig,
     PrepareConfig,
     RefineSeedsConfig,
     ScoreConfig,
-    TrainClassifierConfig,
-    TrainFickleNetConfig,
-    TrainSegmenterConfig,
     as_plain,
 )
 from rayseg.export import EXPORTERS
-from rayseg.labels import LabelSource, StoredMasks, Truths
 from rayseg.nets.deeplab import load_segmenter
-from rayseg.on_ray.bookkeeping import (
-    Outcome,
-    digest,
-    fill_by_images,
-    fill_from,
-    finished_config,
-    images_identity,
-    open_folder,
-    read_ids,
-    without,
-)
-from rayseg.on_ray.classifier import fit_classifier, fit_ficklenet
+from rayseg.on_ray.bookkeeping import fill_by_images, fill_from, open_folder, without
 from rayseg.on_ray.data import actor_pool, task_pool
-from rayseg.on_ray.object_scoring import holds_objects
 from rayseg.on_ray.scoring import score_run
-from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
-from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
 from rayseg.on_ray.session import count_cores, gpus_each, session, threads_each
-from rayseg.on_ray.start_weights import start_of, weights_identity
 from rayseg.on_ray.table import score_table
-from rayseg.on_ray.train import write_figures
+from rayseg.on_ray.training_engine import TrainingEngine
 from rayseg.report import write_report
 from rayseg.stages import PredictLabels, RefineSeeds, SaliencyMaps, SmoothLabels
+from rayseg.steps.engine import Engine
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import digest, finished_config, others_there, read_ids
+from rayseg.steps.training import train
 from rayseg.store import (
     MASKS_SCHEMA,
     Folder,
@@ -65,9 +48,6 @@ from rayseg.store import (
     write_manifest,
     write_run,
 )
-
-MAX_NAMED = 50
-"""Masks left out of a training that its run.json names; all are counted."""
 
 
 def prepare(config: PrepareConfig) -> Outcome:
@@ -86,40 +66,6 @@ def prepare(config: PrepareConfig) -> Outcome:
     write_run(folder, {"counts": counts})
     splits = ", ".join(f"{number} {split}" for split, number in counts.items())
     return Outcome([f"manifest: {splits}; {len(manifest.classes)} classes"])
-
-
-def train_classifier(config: TrainClassifierConfig) -> Outcome:
-    """Trains the classifier of the run."""
-    fit = partial(fit_classifier, config)
-    return _train_on_tags("classifier", config, config.classifier, fit)
-
-
-def train_ficklenet(config: TrainFickleNetConfig) -> Outcome:
-    """Trains the network of method ficklenet."""
-    fit = partial(fit_ficklenet, config)
-    return _train_on_tags("ficklenet", config, config.ficklenet_classifier, fit)
-
-
-def _train_on_tags(
-    kind: str,
-    config: TrainClassifierConfig | TrainFickleNetConfig,
-    network: ClassifierConfig,
-    fit: Callable[[float], list[dict[str, Any]]],
-) -> Outcome:
-    folder = Folder(config.run) / kind
-    identity = {"split": config.train_split, kind: as_plain(network)}
-    claim(folder, identity | weights_identity(network.weights))
-    if not read_run(folder).get("done"):
-        with session(config.address, config.run):
-            epochs = fit(gpus_each(config.compute))
-        write_figures(folder, {"epochs": epochs, "seconds": sum(e["seconds"] for e in epochs)})
-    last = read_run(folder)["epochs"][-1]
-    return Outcome(
-        [
-            f"{kind}: loss {last['loss']:.3f}, mAP {last['map']:.3f}, F1 {last['f1']:.3f} "
-            f"on {last['judged_on']} after {last['epoch']} epochs"
-        ]
-    )
 
 
 def refine_seeds(config: RefineSeedsConfig) -> Outcome:
@@ -150,77 +96,10 @@ def refine_seeds(config: RefineSeedsConfig) -> Outcome:
     return outcome
 
 
-def train_segmenter(config: TrainSegmenterConfig) -> Outcome:
-    """Trains a segmenter on each of the labels that are named.
-
-    Raises:
-        ValueError: a folder was trained on other images than have labels now.
-    """
-    compute, run_folder = config.compute, Folder(config.run)
-    if not config.labels:
-        raise ValueError(f"labels must name masks or truth, got none{_have(run_folder, 'masks')}")
-    images = read_manifest(run_folder / "manifest").select(config.train_split)
-    given = replace(config, segmenter=start_of(run_folder, config.segmenter))
-    outcome = Outcome()
-    # of all before any, since a training takes hours
-    sources = [_labels(run_folder, name, config.train_split) for name in config.labels]
-    with session(config.address, config.run):
-        for name, (source, origin) in zip(config.labels, sources, strict=True):
-            folder = run_folder / "segmenters" / name
-            identity = {"labels": origin, "split": config.train_split}
-            identity["segmenter"] = as_plain(config.segmenter)
-            identity |= images_identity(images, source.ids)
-            claim(folder, identity | weights_identity(given.segmenter.weights))
-            if not read_run(folder).get("done"):
-                ids, problems = trainable_ids(config, folder, source)
-                facts = fit_segmenter(given, folder, source, ids, gpus_each(compute))
-                examples = [{"id": i, "reason": problems[i]} for i in sorted(problems)[:MAX_NAMED]]
-                left_out = {"count": len(problems), "examples": examples}
-                told = {name: facts[name] for name in ("curve", "judged", "seconds")}
-                write_figures(folder, told | {"images": len(ids), "left_out": left_out})
-            outcome += _trained(name, read_run(folder))
-    return outcome
-
-
-def _labels(run_folder: Folder, name: str, split: str) -> tuple[LabelSource, dict[str, Any]]:
-    """The labels of that name, and what made them.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are not complete.
-    """
-    if name == "truth":
-        truths = Truths(run_folder / "manifest", split)
-        if not truths.ids:
-            raise FileNotFoundError(f"no image of split {split!r} has a true mask to train on")
-        return truths, read_run(run_folder / "manifest")["config"]
-    masks = run_folder / "masks" / name
-    if not masks.names(".parquet"):
-        raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, 'masks')}")
-    job = "make-box-masks" if holds_objects(masks) else "refine-seeds"
-    config = finished_config(masks, "masks", job)
-    manifest = read_manifest(run_folder / "manifest")
-    return StoredMasks(masks, len(manifest.classes)), config
-
-
-def _have(run_folder: Folder, kind: str) -> str:
-    return f"; the run has {', '.join((run_folder / kind).folders()) or 'none'}"
-
-
-def _trained(name: str, facts: dict[str, Any]) -> Outcome:
-    last = facts["curve"][-1]
-    judged = [f", val mIoU {100 * one['miou']:.1f}" for one in facts["judged"][-1:]]
-    lines = [
-        f"segmenter {name}: loss {last['loss']:.3f} after {last['iteration']} iterations "
-        f"on {facts['images']} images{''.join(judged)}"
-    ]
-    left_out = facts["left_out"]
-    if left_out["count"]:
-        first = left_out["examples"][0]
-        lines.append(
-            f"left out: {left_out['count']} masks, such as that of {first['id']}: {first['reason']}"
-        )
-    return Outcome(lines, left_out=left_out["count"])
+train_classifier, train_ficklenet, train_segmenter = (
+    partial(train, kind, engine=cast("Engine", TrainingEngine()))
+    for kind in ("classifier", "ficklenet", "segmenter")
+)
 
 
 def predict(config: PredictConfig) -> Outcome:
@@ -246,7 +125,7 @@ def predict(config: PredictConfig) -> Outcome:
             compute = replace(compute, actors=max(count_cores() // 2, 1), threads=1)
         threads = threads_each(compute)
         for name in names:
-            weights = (run_folder / "segmenters" / name).path(SEGMENTER_WEIGHTS)
+            weights = (run_folder / "segmenters" / name).path("segmenter.safetensors")
             load_segmenter(local_copy(weights), manifest.classes)  # a wrong file is said here
             label = f"{name}+crf" if config.crf else name
             folder = run_folder / "predictions" / label
@@ -309,7 +188,7 @@ def export(config: ExportConfig) -> Outcome:
         kind, _, name = name.partition("/")
     masks = run_folder / kind / name
     if not masks.names(".parquet"):
-        raise FileNotFoundError(f"{masks} holds no masks{_have(run_folder, kind)}")
+        raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, kind)}")
     exporter = EXPORTERS[config.format]
     have = read_shard(masks, masks.names(".parquet")[0]).column_names
     missing = [column for column in exporter.columns if column not in have]

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from rayseg.config import RunConfig, as_toml
 from rayseg.labels import Truths
-from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.instances import (
     predict_instances,
@@ -26,6 +25,7 @@ from rayseg.on_ray.jobs import (
 from rayseg.on_ray.object_scoring import holds_objects
 from rayseg.on_ray.seeds import make_seeds
 from rayseg.on_ray.session import session
+from rayseg.steps.outcome import Outcome
 from rayseg.store import Folder, read_manifest
 from rayseg.toml import hint
 

@@ -11,16 +11,7 @@ from typing import Any
 import ray
 
 from rayseg.config import MakeSeedsConfig, as_plain
-from rayseg.on_ray.bookkeeping import (
-    Outcome,
-    digest,
-    fill_by_images,
-    open_folder,
-    read_ids,
-    without,
-)
-from rayseg.on_ray.classifier import FICKLENET_WEIGHTS
-from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
+from rayseg.on_ray.bookkeeping import fill_by_images, open_folder, without
 from rayseg.on_ray.data import actor_pool
 from rayseg.on_ray.session import gpus_each, one_line_errors, session, threads_each
 from rayseg.stages import (
@@ -31,6 +22,8 @@ from rayseg.stages import (
     MakeSeeds,
     fill_bank,
 )
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import digest, read_ids
 from rayseg.store import (
     SEEDS_SCHEMA,
     Folder,
@@ -42,7 +35,7 @@ from rayseg.store import (
     write_run,
 )
 
-WEIGHTS = {"classifier": CLASSIFIER_WEIGHTS, "ficklenet": FICKLENET_WEIGHTS}
+WEIGHTS = {kind: f"{kind}.safetensors" for kind in ("classifier", "ficklenet")}
 """Kind of network to the file of the run's own, in the folder of that name."""
 
 

@@ -11,7 +11,7 @@ import torch
 
 from rayseg.analyses.bottleneck.figures import draw, table
 from rayseg.config import ToyBottleneckConfig, as_plain
-from rayseg.on_ray.bookkeeping import Outcome
+from rayseg.steps.outcome import Outcome
 from rayseg.store import Folder, claim, read_run, write_run
 
 

@@ -25,7 +25,6 @@ from tqdm import tqdm
 from rayseg.config import TuneConfig, as_plain
 from rayseg.labels import StoredRows, Truths
 from rayseg.nets.detectors import load_detector
-from rayseg.on_ray.bookkeeping import digest, read_ids
 from rayseg.on_ray.box_analysis import spread_objects
 from rayseg.on_ray.boxes import choose_detector
 from rayseg.on_ray.seeds import SharedBank, find_weights, identity
@@ -47,6 +46,7 @@ from rayseg.stages import (
     lengthened,
     tagged_image,
 )
+from rayseg.steps.sources import digest, read_ids
 from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
 
 MAX_DEATHS = 10

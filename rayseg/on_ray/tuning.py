@@ -21,12 +21,12 @@ from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
 from rayseg.config import TuneConfig, as_plain, as_toml, threshold_field
-from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session, threads_each
 from rayseg.on_ray.spaces import Space, load_space
 from rayseg.on_ray.trials import Plan, load_images, mark_stopped, run_trial, stored_trials
 from rayseg.report import draw_sensitivity
+from rayseg.steps.outcome import Outcome
 from rayseg.store import Folder, claim, write_run
 
 BACKGROUND = "background_threshold"

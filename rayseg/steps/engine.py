@@ -31,12 +31,14 @@ class Slots:
         tasks: CPU tasks.
         gpus: of an actor or a training worker; fractions share a device.
         threads: CPU threads of an actor.
+        where: what there is to work with, in words.
     """
 
     actors: int
     tasks: int
     gpus: float
     threads: int
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,17 @@ class Engine(Protocol):
             ChildProcessError: the stage failed as a whole; what is written stays.
         """
 
-    def collect(self, source: Source, pool: Pool, compute: Compute) -> Iterator[Row]:
-        """Sends rows through a stage and yields the few that come out, for adding up."""
+    def collect(
+        self, source: Source, pool: Pool, compute: Compute, scratch: Folder | None = None
+    ) -> Iterator[Row]:
+        """Sends rows through a stage and yields the few that come out, for adding up.
+
+        Args:
+            source: rows.
+            pool: the stage.
+            compute: how widely.
+            scratch: a folder that is gone afterwards; images ask for one.
+        """
 
     def fit(
         self,

@@ -23,9 +23,8 @@ from rayseg.config import (
     RunConfig,
     as_toml,
 )
-from rayseg.config.objects import DetectorConfig, MaskRCNNConfig
 from rayseg.datasets import DATASETS
-from rayseg.learn import DetectorSGD
+from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
@@ -95,11 +94,11 @@ def made(cluster, tmp_path_factory):
         run=str(tmp_path_factory.mktemp("boxes")),
         supervision="boxes",
         synthetic=DATASETS["synthetic"](count=8, val_count=4, size=96),
-        detector=DetectorConfig(**TINY),
+        detector=DetectorTraining(**TINY),
         bbam=METHOD,
         box_refiners=("box_threshold",),
         box_threshold=BoxThreshold(foreground=0.5, crf=False),
-        mask_rcnn=MaskRCNNConfig(**TINY),
+        mask_rcnn=MaskRCNNTraining(**TINY),
         instances=InstancePrediction(min_score=0.0, max_objects=1000, mask_threshold=0.0),
         labels=(MASKS, "truth"),
         compute=COMPUTE,

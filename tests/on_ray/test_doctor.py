@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 
 from rayseg.attribution import CAM
-from rayseg.config import ClassifierConfig, Compute, DoctorConfig
+from rayseg.config import Compute, DoctorConfig
 from rayseg.datasets.synthetic import Synthetic
-from rayseg.learn import Crops
+from rayseg.learn import ClassifierTraining, Crops
 from rayseg.on_ray.calibration import Counts, Stage, _stages, shortened
 from rayseg.on_ray.doctor import _duration, _estimate, doctor
 from rayseg.store import Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
-TINY = ClassifierConfig(
+TINY = ClassifierTraining(
     trunk="mobilenet_v2", weights="none", epochs=2, batch_size=16,
     crops=Crops(crop=64, long_side=(64, 64)),
 )  # fmt: skip

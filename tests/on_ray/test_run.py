@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from rayseg.config import DetectorConfig, MaskRCNNConfig, RunConfig
+from rayseg.config import RunConfig
+from rayseg.learn import DetectorTraining, MaskRCNNTraining
 from rayseg.on_ray import run as module
-from rayseg.on_ray.bookkeeping import Outcome
 from rayseg.on_ray.run import check_labels, from_boxes
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
+from rayseg.steps.outcome import Outcome
 from rayseg.store import Folder, write_manifest, write_run
 
 JOBS = (
@@ -60,8 +61,8 @@ def test_a_detector_of_others_is_not_trained(done):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"detector": DetectorConfig(weights="classifier")},
-        {"mask_rcnn": MaskRCNNConfig(weights="classifier")},
+        {"detector": DetectorTraining(weights="classifier")},
+        {"mask_rcnn": MaskRCNNTraining(weights="classifier")},
     ],
 )
 def test_a_trunk_from_the_classifier_has_one_trained_first(done, changed):
@@ -71,8 +72,8 @@ def test_a_trunk_from_the_classifier_has_one_trained_first(done, changed):
 
 def test_no_classifier_is_trained_for_a_network_that_is_not(done):
     networks = {
-        "detector": DetectorConfig(weights="classifier"),
-        "mask_rcnn": MaskRCNNConfig(weights="classifier"),
+        "detector": DetectorTraining(weights="classifier"),
+        "mask_rcnn": MaskRCNNTraining(weights="classifier"),
     }
     given = {"detector_weights": "a.onnx", "until": "masks"}
     from_boxes(RunConfig(supervision="boxes", **networks, **given), judged=True)

@@ -10,15 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rayseg.config import (
-    Compute,
-    PredictConfig,
-    RunConfig,
-    ScoreConfig,
-    SegmenterConfig,
-    TrainSegmenterConfig,
-)
-from rayseg.learn import SegmentationCrops, SegmenterSGD
+from rayseg.config import Compute, PredictConfig, RunConfig, ScoreConfig, TrainSegmenterConfig
+from rayseg.learn import SegmentationCrops, SegmenterSGD, SegmenterTraining
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
 from rayseg.on_ray import jobs
@@ -49,7 +42,7 @@ pytestmark = [
     pytest.mark.timeout(500),
 ]
 CROPS = {"crop": 40, "scales": (0.75, 1.0)}
-CONFIG = SegmenterConfig(
+CONFIG = SegmenterTraining(
     trunk="mobilenet_v2",
     stride=16,
     weights="none",

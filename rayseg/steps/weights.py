@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from rayseg.config import DetectorConfig, MaskRCNNConfig, SegmenterConfig
-from rayseg.on_ray.bookkeeping import digest
-from rayseg.on_ray.classifier import WEIGHTS
+from rayseg.learn import ClassifierTraining, Training
+from rayseg.steps.sources import digest
 from rayseg.store import Folder
 
-T = TypeVar("T", DetectorConfig, MaskRCNNConfig, SegmenterConfig)
+T = TypeVar("T", bound=Training)
 
 
 def start_of(run_folder: Folder, training: T) -> T:
@@ -22,10 +21,15 @@ def start_of(run_folder: Folder, training: T) -> T:
     """
     if training.weights != "classifier":
         return training
-    own = run_folder / "classifier"
-    if not own.exists(WEIGHTS):
-        raise FileNotFoundError(f"{own} holds no {WEIGHTS}; run train-classifier first")
-    return replace(training, weights=own.path(WEIGHTS))
+    own, file = run_folder / ClassifierTraining.place, f"{ClassifierTraining.makes}.safetensors"
+    if not own.exists(file):
+        raise FileNotFoundError(f"{own} holds no {file}; run train-classifier first")
+    return replace(training, weights=own.path(file))
+
+
+def absolute_weights(weights: str) -> str:
+    """The same weights for workers, which start in another folder."""
+    return str(Path(weights).absolute()) if Path(weights).is_file() else weights
 
 
 def weights_identity(weights: str) -> dict[str, str]:

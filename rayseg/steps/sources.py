@@ -1,0 +1,55 @@
+"""What jobs start from: lists of ids, folders that others have filled, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from rayseg.store import Folder, read_file, read_run, stored_ids
+
+
+def read_ids(path: str) -> list[str] | None:
+    """Image ids of a text file, one a line; None where no file is named.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path:
+        return None
+    data = read_file(path)
+    if data is None:
+        raise FileNotFoundError(f"list of image ids {path} does not exist")
+    return data.decode("utf-8-sig").split()
+
+
+def digest(address: str) -> str:
+    """Of what a file holds; that of nothing where there is none."""
+    return hashlib.sha256(read_file(address) or b"").hexdigest()
+
+
+def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
+    """What made a folder that another job goes on from.
+
+    Args:
+        folder: with a row for each image.
+        what: it holds, such as ``maps``.
+        job: that fills it.
+
+    Raises:
+        FileNotFoundError: it holds nothing.
+        ValueError: its job has not ended, so that what follows would pass for complete.
+    """
+    if not folder.names(".parquet"):
+        raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
+    facts = read_run(folder)
+    if not facts.get("counts"):
+        raise ValueError(
+            f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
+            f"({len(stored_ids(folder))} have)"
+        )
+    return facts["config"]
+
+
+def others_there(run_folder: Folder, kind: str) -> str:
+    """Which folders of a kind a run has, for the end of an error."""
+    return f"; the run has {', '.join((run_folder / kind).folders()) or 'none'}"
