@@ -12,10 +12,8 @@ import pytest
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS, RIB, AdvCAM, OnRIB
 from rayseg.config import (
     AnalyseBoxesConfig,
-    ClassifierConfig,
     Compute,
     ExportConfig,
-    FickleNetConfig,
     MakeBoxMapsConfig,
     MakeBoxMasksConfig,
     MakeSeedsConfig,
@@ -25,7 +23,6 @@ from rayseg.config import (
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
-    SegmenterConfig,
     TrainClassifierConfig,
     TrainDetectorConfig,
     TrainFickleNetConfig,
@@ -37,6 +34,7 @@ from rayseg.config import (
     read_toml,
 )
 from rayseg.datasets import DATASETS
+from rayseg.learn import ClassifierTraining, FickleNetTraining, SegmenterTraining
 from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
 from rayseg.nets.deeplab import NETWORKS
 from rayseg.refine import REFINERS
@@ -137,7 +135,7 @@ def test_methods_say_which_networks_they_need():
     both = MakeSeedsConfig(methods=("ficklenet", "cam"))
     assert both.network_kinds == {"classifier", "ficklenet"}
     assert not RunConfig(methods=("ficklenet",)).needs_classifier
-    segmenter = SegmenterConfig(weights="classifier")
+    segmenter = SegmenterTraining(weights="classifier")
     assert RunConfig(methods=("ficklenet",), segmenter=segmenter).needs_classifier
     assert not RunConfig(
         methods=("ficklenet",), segmenter=segmenter, until="masks"
@@ -175,7 +173,7 @@ def test_settings_of_companions_and_of_ficklenet_are_read(tmp_path):
     )
     config = read_toml(path, RunConfig())
     assert (config.companions.images, config.companions.crops.crop) == (20, 64)
-    assert config.ficklenet_classifier == FickleNetConfig(kernel=5)
+    assert config.ficklenet_classifier == FickleNetTraining(kernel=5)
 
 
 def test_thresholds_reach_the_refiner_of_their_method():
@@ -321,13 +319,13 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
 )
 def test_a_classifier_that_cannot_be_is_refused_when_it_is_made(values, said):
     with pytest.raises(ValueError, match=r"must be one of") as caught:
-        ClassifierConfig(**values)
+        ClassifierTraining(**values)
     assert said in str(caught.value)
 
 
 def test_the_choices_of_a_classifier_are_those_of_the_networks():
     """config may not import nets, so the names stand there a second time."""
-    kinds = get_type_hints(ClassifierConfig)
+    kinds = get_type_hints(ClassifierTraining)
     assert get_args(kinds["trunk"]) == TRUNKS
     assert get_args(kinds["stride"]) == STRIDES
     assert get_args(kinds["freeze"]) == ("none", *STAGES)
@@ -356,7 +354,7 @@ def test_a_configuration_comes_back_from_its_toml(tmp_path):
 
 def test_the_presets_of_a_segmenter_are_those_of_the_author_and_of_the_text():
     """METHODS 10: what the author used, and deeplab-pytorch's own settings."""
-    official, written = SegmenterConfig(), SegmenterConfig.as_written()
+    official, written = SegmenterTraining(), SegmenterTraining.as_written()
     assert (official.loss, official.iterations, official.accumulate) == ("balanced", 30_000, 1)
     assert (written.loss, written.iterations, written.accumulate) == ("cross_entropy", 20_000, 2)
     assert official.crops.scales == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -382,11 +380,11 @@ def test_the_presets_of_a_segmenter_are_those_of_the_author_and_of_the_text():
 )
 def test_a_segmenter_that_cannot_be_is_refused_when_it_is_made(values, said):
     with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
-        SegmenterConfig(**values)
+        SegmenterTraining(**values)
 
 
 def test_the_choices_of_a_segmenter_are_those_of_the_networks():
-    kinds = get_type_hints(SegmenterConfig)
+    kinds = get_type_hints(SegmenterTraining)
     assert get_args(kinds["trunk"]) == TRUNKS
     assert get_args(kinds["network"]) == NETWORKS
 
@@ -429,13 +427,13 @@ def test_a_run_ends_with_seeds_masks_or_segmenters():
 @pytest.mark.parametrize(
     ("name", "preset"),
     [
-        ("deeplab_v2_authors", SegmenterConfig()),
-        ("deeplab_v2_public", SegmenterConfig.as_written()),
+        ("deeplab_v2_authors", SegmenterTraining()),
+        ("deeplab_v2_public", SegmenterTraining.as_written()),
     ],
 )
 def test_the_shipped_presets_are_the_two_presets(name, preset):
     path = Path(__file__).parents[1] / "jobs" / "presets" / f"{name}.toml"
-    other = replace(RunConfig(), segmenter=SegmenterConfig(iterations=7, loss="cross_entropy"))
+    other = replace(RunConfig(), segmenter=SegmenterTraining(iterations=7, loss="cross_entropy"))
     read = read_toml(str(path), other)
     assert read.crf
     assert read.segmenter == preset

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         MakeBoxMapsConfig,
         MakeBoxMasksConfig,
     )
-    from rayseg.config.files import as_plain, as_toml, as_written, read_toml
+    from rayseg.config.files import as_plain, as_toml, as_written, identity_of, read_toml
     from rayseg.config.jobs import (
         DoctorConfig,
         ExportConfig,
@@ -26,58 +26,41 @@ if TYPE_CHECKING:
         RunConfig,
         ScoreConfig,
         ToyBottleneckConfig,
-        TrainClassifierConfig,
-        TrainFickleNetConfig,
-        TrainSegmenterConfig,
-    )
-    from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
-    from rayseg.config.objects import (
-        DetectorConfig,
-        MaskRCNNConfig,
-        TrainDetectorConfig,
-        TrainMaskRCNNConfig,
     )
     from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig, threshold_field
+    from rayseg.config.trainings import TRAIN_CONFIGS
     from rayseg.config.tuning import TUNABLE, TuneConfig
 
 __all__ = [
+    "TRAIN_CONFIGS",
     "TUNABLE",
     "AnalyseBoxesConfig",
     "AskDetectorConfig",
-    "ClassifierConfig",
     "Compute",
-    "DetectorConfig",
     "DoctorConfig",
     "ExportConfig",
-    "FickleNetConfig",
     "JobConfig",
     "MakeBoxMapsConfig",
     "MakeBoxMasksConfig",
     "MakeSeedsConfig",
-    "MaskRCNNConfig",
     "PredictConfig",
     "PredictInstancesConfig",
     "PrepareConfig",
     "RefineSeedsConfig",
     "RunConfig",
     "ScoreConfig",
-    "SegmenterConfig",
     "SegmentersConfig",
     "ToyBottleneckConfig",
-    "TrainClassifierConfig",
-    "TrainDetectorConfig",
-    "TrainFickleNetConfig",
-    "TrainMaskRCNNConfig",
-    "TrainSegmenterConfig",
     "TuneConfig",
     "as_plain",
     "as_toml",
     "as_written",
+    "identity_of",
     "read_toml",
     "threshold_field",
 ]
 
-_PARTS = ("base", "files", "networks", "objects", "seeds", "boxes", "tuning", "jobs")
+_PARTS = ("base", "files", "trainings", "seeds", "boxes", "tuning", "jobs")
 """In the order in which a name is looked for: the first two load no torch."""
 
 

@@ -63,6 +63,21 @@ def as_plain(config: object) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
+def identity_of(config: object) -> Any:
+    """The configuration as what a folder is compared by that was filled under it.
+
+    As `as_plain`, but a field whose metadata say that it is `new` is left out at its default: the
+    folders of earlier versions lack it, and are what that default makes.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {
+            part.name: identity_of(getattr(config, part.name))
+            for part in fields(config)
+            if not (part.metadata.get("new") and getattr(config, part.name) == part.default)
+        }
+    return as_plain(config)
+
+
 def as_toml(config: object) -> str:
     """The configuration as a TOML file that `read_toml` takes back; what is None is left out."""
     return tomli_w.dumps(_without_none(as_plain(config)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rayseg.config.base import JobConfig
+from rayseg.networks import NETWORKS
 
 
 @dataclass(frozen=True)
@@ -51,31 +52,49 @@ def _load(address: str) -> Any:
 
 
 ENGINES = {"ray": "rayseg.on_ray.engine:RayEngine", "plain": "rayseg.plain:PlainEngine"}
-JOBS = {
+
+
+@dataclass(frozen=True)
+class TrainingJob(Job):
+    """The job that trains a kind of network.
+
+    Attributes:
+        network: a key of NETWORKS.
+    """
+
+    network: str = ""
+
+    @property
+    def config(self) -> type[JobConfig]:
+        """Its configuration."""
+        return _load(self.kind)[self.network]
+
+    @property
+    def summary(self) -> str:
+        """What it does in a line."""
+        return NETWORKS[self.network].job_in_words
+
+    def run(self, config: JobConfig) -> Any:
+        """Does it by the engine that the configuration names."""
+        return _load(self.function)(self.network, config, _load(ENGINES[config.engine])())
+
+
+JOBS: dict[str, Job] = {
     "prepare": Job("rayseg.config.jobs:PrepareConfig", "rayseg.steps.preparing:prepare"),
-    "train-classifier": Job(
-        "rayseg.config.jobs:TrainClassifierConfig", "rayseg.steps.training:train_classifier"
-    ),
-    "train-ficklenet": Job(
-        "rayseg.config.jobs:TrainFickleNetConfig", "rayseg.steps.training:train_ficklenet"
-    ),
+    **{
+        network.job: TrainingJob(
+            "rayseg.config.trainings:TRAIN_CONFIGS", "rayseg.steps.training:train", kind
+        )
+        for kind, network in NETWORKS.items()
+    },
     "make-seeds": Job("rayseg.config.seeds:MakeSeedsConfig", "rayseg.steps.seeds:make_seeds"),
     "refine-seeds": Job("rayseg.config.seeds:RefineSeedsConfig", "rayseg.steps.masks:refine_seeds"),
-    "train-segmenter": Job(
-        "rayseg.config.jobs:TrainSegmenterConfig", "rayseg.steps.training:train_segmenter"
-    ),
     "predict": Job("rayseg.config.jobs:PredictConfig", "rayseg.steps.predictions:predict"),
-    "train-detector": Job(
-        "rayseg.config.objects:TrainDetectorConfig", "rayseg.steps.training:train_detector"
-    ),
     "make-box-maps": Job(
         "rayseg.config.boxes:MakeBoxMapsConfig", "rayseg.steps.boxes:make_box_maps"
     ),
     "make-box-masks": Job(
         "rayseg.config.boxes:MakeBoxMasksConfig", "rayseg.steps.boxes:make_box_masks"
-    ),
-    "train-mask-rcnn": Job(
-        "rayseg.config.objects:TrainMaskRCNNConfig", "rayseg.steps.training:train_mask_rcnn"
     ),
     "predict-instances": Job(
         "rayseg.config.jobs:PredictInstancesConfig", "rayseg.steps.predictions:predict_instances"
@@ -92,3 +111,4 @@ JOBS = {
         "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
     ),
 }
+"""All jobs, in the order in which `rayseg --help` shows them."""

@@ -8,9 +8,8 @@ from typing import Literal
 from rayseg.analyses.bottleneck import ToyBottleneck
 from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
 from rayseg.config.boxes import MakeBoxMapsConfig, MakeBoxMasksConfig
-from rayseg.config.networks import ClassifierConfig, FickleNetConfig, SegmenterConfig
-from rayseg.config.objects import TrainDetectorConfig, TrainMaskRCNNConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
+from rayseg.config.trainings import TRAIN_CONFIGS
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS, Exporter
 from rayseg.nets.prediction import Prediction
@@ -43,45 +42,6 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     def dataset(self) -> Dataset:
         """The reader that is asked for."""
         return getattr(self, self.data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainClassifierConfig(JobConfig):
-    """Trains the classifier on the tags of one split.
-
-    Attributes:
-        train_split: the images to train on.
-        classifier: network and training.
-    """
-
-    train_split: str = "train"
-    classifier: ClassifierConfig = ClassifierConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainFickleNetConfig(JobConfig):
-    """Trains FickleNet's network on the tags of one split.
-
-    Attributes:
-        train_split: the images to train on.
-        ficklenet_classifier: network and training.
-    """
-
-    train_split: str = "train"
-    ficklenet_classifier: FickleNetConfig = FickleNetConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSegmenterConfig(SegmentersConfig):
-    """Trains a segmenter on masks of one split, pseudo or true.
-
-    Attributes:
-        train_split: the images to train on.
-        segmenter: network and training.
-    """
-
-    train_split: str = "train"
-    segmenter: SegmenterConfig = SegmenterConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,16 +112,12 @@ class ScoreConfig(JobConfig):
 class RunConfig(
     ScoreConfig,
     PredictInstancesConfig,
-    TrainMaskRCNNConfig,
     MakeBoxMasksConfig,
     MakeBoxMapsConfig,
-    TrainDetectorConfig,
     PredictConfig,
-    TrainSegmenterConfig,
     RefineSeedsConfig,
     MakeSeedsConfig,
-    TrainFickleNetConfig,
-    TrainClassifierConfig,
+    *TRAIN_CONFIGS.values(),
     PrepareConfig,
 ):
     """All jobs one after the other up to scores and report, skipping what is done.

@@ -9,6 +9,7 @@ from rayseg.labels.masks import (
 )
 from rayseg.labels.objects import (
     GivenBoxes,
+    GivenTags,
     ObjectLabels,
     ObjectMasks,
     ObjectTargets,
@@ -17,9 +18,11 @@ from rayseg.labels.objects import (
     TrueInstances,
     bad_boxes,
 )
+from rayseg.labels.true_objects import true_instances
 
 __all__ = [
     "GivenBoxes",
+    "GivenTags",
     "LabelSource",
     "ObjectLabels",
     "ObjectMasks",
@@ -32,4 +35,5 @@ __all__ = [
     "Truths",
     "bad_boxes",
     "read_trainable",
+    "true_instances",
 ]

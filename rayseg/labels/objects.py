@@ -99,6 +99,27 @@ class ObjectLabels(Protocol):
         """
 
 
+class GivenTags:
+    """The tags of a manifest.
+
+    Args:
+        manifest: with the tags.
+        split: only its images; empty means all.
+    """
+
+    def __init__(self, manifest: Folder, split: str = ""):
+        self._ids = frozenset(s.id for s in _open(manifest, split).samples() if s.tags)
+
+    @property
+    def ids(self) -> Set[str]:
+        """Of the images that have a tag."""
+        return self._ids
+
+    def content(self, sample: Sample) -> bytes:
+        """What is learnt of an image, to be compared."""
+        return repr((sample.id, sorted(sample.tags))).encode()
+
+
 class GivenBoxes:
     """The boxes of a manifest.
 
@@ -122,6 +143,12 @@ class GivenBoxes:
         kept = _taught(sample)
         boxes = clip_boxes(sample.boxes_xyxy[kept], (sample.height, sample.width))
         return ObjectTargets(boxes, sample.box_classes[kept])
+
+    def content(self, sample: Sample) -> bytes:
+        """What is learnt of an image, to be compared."""
+        targets = self.read(sample)
+        learnt = (sample.id, targets.boxes_xyxy.tolist(), targets.classes.tolist())
+        return repr(learnt).encode()
 
 
 class TrueInstances:

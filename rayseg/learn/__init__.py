@@ -1,4 +1,6 @@
-"""Trainings: the crops and batches of each step, the steps, and the optimisers' schedules.
+"""Trainings: one file a network, one loop for all, their crops, batches, orders and schedules.
+
+A `Training` says what is special of a network; `train` is the loop; `Worker` who trains.
 
 A plain torch DataLoader feeds the trainers, not Ray Data: every crop is a function of the seed, its
 place in the training and its image, so that two workers see together exactly what one sees, a
@@ -14,39 +16,73 @@ from rayseg.learn.batches import (
     labelled_batches,
     training_batches,
 )
-from rayseg.learn.classifier_steps import ClassifierScores, predict_logits, train_epoch
+from rayseg.learn.classifier import ClassifierTraining
+from rayseg.learn.classifier_scores import ClassifierScores, predict_logits
 from rayseg.learn.crops import DEVIATION_RGB, MEAN_RGB, Crops, SegmentationCrops
+from rayseg.learn.detector import DetectorTraining
+from rayseg.learn.failures import NotFinite, forget_failure, raise_failure
+from rayseg.learn.ficklenet import FickleNetTraining
+from rayseg.learn.loop import train
+from rayseg.learn.mask_rcnn import MaskRCNNTraining
 from rayseg.learn.object_batches import ObjectImages, object_batches
-from rayseg.learn.object_steps import DetectorSGD, ObjectSteps
+from rayseg.learn.objects import ObjectTraining
 from rayseg.learn.order import DrawOrder, EpochOrder
-from rayseg.learn.schedules import HalvedAdam, PolySGD, SegmenterSGD
-from rayseg.learn.segmenter_steps import NotFinite, SegmenterSteps, Workers
+from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD
+from rayseg.learn.segmenter import SegmenterTraining
+from rayseg.learn.state import STATE, fingerprint, load_state, refuse_others
+from rayseg.learn.training import Length, Share, Training, Work
 from rayseg.learn.worker import Worker
+
+TRAININGS: dict[str, type[Training]] = {
+    training.makes: training
+    for training in (
+        ClassifierTraining,
+        FickleNetTraining,
+        DetectorTraining,
+        SegmenterTraining,
+        MaskRCNNTraining,
+    )
+}
+"""Kind of network to the training that makes it."""
 
 __all__ = [
     "DEVIATION_RGB",
     "MEAN_RGB",
+    "STATE",
+    "TRAININGS",
     "ClassifierScores",
+    "ClassifierTraining",
     "Crops",
     "DetectorSGD",
+    "DetectorTraining",
     "DrawOrder",
     "EpochOrder",
+    "FickleNetTraining",
     "HalvedAdam",
     "LabelledCrops",
+    "Length",
+    "MaskRCNNTraining",
     "NotFinite",
     "ObjectImages",
-    "ObjectSteps",
+    "ObjectTraining",
     "PolySGD",
     "SegmentationCrops",
     "SegmenterSGD",
-    "SegmenterSteps",
+    "SegmenterTraining",
+    "Share",
     "TaggedCrops",
+    "Training",
+    "Work",
     "Worker",
-    "Workers",
     "evaluation_batches",
+    "fingerprint",
+    "forget_failure",
     "labelled_batches",
+    "load_state",
     "object_batches",
     "predict_logits",
-    "train_epoch",
+    "raise_failure",
+    "refuse_others",
+    "train",
     "training_batches",
 ]

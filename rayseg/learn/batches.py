@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 _TRIES = 20
 
 
-class TaggedCrops(Dataset[tuple[Tensor, Tensor]]):
-    """Crops and 0/1 targets of samples; a key is (epoch, index), and epoch -1 asks for no crop.
+class TaggedCrops(Dataset[tuple[Tensor, Tensor, str]]):
+    """Crops, 0/1 targets and ids of samples; a key is (epoch, index), epoch -1 asking for no crop.
 
     Raises:
         ImageError: when all of an image's neighbours are unreadable too; a single bad image is
@@ -42,7 +42,7 @@ class TaggedCrops(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, str]:
         epoch, index = key
         sample, pixels = _readable(self.samples, index)
         if epoch < 0:
@@ -51,7 +51,7 @@ class TaggedCrops(Dataset[tuple[Tensor, Tensor]]):
             image = self.crops.cut(pixels, np.random.default_rng([self.seed, epoch, index]))
         target = np.zeros(self.num_classes, np.float32)
         target[list(sample.tags)] = 1
-        return torch.from_numpy(image), torch.from_numpy(target)
+        return torch.from_numpy(image), torch.from_numpy(target), sample.id
 
 
 class LabelledCrops(Dataset[tuple[Tensor, Tensor, str]]):
@@ -115,14 +115,18 @@ def training_batches(
     crops: TaggedCrops, order: EpochOrder, loader_workers: int = 0
 ) -> DataLoader[Any]:
     """The batches of one epoch for one worker; `loader_workers` processes decode ahead."""
-    return DataLoader(crops, batch_sampler=order, num_workers=loader_workers)
+    return DataLoader(crops, batch_sampler=order, num_workers=loader_workers, collate_fn=_with_ids)
 
 
-def evaluation_batches(crops: TaggedCrops, size: int, loader_workers: int = 0) -> DataLoader[Any]:
-    """Every image once, whole, in order."""
-    keys = [(-1, index) for index in range(len(crops))]
+def evaluation_batches(
+    crops: TaggedCrops, size: int, loader_workers: int = 0, rank: int = 0, world: int = 1
+) -> DataLoader[Any]:
+    """Every image of this worker's share once, whole, in order."""
+    keys = [(-1, index) for index in range(rank, len(crops), world)]
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-    return DataLoader(crops, batch_sampler=batches, num_workers=loader_workers)
+    return DataLoader(
+        crops, batch_sampler=batches, num_workers=loader_workers, collate_fn=_with_ids
+    )
 
 
 def labelled_batches(
@@ -134,6 +138,6 @@ def labelled_batches(
 
 def _with_ids(
     items: list[tuple[Tensor, Tensor, str]],
-) -> tuple[Float[Tensor, "n 3 s s"], UInt8[Tensor, "n s s"], list[str]]:
+) -> tuple[Float[Tensor, "n 3 s s"], Tensor, list[str]]:
     images, labels, ids = zip(*items, strict=True)
     return torch.stack(images), torch.stack(labels), list(ids)

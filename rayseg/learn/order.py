@@ -13,24 +13,32 @@ class EpochOrder(Sampler[list[tuple[int, int]]]):
 
     Attributes:
         size: images in a global batch; a rest that does not fill one is left out (drop_last).
+        first: batch of the epoch to start at.
     """
 
     def __init__(
-        self, num_samples: int, size: int, epoch: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        num_samples: int,
+        size: int,
+        epoch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
     ):
         _check_shares(size, world)
         if num_samples < size:
             raise ValueError(f"batch size must be at most the {num_samples} images, got {size}")
         self.num_samples, self.size, self.epoch, self.seed = num_samples, size, epoch, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.first = rank, world, first
 
     def __len__(self) -> int:
-        return self.num_samples // self.size
+        return self.num_samples // self.size - self.first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = _permutation(self.num_samples, self.epoch, self.seed)
-        for start in range(0, len(self) * self.size, self.size):
-            batch = order[start : start + self.size]
+        for number in range(self.first, self.num_samples // self.size):
+            batch = order[number * self.size : (number + 1) * self.size]
             yield [(self.epoch, index) for index in batch[self.rank :: self.world]]
 
 

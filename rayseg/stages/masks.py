@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from rayseg.nets import NETWORKS
+from rayseg.networks import NETWORKS
 from rayseg.records import IGNORE, LabelMap
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels

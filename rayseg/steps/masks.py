@@ -7,7 +7,7 @@ from functools import partial
 from itertools import product
 
 from rayseg.config import RefineSeedsConfig, as_plain
-from rayseg.stages import RefineSeeds, SaliencyMaps
+from rayseg.stages import RefineSeeds, SaliencyMaps, network_kind
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, finished_config
@@ -35,7 +35,7 @@ def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
             maps = {"maps": saliency.folder.location}
             identity["saliency"] = as_plain(config.saliency) | maps
         make = partial(RefineSeeds, refiner, run_folder / "manifest", saliency=saliency)
-        if kind := refiner.network_kind:
+        if kind := network_kind(refiner):
             weights = own_weights(run_folder, kind)
             identity["weights"] = digest(weights)
             make = partial(make, weights=weights, device=config.compute.device)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rayseg.config import Compute, PredictConfig, PredictInstancesConfig, as_plain
-from rayseg.nets import NETWORKS
+from rayseg.networks import NETWORKS
 from rayseg.stages import InstancePrediction, PredictInstances, PredictLabels, SmoothLabels
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import count_cores, threads_each
@@ -105,7 +105,7 @@ def _trained(config: PredictConfig | PredictInstancesConfig, kind: str) -> dict[
         FileNotFoundError: there is none, or not the one that is named.
     """
     network, run_folder = NETWORKS[kind], Folder(config.run)
-    folder = run_folder / network.folder
+    folder = run_folder / network.place
     have = [name for name in folder.folders() if read_run(folder / name).get("done")]
     names = config.labels or tuple(have)
     if not names:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rayseg.attribution import Companions
 from rayseg.config import MakeSeedsConfig, as_plain
-from rayseg.nets import NETWORKS
+from rayseg.networks import NETWORKS
 from rayseg.stages import SHARED, CompanionArrays, CompanionBank, MakeSeeds, fill_bank
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each

@@ -91,6 +91,7 @@ class Step:
         work: that fills it.
         label: names it to the user.
         tell: what there is to say of the filled folder.
+        hold: refuses a claimed folder for what its identity does not say.
     """
 
     kind: str
@@ -99,6 +100,16 @@ class Step:
     work: Fill | Once
     label: str
     tell: Callable[[Folder], Outcome] = nothing
+    hold: Callable[[Folder], Any] = nothing
+
+    def claim(self) -> None:
+        """Binds the folder to what fills it.
+
+        Raises:
+            ValueError: it was filled under another configuration.
+        """
+        claim(self.folder, self.identity, self.kind)
+        self.hold(self.folder)
 
 
 def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcome:
@@ -110,7 +121,7 @@ def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcom
     outcome = Outcome()
     for step in steps:
         with lease(step.folder, step.label):
-            claim(step.folder, step.identity, step.kind)
+            step.claim()
             fill_or_make = _fill if isinstance(step.work, Fill) else _make
             outcome += fill_or_make(step, engine, compute) + step.tell(step.folder)
     return outcome

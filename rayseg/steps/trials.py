@@ -21,8 +21,8 @@ import torch
 
 from rayseg.config import TuneConfig, as_plain
 from rayseg.labels import StoredRows, Truths
-from rayseg.nets import NETWORKS
 from rayseg.nets.detectors import load_detector
+from rayseg.networks import NETWORKS
 from rayseg.scores import thresholds_every
 from rayseg.stages import (
     DecodeImages,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rayseg.config import AskDetectorConfig, MakeSeedsConfig
-from rayseg.nets import NETWORKS
+from rayseg.networks import NETWORKS
 from rayseg.steps.sources import digest
 from rayseg.store import Folder
 
@@ -27,7 +27,7 @@ def own_weights(run_folder: Folder, kind: str, given: str = "", flag: str = "") 
         FileNotFoundError: the run has none yet.
     """
     network = NETWORKS[kind]
-    own = run_folder / network.folder
+    own = run_folder / network.place
     if not given and not own.exists(network.file):
         otherwise = f", or name one by {flag}" if flag else ""
         raise FileNotFoundError(
@@ -76,6 +76,11 @@ def start_of(run_folder: Folder, training: T) -> T:
     if training.weights != "classifier":
         return training
     return replace(training, weights=own_weights(run_folder, "classifier"))
+
+
+def absolute_weights(weights: str) -> str:
+    """The same weights for workers, which start in another folder."""
+    return str(Path(weights).absolute()) if Path(weights).is_file() else weights
 
 
 def weights_identity(weights: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pyarrow as pa
 
+from rayseg.networks import NETWORKS
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,
@@ -44,17 +45,13 @@ class Kind:
 
 KINDS = {
     "manifest": Kind("manifest"),
-    "classifier": Kind("classifier"),
-    "ficklenet": Kind("ficklenet"),
-    "detector": Kind("detector"),
+    **{kind: Kind(network.place) for kind, network in NETWORKS.items()},
     "seeds": Kind("seeds", "map", SEEDS_SCHEMA, "maps"),
     "box_maps": Kind("box_maps", "map", BOX_MAPS_SCHEMA, holds_objects=True),
     "masks": Kind("masks", "mask", MASKS_SCHEMA, "labels", by_network=False),
     "object_masks": Kind(
         "masks", "object mask", INSTANCES_SCHEMA, "objects", by_network=False, holds_objects=True
     ),
-    "segmenter": Kind("segmenters"),
-    "mask_rcnn": Kind("mask_rcnn"),
     "predictions": Kind("predictions", "mask", MASKS_SCHEMA, "labels", predicted=True),
     "instances": Kind(
         "instances", "instance", INSTANCES_SCHEMA, "instances", predicted=True, holds_objects=True
@@ -63,4 +60,4 @@ KINDS = {
     "bottleneck": Kind("bottleneck"),
     "tuning": Kind("tuning"),
 }
-"""By name, in the order in which a run makes them."""
+"""By name; those of rows in the order in which a run makes them."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from rayseg.networks import NETWORKS
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
 
@@ -53,20 +54,17 @@ def _differences(there: object, here: object, key: str = "") -> list[str]:
 def kind_of(folder: Folder) -> str:
     """What a folder holds, such as ``masks``; empty where nothing says it.
 
-    The kinds are manifest, classifier, ficklenet, detector, segmenter, mask_rcnn, seeds, masks,
-    object_masks (masks made from boxes), predictions, box_maps, instances, analyses, bottleneck and
-    tuning. A folder that was claimed before its run.json named the kind is known by its
+    A key of KINDS. A folder that was claimed before its run.json named the kind is known by its
     configuration.
     """
     run = read_run(folder)
     config = run.get("config", {})
     if "kind" in run or not config:
         return run.get("kind", "")
-    trained = [name for name in _TRAINED if "split" in config and name in config]
+    trained = [name for name in NETWORKS if "split" in config and name in config]
     return next(iter(trained), "") or next((k for key, k in _OLD.items() if key in config), "seeds")
 
 
-_TRAINED = ("classifier", "ficklenet", "detector", "segmenter", "mask_rcnn")
 _OLD = {
     "slice_images": "tuning",
     "data": "manifest",

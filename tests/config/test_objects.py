@@ -3,18 +3,13 @@
 import pytest
 import tomli_w
 
-from rayseg.config import as_plain
-from rayseg.config.objects import (
-    DetectorConfig,
-    MaskRCNNConfig,
-    TrainDetectorConfig,
-    TrainMaskRCNNConfig,
-)
+from rayseg.config import TrainDetectorConfig, TrainMaskRCNNConfig, as_plain
+from rayseg.learn import DetectorTraining, MaskRCNNTraining
 from rayseg.toml import read, update
 
 
 def test_the_default_is_bbams_detector():
-    config = DetectorConfig()
+    config = DetectorTraining()
     assert (config.kind, config.trunk, config.freeze) == ("faster_rcnn", "resnet101", "stage1")
     assert config.min_sides == tuple(range(480, 801, 32))
     assert (config.test_side, config.max_side) == (800, 1333)
@@ -23,7 +18,7 @@ def test_the_default_is_bbams_detector():
 
 
 def test_the_default_is_bbams_mask_rcnn():
-    config = MaskRCNNConfig()
+    config = MaskRCNNTraining()
     assert config.anchors == (21, 42, 84, 168, 332)
     assert config.min_sides == tuple(range(416, 513, 24))
     assert (config.test_side, config.max_side) == (512, 800)
@@ -33,20 +28,20 @@ def test_the_default_is_bbams_mask_rcnn():
 
 
 def test_batch_normalisation_is_frozen_where_there_are_weights():
-    assert DetectorConfig().frozen_statistics
-    assert not DetectorConfig(weights="none").frozen_statistics
-    assert DetectorConfig(weights="none", batch_norm="frozen").frozen_statistics
+    assert DetectorTraining().frozen_statistics
+    assert not DetectorTraining(weights="none").frozen_statistics
+    assert DetectorTraining(weights="none", batch_norm="frozen").frozen_statistics
 
 
 @pytest.mark.parametrize(
     ("kind", "changed", "said"),
     [
-        (DetectorConfig, {"kind": "yolo"}, "kind must be .*got 'yolo'"),
-        (DetectorConfig, {"iterations": 0}, "iterations must be 1 or more, got 0"),
-        (DetectorConfig, {"min_sides": ()}, r"min_sides must be one or more numbers .*got \(\)"),
-        (DetectorConfig, {"anchors": (0, 3)}, r"anchors must be .* got \(0, 3\)"),
-        (DetectorConfig, {"judge_images": -1}, "judge_images must be 0 or more, got -1"),
-        (MaskRCNNConfig, {"sure_background": 0.95}, "must ascend in .*got 0.95, 0.9"),
+        (DetectorTraining, {"kind": "yolo"}, "kind must be .*got 'yolo'"),
+        (DetectorTraining, {"iterations": 0}, "iterations must be 1 or more, got 0"),
+        (DetectorTraining, {"min_sides": ()}, r"min_sides must be one or more numbers .*got \(\)"),
+        (DetectorTraining, {"anchors": (0, 3)}, r"anchors must be .* got \(0, 3\)"),
+        (DetectorTraining, {"judge_images": -1}, "judge_images must be 0 or more, got -1"),
+        (MaskRCNNTraining, {"sure_background": 0.95}, "must ascend in .*got 0.95, 0.9"),
         (TrainMaskRCNNConfig, {"labels": ("a/b",)}, "labels must be names of masks .*'a/b'"),
     ],
 )
@@ -58,8 +53,8 @@ def test_what_has_no_sense_is_refused_in_one_line(kind, changed, said):
 @pytest.mark.parametrize(
     "config",
     [
-        TrainDetectorConfig(detector=DetectorConfig(kind="fcos", min_sides=(64,))),
-        TrainMaskRCNNConfig(labels=("truth",), mask_rcnn=MaskRCNNConfig(mask_loss="plain")),
+        TrainDetectorConfig(detector=DetectorTraining(kind="fcos", min_sides=(64,))),
+        TrainMaskRCNNConfig(labels=("truth",), mask_rcnn=MaskRCNNTraining(mask_loss="plain")),
     ],
 )
 def test_a_job_survives_toml(tmp_path, config):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from rayseg.learn.object_steps import lower_precision
 from torch import nn
 
 from rayseg.learn import DetectorSGD, NotFinite, ObjectSteps, Workers
-from rayseg.learn.object_steps import lower_precision
 
 SCHEDULE = DetectorSGD(lr=0.05, warmup_steps=3)
 

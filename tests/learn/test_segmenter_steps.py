@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from rayseg.learn.segmenter_steps import _gathering
 from torch import nn
 from torch.nn import functional
 
 from rayseg.learn import NotFinite, SegmenterSGD, SegmenterSteps, Workers
-from rayseg.learn.segmenter_steps import _gathering
 
 SCHEDULE = SegmenterSGD(lr=0.01, every=1)
 ALONE = Workers()

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from rayseg.steps.training import train
 
 from rayseg.analyses.boxes import THRESHOLDS
 from rayseg.attribution import BBAM, BOX_METHODS
@@ -25,9 +24,8 @@ from rayseg.config import (
     RunConfig,
     as_toml,
 )
-from rayseg.config.objects import DetectorConfig, MaskRCNNConfig
 from rayseg.datasets import DATASETS
-from rayseg.learn import DetectorSGD
+from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
@@ -40,6 +38,7 @@ from rayseg.steps.boxes import make_box_maps, make_box_masks
 from rayseg.steps.exporting import export
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import run
+from rayseg.steps.training import train
 from rayseg.store import (
     Folder,
     count_status,
@@ -99,11 +98,11 @@ def made(cluster, tmp_path_factory):
         run=str(tmp_path_factory.mktemp("boxes")),
         supervision="boxes",
         synthetic=DATASETS["synthetic"](count=8, val_count=4, size=96),
-        detector=DetectorConfig(**TINY),
+        detector=DetectorTraining(**TINY),
         bbam=METHOD,
         box_refiners=("box_threshold",),
         box_threshold=BoxThreshold(foreground=0.5, crf=False),
-        mask_rcnn=MaskRCNNConfig(**TINY),
+        mask_rcnn=MaskRCNNTraining(**TINY),
         instances=InstancePrediction(min_score=0.0, max_objects=1000, mask_threshold=0.0),
         labels=(MASKS, "truth"),
         compute=COMPUTE,

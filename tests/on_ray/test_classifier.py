@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.config import (
-    ClassifierConfig,
-    Compute,
-    FickleNetConfig,
-    TrainClassifierConfig,
-    TrainFickleNetConfig,
-)
-from rayseg.learn import Crops, HalvedAdam, PolySGD
+from rayseg.config import Compute, TrainClassifierConfig, TrainFickleNetConfig
+from rayseg.learn import ClassifierTraining, Crops, FickleNetTraining, HalvedAdam, PolySGD
 from rayseg.nets.classifier import load_classifier
 from rayseg.nets.ficklenet import load_ficklenet
 from rayseg.on_ray import jobs
@@ -30,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
     pytest.mark.timeout(500),
 ]
-CONFIG = ClassifierConfig(
+CONFIG = ClassifierTraining(
     trunk="mobilenet_v2",
     weights="none",
     batch_norm="frozen",
@@ -40,7 +34,7 @@ CONFIG = ClassifierConfig(
     schedule=PolySGD(lr=0.01),
 )
 
-FICKLE = FickleNetConfig(
+FICKLE = FickleNetTraining(
     trunk="mobilenet_v2",
     weights="none",
     batch_norm="frozen",

@@ -9,18 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from rayseg.config import Compute
-from rayseg.config.objects import (
-    DetectorConfig,
-    MaskRCNNConfig,
-    TrainDetectorConfig,
-    TrainMaskRCNNConfig,
-)
-from rayseg.labels import GivenBoxes, ObjectLabels, TrueInstances
-from rayseg.learn import DetectorSGD, ObjectSteps
-from rayseg.nets.detectors import load_detector
-from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.objects import (
     DETECTOR_WEIGHTS,
     MASK_RCNN_WEIGHTS,
@@ -30,6 +18,12 @@ from rayseg.on_ray.objects import (
     fit_mask_rcnn,
     keep_slow_float,
 )
+
+from rayseg.config import Compute, TrainDetectorConfig, TrainMaskRCNNConfig
+from rayseg.labels import GivenBoxes, ObjectLabels, TrueInstances
+from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining, ObjectSteps
+from rayseg.nets.detectors import load_detector
+from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
@@ -106,7 +100,7 @@ def compute(workers=1, max_failures=0):
 
 
 def test_two_workers_train_a_detector_without_what_is_bad(run):
-    detector = DetectorConfig(**TINY, judge_images=2)
+    detector = DetectorTraining(**TINY, judge_images=2)
     config = TrainDetectorConfig(run=run, detector=detector, compute=compute(2))
     told = fit_detector(config, 0)
     assert (told["images"], told["images_left_out"], told["left_out"]["count"]) == (7, 1, 2)
@@ -157,7 +151,7 @@ class DeadlyLabels:
 
 
 def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
-    network = MaskRCNNConfig(**TINY, grow=True)
+    network = MaskRCNNTraining(**TINY, grow=True)
     config = TrainMaskRCNNConfig(run=run, mask_rcnn=network, compute=compute(max_failures=1))
     truths = TrueInstances(Folder(run) / "manifest", "train")
     calm, deadly = Folder(str(tmp_path / "calm")), Folder(str(tmp_path / "deadly"))
@@ -178,7 +172,7 @@ def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
 
 def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_path):
     steep = DetectorSGD(lr=1e30, warmup_steps=0)
-    network = MaskRCNNConfig(**TINY | {"schedule": steep})
+    network = MaskRCNNTraining(**TINY | {"schedule": steep})
     config = TrainMaskRCNNConfig(run=run, mask_rcnn=network, compute=compute())
     truths = TrueInstances(Folder(run) / "manifest", "train")
     folder = Folder(str(tmp_path / "steep"))
@@ -193,7 +187,7 @@ def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_p
 
 
 def test_bf16_trains_a_one_stage_detector_on_images_whose_coarsest_level_is_one_cell():
-    config = DetectorConfig(**TINY, kind="retinanet")
+    config = DetectorTraining(**TINY, kind="retinanet")
     work = ObjectWork("", "", GivenBoxes, [], "", config, 1, 0)
     target = {"boxes": torch.tensor([[5.0, 6.0, 40.0, 50.0]]), "classes": torch.tensor([1])}
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rayseg.on_ray.run import check_labels
+from rayseg.on_ray.scoring import _add_ratios
 
-from rayseg.config import (
-    Compute,
-    PredictConfig,
-    RunConfig,
-    ScoreConfig,
-    SegmenterConfig,
-    TrainSegmenterConfig,
-)
-from rayseg.learn import SegmentationCrops, SegmenterSGD
+from rayseg.config import Compute, PredictConfig, RunConfig, ScoreConfig, TrainSegmenterConfig
+from rayseg.learn import SegmentationCrops, SegmenterSGD, SegmenterTraining
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
 from rayseg.on_ray import jobs
-from rayseg.on_ray.run import check_labels
-from rayseg.on_ray.scoring import _add_ratios
 from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
@@ -49,7 +42,7 @@ pytestmark = [
     pytest.mark.timeout(500),
 ]
 CROPS = {"crop": 40, "scales": (0.75, 1.0)}
-CONFIG = SegmenterConfig(
+CONFIG = SegmenterTraining(
     trunk="mobilenet_v2",
     stride=16,
     weights="none",

@@ -4,14 +4,15 @@ import hashlib
 
 import numpy as np
 import pytest
-from rayseg.on_ray.bookkeeping import finished_config, images_identity
+from rayseg.on_ray.instances import prediction_identity, trained
 from rayseg.on_ray.jobs import _labels
 from rayseg.on_ray.start_weights import start_of, weights_identity
 
-from rayseg.config import DetectorConfig, SegmenterConfig
-from rayseg.on_ray.instances import prediction_identity, trained
+from rayseg.learn import DetectorTraining, SegmenterTraining
 from rayseg.records import Sample
 from rayseg.stages import InstancePrediction
+from rayseg.steps.sources import finished_config
+from rayseg.steps.training import images_identity
 from rayseg.store import (
     SEEDS_SCHEMA,
     Folder,
@@ -40,7 +41,7 @@ def test_names_of_weights_say_all(name):
     assert weights_identity(name) == {}
 
 
-@pytest.mark.parametrize("kind", [DetectorConfig, SegmenterConfig])
+@pytest.mark.parametrize("kind", [DetectorTraining, SegmenterTraining])
 def test_a_run_without_a_classifier_starts_no_training_from_it(tmp_path, kind):
     with pytest.raises(FileNotFoundError, match="run train-classifier first"):
         start_of(Folder(str(tmp_path)), kind(weights="classifier"))
@@ -48,8 +49,8 @@ def test_a_run_without_a_classifier_starts_no_training_from_it(tmp_path, kind):
 
 def test_a_training_starts_from_the_runs_own_classifier(tmp_path):
     (Folder(str(tmp_path)) / "classifier").write("classifier.safetensors", b"numbers")
-    started = start_of(Folder(str(tmp_path)), DetectorConfig(weights="classifier"))
-    assert started == DetectorConfig(weights=f"{tmp_path}/classifier/classifier.safetensors")
+    started = start_of(Folder(str(tmp_path)), DetectorTraining(weights="classifier"))
+    assert started == DetectorTraining(weights=f"{tmp_path}/classifier/classifier.safetensors")
 
 
 def test_a_smaller_batch_is_the_same_prediction_and_another_score_is_not(weights):

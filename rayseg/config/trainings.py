@@ -1,0 +1,40 @@
+"""The jobs that train networks, one for each entry of TRAININGS."""
+
+from __future__ import annotations
+
+from dataclasses import field, make_dataclass
+from typing import Any
+
+from rayseg.config.base import JobConfig, SegmentersConfig
+from rayseg.learn import TRAININGS
+from rayseg.networks import NETWORKS
+
+
+def _config_of(kind: str) -> Any:
+    """The configuration of the job that makes a kind of network."""
+    training, network = TRAININGS[kind], NETWORKS[kind]
+    made = make_dataclass(
+        f"Train{kind.title().replace('_', '')}Config",
+        [
+            ("train_split", str, field(default="train")),
+            ("val_split", str, field(default="val")),
+            (training.field, training, field(default_factory=training)),
+        ],
+        bases=(SegmentersConfig if network.by_labels else JobConfig,),
+        frozen=True,
+        kw_only=True,
+    )
+    made.__module__ = __name__
+    made.__doc__ = f"""{network.job_in_words}
+
+    Attributes:
+        train_split: the images to train on.
+        val_split: the images that checkpoints are judged on.
+        {training.field}: network and training.
+    """
+    globals()[made.__name__] = made  # where pickle finds it again
+    return made
+
+
+TRAIN_CONFIGS: dict[str, Any] = {kind: _config_of(kind) for kind in TRAININGS}
+"""By the kind of network that is trained."""

@@ -1,0 +1,68 @@
+"""How well a classifier finds the classes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+Batch = tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c"]]
+
+
+@dataclass(frozen=True)
+class ClassifierScores:
+    """How well a classifier finds the classes of images.
+
+    Attributes:
+        mean_average_precision: mean over the classes that occur, in [0, 1].
+        f1: of all decisions at logit 0 pooled (micro F1), in [0, 1].
+    """
+
+    mean_average_precision: float
+    f1: float
+
+    @classmethod
+    def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> ClassifierScores:
+        """Scores of the logits against 0/1 targets."""
+        from sklearn.metrics import (  # noqa: PLC0415  # half a second of every process
+            average_precision_score,
+        )
+
+        occurring = targets.any(0)
+        precisions = [
+            average_precision_score(targets[:, c], logits[:, c]) for c in np.flatnonzero(occurring)
+        ]
+        chosen = logits > 0
+        agreed = float((chosen * targets).sum())
+        total = float(chosen.sum() + targets.sum())
+        return cls(
+            float(np.mean(precisions)) if precisions else float("nan"),
+            2 * agreed / total if total else float("nan"),
+        )
+
+
+@torch.no_grad()
+def predict_logits(
+    network: nn.Module,
+    batches: Iterable[Batch],
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Float[ndarray, "n c"], Float[ndarray, "n c"]]:
+    """Logits and targets of all batches, in eval mode; the network's mode is put back.
+
+    Args:
+        network: that is looked at.
+        batches: images and targets, at least one.
+        forward: the network's logits of images; None calls it.
+    """
+    mode, ask = network.training, forward or network
+    network.eval()
+    try:
+        pairs = [(ask(images).float().cpu(), targets.cpu()) for images, targets in batches]
+    finally:
+        network.train(mode)
+    return tuple(torch.cat(side).numpy() for side in zip(*pairs, strict=True))  # type: ignore[return-value]

@@ -1,0 +1,83 @@
+"""The training of a detector on boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from rayseg.labels import GivenBoxes
+from rayseg.learn.objects import JUDGED, ObjectTraining
+from rayseg.learn.training import LearnsFrom
+from rayseg.nets.backbones import freeze_normalisation
+from rayseg.nets.detectors import build_detector, detector_facts
+from rayseg.nets.detectors.one_stage import OneStage
+from rayseg.nets.detectors.two_stage import FasterRCNN
+from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
+from rayseg.store import Folder
+
+
+@dataclass(frozen=True)
+class DetectorTraining(ObjectTraining):
+    """A detector and its training.
+
+    Attributes:
+        first_level: of the pyramid, 2 at stride 4, which is as published; detectors of one stage
+            begin at 3.
+        kind: faster_rcnn, or of one stage retinanet or fcos. BBAM trained its RetinaNet at lr 0.005
+            in batches of 8, on images of 800 only.
+        keep_empty: images without an object are trained on as well.
+    """
+
+    kind: Literal["faster_rcnn", "retinanet", "fcos"] = "faster_rcnn"
+    keep_empty: bool = False
+    first_level: Literal[2, 3, 4] = 2
+
+    makes: ClassVar[str] = "detector"
+    field: ClassVar[str] = "detector"
+    learns_from: ClassVar[LearnsFrom] = "boxes"
+    with_masks: ClassVar[bool] = False
+    judges_all_at_last: ClassVar[bool] = True  # no job predicts by it and scores that
+
+    def given_labels(self, manifest: Folder, split: str) -> GivenBoxes:
+        """The boxes of the images."""
+        return GivenBoxes(manifest, split, self.keep_empty)
+
+    def build(self, num_classes: int) -> FasterRCNN | OneStage:
+        """The detector before its first step."""
+        torch.manual_seed(self.seed)  # the heads' random start
+        two_stage = ("width", "anchors", "first_level", "regions")
+        own = {name: getattr(self, name) for name in two_stage if self.kind == "faster_rcnn"}
+        network = build_detector(self.kind, self.trunk, num_classes, **self.shared, **own)
+        return freeze_normalisation(network) if self.frozen_statistics else network
+
+    def guess(self, network: nn.Module, images: UInt8[Tensor, "1 h w 3"]) -> ObjectGuesses:
+        """The boxes that the detector finds in one image."""
+        assert isinstance(network, FasterRCNN | OneStage)
+        found = network.detect(images)[0]
+        return ObjectGuesses(
+            boxes_xyxy=found.boxes_xyxy.float().cpu().numpy(),
+            classes=found.classes.cpu().numpy().astype(np.int64),
+            scores=found.scores.float().cpu().numpy(),
+            masks=(),
+        )
+
+    def figures(
+        self,
+        truths: dict[str, ObjectTruths],
+        guesses: dict[str, ObjectGuesses],
+        num_classes: int,
+    ) -> dict[str, Any]:
+        """Average precisions of boxes."""
+        boxes = average_precision(truths, guesses, num_classes, "boxes").as_dict()
+        return {name: boxes[name] for name in JUDGED}
+
+    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
+        """What `load_detector` needs beside the tensors."""
+        assert isinstance(network, FasterRCNN | OneStage)
+        return detector_facts(network, classes)

@@ -1,0 +1,92 @@
+"""The training of FickleNet's classifier on tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from rayseg.learn.classifier import ClassifierTraining, Frozen, Trunk
+from rayseg.learn.crops import Crops
+from rayseg.learn.schedules import HalvedAdam
+from rayseg.learn.worker import Worker
+from rayseg.nets.backbones import freeze_stages
+from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
+from rayseg.store import local_copy
+
+
+@dataclass(frozen=True)
+class FickleNetTraining(ClassifierTraining):
+    """FickleNet's classifier and its training.
+
+    Recalled from the paper (METHODS 7; there is no public code): VGG-16 without its last pooling
+    and with a dilated last block, crops of 321 to maps of 41x41, a kernel of 9, the drop rate,
+    batches of 10 and the optimiser. Ours, for want of a source: the number of epochs, that the
+    stem trains too, and the range of sizes that crops are cut from.
+
+    Attributes:
+        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
+        stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
+        dilated: the trunk's last stages are dilated where they lost their stride.
+        kernel: side of the head's windows in cells; odd.
+        drop_rate: chance of each hidden unit of a window to be left out, in [0, 1).
+        selection: closed or expanded (Figure 3.2b); the same numbers, the second far slower.
+        freeze: the last stage that does not train: none, stem, stage1 to stage4.
+        epochs: passes over the images.
+        batch_size: images of a step, over all workers.
+        crops: how images are cut.
+        schedule: the optimiser.
+        seed: of the head, the order, the crops and the selections.
+    """
+
+    trunk: Trunk = "vgg16"
+    stride: Literal[8, 16, 32] = 8
+    freeze: Frozen = "none"
+    epochs: int = 20
+    batch_size: int = 10
+    crops: Crops = Crops(crop=321)
+    schedule: HalvedAdam = HalvedAdam()  # type: ignore[assignment]
+    dilated: bool = True
+    kernel: int = 9
+    drop_rate: float = 0.9
+    selection: Literal["closed", "expanded"] = "closed"
+
+    makes: ClassVar[str] = "ficklenet"
+    field: ClassVar[str] = "ficklenet_classifier"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel < 3 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd and 3 or more, got {self.kernel}")
+        if not 0 <= self.drop_rate < 1:
+            raise ValueError(f"drop_rate must be in [0, 1), got {self.drop_rate}")
+
+    @classmethod
+    def as_written(cls) -> FickleNetTraining:
+        """The same: the dissertation gives no constants."""
+        return cls()
+
+    def build(self, num_classes: int) -> FickleClassifier:  # type: ignore[override]
+        """FickleNet's classifier before its first step."""
+        torch.manual_seed(self.seed)  # the head's random start
+        network = FickleClassifier(
+            self.trunk, num_classes, self.stride, local_copy(self.weights), self.frozen_statistics,
+            self.kernel, self.drop_rate, self.dilated, self.selection,
+        )  # fmt: skip
+        if self.weights != "none":
+            freeze_stages(network.trunk, self.freeze)
+        return network
+
+    def reseed(self, network: nn.Module, step: int, worker: Worker) -> None:
+        """Several workers select together what one selects."""
+        super().reseed(network, step, worker)
+        if isinstance(network, FickleClassifier):
+            network.reseed(self.seed, step, worker.rank, worker.world)
+
+    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
+        """What `load_ficklenet` needs beside the tensors."""
+        assert isinstance(network, FickleClassifier)
+        return fickle_facts(network, self.trunk, classes)

@@ -1,0 +1,113 @@
+"""The training of a Mask R-CNN on masks of objects, pseudo or true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from rayseg.labels import TrueInstances
+from rayseg.learn.objects import JUDGED, ObjectTraining
+from rayseg.learn.schedules import DetectorSGD
+from rayseg.learn.training import LearnsFrom
+from rayseg.nets.backbones import freeze_normalisation
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
+from rayseg.records.rle import encode_mask
+from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
+
+
+@dataclass(frozen=True)
+class MaskRCNNTraining(ObjectTraining):
+    """A Mask R-CNN and its training on masks that leave pixels in doubt.
+
+    True masks leave no doubt: on them nothing is grown and the mask loss is plain, whatever stands
+    here, since what pseudo masks are held against is the ordinary Mask R-CNN.
+
+    Attributes:
+        anchors: sides of the anchors in input pixels, one a level of the pyramid.
+        min_sides: the shorter side of a training image is resized to one of these, drawn for each.
+        test_side: ... of other images to this,
+        max_side: ... unless the longer side would exceed this.
+        iterations: steps of the training.
+        batch_size: images of a step, over all workers.
+        schedule: the optimiser.
+        grow: pixels in doubt become foreground or background where the network is sure of them.
+        sure_foreground: probability above which it is.
+        sure_background: ... and below which.
+        mask_loss: balanced weighs foreground and background the same; plain weighs pixels.
+    """
+
+    anchors: tuple[int, ...] = (21, 42, 84, 168, 332)
+    min_sides: tuple[int, ...] = (416, 440, 464, 488, 512)
+    test_side: int = 512
+    max_side: int = 800
+    iterations: int = 20_005
+    batch_size: int = 8
+    schedule: DetectorSGD = DetectorSGD(lr=0.008, drops=(16_000 / 20_005,))
+    grow: bool = True
+    sure_foreground: float = 0.9
+    sure_background: float = 0.1
+    mask_loss: Literal["balanced", "plain"] = "balanced"
+
+    makes: ClassVar[str] = "mask_rcnn"
+    field: ClassVar[str] = "mask_rcnn"
+    learns_from: ClassVar[LearnsFrom] = "objects"
+    with_masks: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sure_background <= self.sure_foreground <= 1:
+            raise ValueError(
+                "sure_background and sure_foreground must ascend in [0, 1], got "
+                f"{self.sure_background}, {self.sure_foreground}"
+            )
+
+    def suited_to(self, labels: Any) -> Self:
+        """On true masks, which leave nothing in doubt, it is the ordinary Mask R-CNN."""
+        exact = isinstance(labels, TrueInstances)
+        return replace(self, grow=False, mask_loss="plain") if exact else self
+
+    def build(self, num_classes: int) -> MaskRCNN:
+        """The Mask R-CNN before its first step."""
+        torch.manual_seed(self.seed)  # the heads' random start
+        network = MaskRCNN(
+            self.trunk, num_classes, **self.shared, width=self.width, anchors=self.anchors,
+            regions=self.regions, grow=self.grow, sure_foreground=self.sure_foreground,
+            sure_background=self.sure_background, mask_loss=self.mask_loss,
+        )  # fmt: skip
+        return freeze_normalisation(network) if self.frozen_statistics else network
+
+    def guess(self, network: nn.Module, images: UInt8[Tensor, "1 h w 3"]) -> ObjectGuesses:
+        """The objects that the network finds in one image, with their masks."""
+        assert isinstance(network, MaskRCNN)
+        boxes, classes, scores, masks = network.predict(images)[0]
+        return ObjectGuesses(
+            boxes_xyxy=boxes.float().cpu().numpy(),
+            classes=classes.cpu().numpy().astype(np.int64),
+            scores=scores.float().cpu().numpy(),
+            masks=tuple(encode_mask(mask) for mask in masks.cpu().numpy()),
+        )
+
+    def figures(
+        self,
+        truths: dict[str, ObjectTruths],
+        guesses: dict[str, ObjectGuesses],
+        num_classes: int,
+    ) -> dict[str, Any]:
+        """Average precisions of boxes, and of masks where all of these objects have a true one."""
+        boxes = average_precision(truths, guesses, num_classes, "boxes").as_dict()
+        found = {f"box_{name}": boxes[name] for name in JUDGED}
+        if all(one.masks and all(one.masks) for one in truths.values() if len(one.classes)):
+            masks = average_precision(truths, guesses, num_classes, "masks").as_dict()
+            found |= {name: masks[name] for name in JUDGED}
+        return found
+
+    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
+        """What `load_mask_rcnn` needs beside the tensors."""
+        assert isinstance(network, MaskRCNN)
+        return mask_rcnn_facts(network, classes)

@@ -1,0 +1,57 @@
+"""The labels of a run that have names: its masks, and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rayseg.labels import StoredInstances, StoredMasks, TrueInstances, Truths
+from rayseg.steps.sources import finished_config, others_there
+from rayseg.store import Folder, kind_of, read_manifest, read_run
+
+
+def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
+    """The masks of that name, and what made them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are not complete.
+    """
+    if name == "truth":
+        truths = Truths(run_folder / "manifest", split)
+        if not truths.ids:
+            raise FileNotFoundError(f"no image of split {split!r} has a true mask to train on")
+        return truths, read_run(run_folder / "manifest")["config"]
+    masks = run_folder / "masks" / name
+    if not masks.names(".parquet"):
+        raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, 'masks')}")
+    job = "make-box-masks" if kind_of(masks) == "object_masks" else "refine-seeds"
+    config = finished_config(masks, "masks", job)
+    manifest = read_manifest(run_folder / "manifest")
+    return StoredMasks(masks, len(manifest.classes)), config
+
+
+def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
+    """The masks of objects of that name, and what made them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are not complete, or no masks of objects.
+    """
+    if name == "truth":
+        truths = TrueInstances(run_folder / "manifest", split)
+        if not truths.ids:
+            raise FileNotFoundError(f"no object of split {split!r} has a true mask to train on")
+        return truths, read_run(run_folder / "manifest")["config"]
+    masks = run_folder / "masks" / name
+    if not masks.names(".parquet") or kind_of(masks) != "object_masks":
+        others = others_there(run_folder, "masks")
+        raise FileNotFoundError(f"{masks} holds no masks of objects{others}")
+    return StoredInstances(masks), finished_config(masks, "masks", "make-box-masks")
+
+
+NAMED: dict[str, Callable[[Folder, str, str], tuple[Any, dict[str, Any]]]] = {
+    "masks": mask_labels,
+    "objects": instance_labels,
+}
+"""What a training learns from to what opens it by its name in the run, for one split."""

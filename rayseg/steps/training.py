@@ -1,0 +1,259 @@
+"""The one way in which a network is trained into a folder of the run, whatever network it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Set
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from rayseg.config import identity_of
+from rayseg.labels import bad_boxes
+from rayseg.learn import (
+    STATE,
+    TRAININGS,
+    Training,
+    Work,
+    fingerprint,
+    forget_failure,
+    load_state,
+    raise_failure,
+    refuse_others,
+)
+from rayseg.learn import train as loop
+from rayseg.networks import NETWORKS
+from rayseg.stages import CheckLabels
+from rayseg.steps.engine import Engine, Images, Pool
+from rayseg.steps.labels import NAMED
+from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import others_there
+from rayseg.steps.step import Once, Step, carry_out
+from rayseg.steps.weights import absolute_weights, start_of, weights_identity
+from rayseg.store import Folder, Manifest, lease, read_manifest, read_run, write_run
+
+MAX_NAMED = 50
+"""Masks or boxes left out of a training that its run.json names; all are counted."""
+CHECKED_ROWS = 256
+"""Masks that are checked by one task."""
+
+
+def train(kind: str, config: Any, engine: Engine) -> Outcome:
+    """Trains a network of one kind, on each of the labels that are named where labels have names.
+
+    Args:
+        kind: a key of TRAININGS.
+        config: of the job; holds the training under the name of its `field`.
+        engine: where it is trained.
+
+    Raises:
+        ValueError: a folder was trained on other images or labels than there are now; labels,
+            weights, batch size or cluster do not fit.
+        FileNotFoundError: there are no such labels.
+        FloatingPointError: the loss is not finite.
+        ChildProcessError: a worker failed for a reason that a new start does not change, or workers
+            were lost too often.
+    """
+    steps = list(training_steps(kind, config))
+    for step in steps:  # all before any, since a training takes hours
+        with lease(step.folder, step.label):
+            step.claim()
+    done = all(read_run(step.folder).get("done") for step in steps)
+    with nullcontext() if done else engine.open(config.address, config.run):
+        return carry_out(steps, engine, config.compute)
+
+
+def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
+    """What a training follows from besides settings and what made its labels: its images.
+
+    A folder that was trained before this was recorded is refused, not trained anew: the hours that
+    it took are not thrown away unasked.
+
+    Args:
+        images: of the split that is trained on.
+        labelled: ids of the images that have labels, of whatever split.
+    """
+    ids = [id_ for id_ in images.table.column("id").to_pylist() if id_ in labelled]
+    return {"trained_on": {"images": len(ids), "list": fingerprint(ids)}}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One network of a job.
+
+    Attributes:
+        config: of the job.
+        training: the network, as it is asked for.
+        start: ... and with the weights that it starts from.
+        folder: of the network.
+        label: names it to the user.
+        images: of the split that is trained on.
+        labels: what is learnt.
+        origin: what made the labels, where they have a name.
+    """
+
+    config: Any
+    training: Training
+    start: Training
+    folder: Folder
+    label: str
+    images: Manifest
+    labels: Any
+    origin: dict[str, Any]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the network follows from."""
+        found = {
+            "split": self.config.train_split,
+            self.training.makes: identity_of(self.training),
+            **weights_identity(self.start.weights),
+        }
+        if self.training.learns_from in NAMED:
+            found |= {"labels": self.origin} | images_identity(self.images, self.labels.ids)
+        return found
+
+    @property
+    def step(self) -> Step:
+        """What trains it."""
+        return Step(
+            self.training.makes, self.folder, self.identity, Once(self.fit), self.label,
+            self.outcome, self.hold,
+        )  # fmt: skip
+
+    def hold(self, folder: Folder) -> None:
+        """Holds the folder to tags or boxes; folders of earlier versions do not say which."""
+        if self.training.learns_from in NAMED:
+            return  # their identity says it
+        facts = read_run(folder)
+        content, ids = hashlib.sha256(), self.labels.ids
+        for sample in self.images.samples():
+            if sample.id in ids:
+                content.update(self.labels.content(sample))
+        here = {"images": len(ids), "digest": content.hexdigest()}
+        there = facts.get("learnt_from")
+        if there not in (None, here):
+            raise ValueError(
+                f"{folder} was trained on other images or {self.training.learns_from} "
+                f"({there['images']} images there, {len(ids)} here); delete the folder or choose "
+                "another --run"
+            )
+        if there is None and not facts.get("done"):
+            write_run(folder, {"learnt_from": here})
+
+    def fit(self, folder: Folder, engine: Engine) -> dict[str, Any]:
+        """Trains and leaves the weights in the folder; goes on after the last checkpoint.
+
+        Returns:
+            Figures: the curve of losses, what checkpoints were judged at, seconds, the number of
+            images, and what was left out.
+        """
+        config, labels = self.config, self.labels
+        ids, problems = self._trainable(engine)
+        training = self.start.suited_to(labels)
+        manifest = read_manifest(Folder(config.run) / "manifest")
+        work = Work(
+            Folder(config.run).location, folder.location,
+            replace(training, weights=absolute_weights(training.weights)), labels, ids,
+            tuple(manifest.classes), config.train_split, config.val_split,
+            config.compute.loader_workers,
+        )  # fmt: skip
+        # what is wrong with weights or batch size is said here, not by each worker in turn
+        work.training.build(len(work.classes))
+        work.training.check(len(ids), config.compute.workers)
+        refuse_others(folder, ids)
+        forget_failure(folder)
+        try:
+            engine.fit(loop, work, folder, config.compute)
+        finally:
+            raise_failure(folder)
+        facts = load_state(folder).facts
+        examples = [{"id": id_, "reason": reason} for id_, reason in problems[:MAX_NAMED]]
+        return {
+            **{name: facts[name] for name in ("curve", "judged", "seconds")},
+            "steps_per_epoch": training.length(len(ids)).epoch,
+            "images": len(ids),
+            "images_left_out": self.images.table.num_rows - len(ids),
+            "left_out": {"count": len(problems), "examples": examples},
+        }
+
+    def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]]]:
+        """Ids of the images to train on, and what is left out: the id of its image, and why.
+
+        Raises:
+            ValueError: there is no image.
+        """
+        known = self.labels.ids
+        labelled = [id_ for id_ in self.images.table.column("id").to_pylist() if id_ in known]
+        problems: list[tuple[str, str]] = []
+        if self.training.learns_from == "masks":
+            problems = sorted(self._bad_masks(labelled, engine).items())
+        elif self.training.learns_from == "boxes":
+            problems = list(bad_boxes(self.images.samples()))
+        elif self.training.learns_from == "objects":
+            # the images that it does without lack masks, whatever their boxes are
+            problems = list(bad_boxes(self.images.select(ids=labelled).samples()))
+        bad = {id_ for id_, _ in problems} if self.training.learns_from == "masks" else set()
+        ids = [id_ for id_ in labelled if id_ not in bad]
+        if not ids:
+            raise ValueError(self._nothing(len(labelled), problems))
+        return ids, problems
+
+    def _bad_masks(self, labelled: list[str], engine: Engine) -> dict[str, str]:
+        """Why masks cannot be learnt from, by the ids of their images."""
+        if not labelled:
+            return {}
+        table = self.images.select(ids=labelled).table
+        pool = Pool(partial(CheckLabels, self.labels), rows=CHECKED_ROWS)
+        source = Images(table, decoded=False)
+        rows = engine.collect(source, pool, self.config.compute, self.folder / "pending")
+        return {row["id"]: row["problem"] for row in rows if row["problem"]}
+
+    def _nothing(self, labelled: int, problems: list[tuple[str, str]]) -> str:
+        lacking = {
+            "tags": "has a tag to train on",
+            "boxes": "has a box to train on",
+            "objects": "has objects in the labels",
+            "masks": f"has labels to train on: {labelled} have a mask, {len(problems)} of them a "
+            "bad one",
+        }[self.training.learns_from]
+        why = "".join(f"; that of {id_}: {reason}" for id_, reason in problems[:1])
+        return f"no image of split {self.config.train_split!r} {lacking}{why}"
+
+    def outcome(self, folder: Folder) -> Outcome:
+        """What to print of the finished training; clears up what it went on from."""
+        if folder.exists(STATE):
+            folder.delete(STATE)
+        (folder / "ray").remove()
+        facts = read_run(folder)
+        lines = [f"{self.label}: {self.training.summary(facts)}"]
+        left_out = facts.get("left_out") or {"count": 0}
+        if left_out["count"]:
+            first = left_out["examples"][0]
+            what = {"masks": "masks, such as that of", "tags": "images, such as"}.get(
+                self.training.learns_from, "boxes, such as one of"
+            )
+            lines.append(f"left out: {left_out['count']} {what} {first['id']}: {first['reason']}")
+        return Outcome(lines, left_out=left_out["count"])
+
+
+def training_steps(kind: str, config: Any) -> Iterator[Step]:
+    """A network of a kind, or one for each of the labels that are named."""
+    run_folder, network = Folder(config.run), NETWORKS[kind]
+    training: Training = getattr(config, TRAININGS[kind].field)
+    images = read_manifest(run_folder / "manifest").select(config.train_split)
+    start = start_of(run_folder, training)
+    place, label = run_folder / network.place, network.noun.lower()
+    if training.learns_from not in NAMED:
+        labels = training.given_labels(run_folder / "manifest", config.train_split)
+        yield _Task(config, training, start, place, label, images, labels, {}).step
+        return
+    if not config.labels:
+        raise ValueError(
+            f"labels must name masks or truth, got none{others_there(run_folder, 'masks')}"
+        )
+    for name in config.labels:
+        labels, origin = NAMED[training.learns_from](run_folder, name, config.train_split)
+        own = (place / name, f"{label} {name}")
+        yield _Task(config, training, start, *own, images, labels, origin).step
