@@ -21,6 +21,9 @@ from rayseg.config import Compute
 from rayseg.steps.machine import count_cores
 from rayseg.store import Folder
 
+STARTS = 5
+"""Times that Ray is started on this machine before it is given up."""
+
 
 @contextmanager
 def session(address: str = "", run: str = "") -> Iterator[None]:
@@ -49,8 +52,7 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
     where: dict[str, Any] = {"address": address} if address else local
     try:
         _knock(address)
-        with _silent_stderr():
-            ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+        _start(where)
     except AuthenticationError as error:
         raise ConnectionError(
             f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token ({_first(error)})"
@@ -65,6 +67,27 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(where: dict[str, Any]) -> None:
+    """Starts or joins Ray; on a loaded machine its own 30 seconds for the start can pass.
+
+    Raises:
+        ConnectionError: they passed each time.
+    """
+    for _ in range(STARTS):
+        try:
+            with _silent_stderr():
+                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+                return
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+    raise ConnectionError(
+        f"Ray did not start on this machine in {STARTS} tries of 30 s; is it overloaded? "
+        "`--engine plain` does without"
+    )
 
 
 @contextmanager

@@ -5,10 +5,11 @@ import pytest
 
 from rayseg.config import ScoreConfig
 from rayseg.datasets.base import write_mask
+from rayseg.labels import true_instances
 from rayseg.plain import PlainEngine
 from rayseg.records import IGNORE, Sample
 from rayseg.records.rle import decode_mask, encode_mask
-from rayseg.steps.object_scoring import score_objects, true_instances
+from rayseg.steps.object_scoring import score_objects
 from rayseg.store import (
     INSTANCES_SCHEMA,
     Folder,
