@@ -11,6 +11,7 @@ import pytest
 
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS, RIB, AdvCAM, OnRIB
 from rayseg.config import (
+    TRAIN_CONFIGS,
     AnalyseBoxesConfig,
     Compute,
     ExportConfig,
@@ -23,11 +24,6 @@ from rayseg.config import (
     RefineSeedsConfig,
     RunConfig,
     ScoreConfig,
-    TrainClassifierConfig,
-    TrainDetectorConfig,
-    TrainFickleNetConfig,
-    TrainMaskRCNNConfig,
-    TrainSegmenterConfig,
     as_plain,
     as_toml,
     as_written,
@@ -42,16 +38,16 @@ from rayseg.toml import hint, update
 
 JOBS = [
     PrepareConfig,
-    TrainClassifierConfig,
-    TrainFickleNetConfig,
+    TRAIN_CONFIGS["classifier"],
+    TRAIN_CONFIGS["ficklenet"],
     MakeSeedsConfig,
     RefineSeedsConfig,
-    TrainSegmenterConfig,
+    TRAIN_CONFIGS["segmenter"],
     PredictConfig,
-    TrainDetectorConfig,
+    TRAIN_CONFIGS["detector"],
     MakeBoxMapsConfig,
     MakeBoxMasksConfig,
-    TrainMaskRCNNConfig,
+    TRAIN_CONFIGS["mask_rcnn"],
     PredictInstancesConfig,
     ScoreConfig,
 ]
@@ -392,7 +388,7 @@ def test_the_choices_of_a_segmenter_are_those_of_the_networks():
 @pytest.mark.parametrize("name", ["", "masks/cam", "../cam", ".hidden"])
 def test_labels_are_names_of_folders(name):
     with pytest.raises(ValueError, match=r"^labels must be names of masks or truth, got "):
-        TrainSegmenterConfig(labels=(name,))
+        TRAIN_CONFIGS["segmenter"](labels=(name,))
 
 
 def test_a_run_trains_on_its_last_masks_unless_it_is_told_otherwise():

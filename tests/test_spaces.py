@@ -7,7 +7,7 @@ from ray.tune.search.sample import Categorical, Float, Integer
 
 from rayseg.config import TUNABLE, TuneConfig
 from rayseg.config.seeds import Thresholds
-from rayseg.on_ray.spaces import SPACES, load_space
+from rayseg.steps.spaces import SPACES, load_space
 
 NAMES = sorted(path.stem for path in SPACES.glob("[a-z]*.py"))
 PARTS = {name: part for parts in TUNABLE.values() for name, part in parts.items()}

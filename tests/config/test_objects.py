@@ -3,7 +3,7 @@
 import pytest
 import tomli_w
 
-from rayseg.config import TrainDetectorConfig, TrainMaskRCNNConfig, as_plain
+from rayseg.config import TRAIN_CONFIGS, as_plain
 from rayseg.learn import DetectorTraining, MaskRCNNTraining
 from rayseg.toml import read, update
 
@@ -42,7 +42,7 @@ def test_batch_normalisation_is_frozen_where_there_are_weights():
         (DetectorTraining, {"anchors": (0, 3)}, r"anchors must be .* got \(0, 3\)"),
         (DetectorTraining, {"judge_images": -1}, "judge_images must be 0 or more, got -1"),
         (MaskRCNNTraining, {"sure_background": 0.95}, "must ascend in .*got 0.95, 0.9"),
-        (TrainMaskRCNNConfig, {"labels": ("a/b",)}, "labels must be names of masks .*'a/b'"),
+        (TRAIN_CONFIGS["mask_rcnn"], {"labels": ("a/b",)}, "labels must be names of masks .*'a/b'"),
     ],
 )
 def test_what_has_no_sense_is_refused_in_one_line(kind, changed, said):
@@ -53,8 +53,10 @@ def test_what_has_no_sense_is_refused_in_one_line(kind, changed, said):
 @pytest.mark.parametrize(
     "config",
     [
-        TrainDetectorConfig(detector=DetectorTraining(kind="fcos", min_sides=(64,))),
-        TrainMaskRCNNConfig(labels=("truth",), mask_rcnn=MaskRCNNTraining(mask_loss="plain")),
+        TRAIN_CONFIGS["detector"](detector=DetectorTraining(kind="fcos", min_sides=(64,))),
+        TRAIN_CONFIGS["mask_rcnn"](
+            labels=("truth",), mask_rcnn=MaskRCNNTraining(mask_loss="plain")
+        ),
     ],
 )
 def test_a_job_survives_toml(tmp_path, config):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.config import Compute, TrainClassifierConfig, TrainFickleNetConfig
+from rayseg.config import TRAIN_CONFIGS, Compute
 from rayseg.learn import ClassifierTraining, Crops, FickleNetTraining, HalvedAdam, PolySGD
 from rayseg.nets.classifier import load_classifier
 from rayseg.nets.ficklenet import load_ficklenet
@@ -61,7 +61,7 @@ def new_run(folder, workers=1, number=24):
         samples.append(Sample(f"i{n}", str(path), 64, 64, (n % 2,), *none))
     write_manifest(Folder(str(folder / "manifest")), samples, ("green", "red"))
     compute = Compute(workers=workers, threads=1, num_gpus=0)
-    return TrainClassifierConfig(run=str(folder), classifier=CONFIG, compute=compute)
+    return TRAIN_CONFIGS["classifier"](run=str(folder), classifier=CONFIG, compute=compute)
 
 
 def losses(config, name="classifier"):
@@ -145,7 +145,9 @@ def deadly_crops(folder, name):
 def new_fickle(folder, workers=1):
     """As `new_run`, for the network of method ficklenet."""
     plain = new_run(folder, workers)
-    return TrainFickleNetConfig(run=plain.run, compute=plain.compute, ficklenet_classifier=FICKLE)
+    return TRAIN_CONFIGS["ficklenet"](
+        run=plain.run, compute=plain.compute, ficklenet_classifier=FICKLE
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from rayseg.attribution import CAM, METHODS, RIB, AdvCAM
-from rayseg.config import ClassifierConfig, Compute, FickleNetConfig, RunConfig
+from rayseg.config import Compute, RunConfig
 from rayseg.datasets import DATASETS
-from rayseg.learn import Crops
+from rayseg.learn import ClassifierTraining, Crops, FickleNetTraining
 from rayseg.on_ray.engine import RayEngine
 from rayseg.stages import CompanionBank
 from rayseg.steps.recipe import run
@@ -33,8 +33,8 @@ def made(cluster, tmp_path_factory):
         synthetic=DATASETS["synthetic"](count=6, val_count=0, ood_count=0, size=64),
         methods=NAMES,
         until="seeds",
-        classifier=ClassifierConfig(**network),
-        ficklenet_classifier=FickleNetConfig(**network, stride=16, kernel=3, dilated=False),
+        classifier=ClassifierTraining(**network),
+        ficklenet_classifier=FickleNetTraining(**network, stride=16, kernel=3, dilated=False),
         cam=CAM(scales=(1.0,)),
         advcam=AdvCAM(scales=(1.0,), num_steps=1),
         rib=RIB(scales=(1.0,), num_steps=2, num_companions=2),

@@ -19,7 +19,7 @@ from rayseg.on_ray.objects import (
     keep_slow_float,
 )
 
-from rayseg.config import Compute, TrainDetectorConfig, TrainMaskRCNNConfig
+from rayseg.config import TRAIN_CONFIGS, Compute
 from rayseg.labels import GivenBoxes, ObjectLabels, TrueInstances
 from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining, ObjectSteps
 from rayseg.nets.detectors import load_detector
@@ -101,7 +101,7 @@ def compute(workers=1, max_failures=0):
 
 def test_two_workers_train_a_detector_without_what_is_bad(run):
     detector = DetectorTraining(**TINY, judge_images=2)
-    config = TrainDetectorConfig(run=run, detector=detector, compute=compute(2))
+    config = TRAIN_CONFIGS["detector"](run=run, detector=detector, compute=compute(2))
     told = fit_detector(config, 0)
     assert (told["images"], told["images_left_out"], told["left_out"]["count"]) == (7, 1, 2)
     examples = told["left_out"]["examples"]
@@ -152,7 +152,7 @@ class DeadlyLabels:
 
 def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
     network = MaskRCNNTraining(**TINY, grow=True)
-    config = TrainMaskRCNNConfig(run=run, mask_rcnn=network, compute=compute(max_failures=1))
+    config = TRAIN_CONFIGS["mask_rcnn"](run=run, mask_rcnn=network, compute=compute(max_failures=1))
     truths = TrueInstances(Folder(run) / "manifest", "train")
     calm, deadly = Folder(str(tmp_path / "calm")), Folder(str(tmp_path / "deadly"))
     told = fit_mask_rcnn(config, calm, truths, 0)
@@ -173,7 +173,7 @@ def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
 def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_path):
     steep = DetectorSGD(lr=1e30, warmup_steps=0)
     network = MaskRCNNTraining(**TINY | {"schedule": steep})
-    config = TrainMaskRCNNConfig(run=run, mask_rcnn=network, compute=compute())
+    config = TRAIN_CONFIGS["mask_rcnn"](run=run, mask_rcnn=network, compute=compute())
     truths = TrueInstances(Folder(run) / "manifest", "train")
     folder = Folder(str(tmp_path / "steep"))
     with pytest.raises(FloatingPointError) as caught:

@@ -12,7 +12,7 @@ from PIL import Image
 from rayseg.on_ray.run import check_labels
 from rayseg.on_ray.scoring import _add_ratios
 
-from rayseg.config import Compute, PredictConfig, RunConfig, ScoreConfig, TrainSegmenterConfig
+from rayseg.config import TRAIN_CONFIGS, Compute, PredictConfig, RunConfig, ScoreConfig
 from rayseg.learn import SegmentationCrops, SegmenterSGD, SegmenterTraining
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
@@ -84,7 +84,7 @@ def new_run(folder, workers=1, **changed):
     store_masks(run, masks[:10])
     compute = Compute(workers=workers, threads=1, num_gpus=0, max_failures=1)
     options = {"labels": ("made",), "segmenter": CONFIG, "compute": compute} | changed
-    return TrainSegmenterConfig(run=str(folder), **options)
+    return TRAIN_CONFIGS["segmenter"](run=str(folder), **options)
 
 
 def store_masks(run, rows):

@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from rayseg.config import DetectorConfig, MaskRCNNConfig, RunConfig, SegmenterConfig
+from rayseg.config import RunConfig
+from rayseg.learn import DetectorTraining, MaskRCNNTraining, SegmenterTraining
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.steps.recipe import check_labels, recipe
@@ -45,7 +46,7 @@ def test_each_network_that_methods_work_on_is_trained_first():
 
 
 def test_tags_and_boxes_stand_in_one_run():
-    config = RunConfig(supervision="tags+boxes", detector=DetectorConfig(weights="classifier"))
+    config = RunConfig(supervision="tags+boxes", detector=DetectorTraining(weights="classifier"))
     found = kinds(config)
     assert found.count("classifier") == 1
     assert [kind for kind in found if kind != "score"] == [
@@ -64,8 +65,8 @@ def test_a_detector_of_others_is_not_trained():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"detector": DetectorConfig(weights="classifier")},
-        {"mask_rcnn": MaskRCNNConfig(weights="classifier")},
+        {"detector": DetectorTraining(weights="classifier")},
+        {"mask_rcnn": MaskRCNNTraining(weights="classifier")},
     ],
 )
 def test_a_trunk_from_the_classifier_has_one_trained_first(changed):
@@ -73,15 +74,15 @@ def test_a_trunk_from_the_classifier_has_one_trained_first(changed):
 
 
 def test_a_segmenter_that_starts_from_the_classifier_has_one_trained_first():
-    config = RunConfig(methods=("ficklenet",), segmenter=SegmenterConfig(weights="classifier"))
+    config = RunConfig(methods=("ficklenet",), segmenter=SegmenterTraining(weights="classifier"))
     assert kinds(config)[:2] == ["classifier", "ficklenet"]
     assert kinds(RunConfig(methods=("ficklenet",)))[0] == "ficklenet"
 
 
 def test_no_classifier_is_trained_for_a_network_that_is_not():
     networks = {
-        "detector": DetectorConfig(weights="classifier"),
-        "mask_rcnn": MaskRCNNConfig(weights="classifier"),
+        "detector": DetectorTraining(weights="classifier"),
+        "mask_rcnn": MaskRCNNTraining(weights="classifier"),
     }
     assert kinds(boxes(**networks, detector_weights="a.onnx", until="masks")) == [*MAPS, "score"]
 
