@@ -4,15 +4,16 @@ import hashlib
 
 import numpy as np
 import pytest
-from rayseg.on_ray.instances import prediction_identity, trained
-from rayseg.on_ray.jobs import _labels
-from rayseg.on_ray.start_weights import start_of, weights_identity
 
+from rayseg.config import TRAIN_CONFIGS
 from rayseg.learn import DetectorTraining, SegmenterTraining
 from rayseg.records import Sample
 from rayseg.stages import InstancePrediction
+from rayseg.steps.labels import mask_labels
+from rayseg.steps.predictions import prediction_identity
 from rayseg.steps.sources import finished_config
-from rayseg.steps.training import images_identity
+from rayseg.steps.training import images_identity, training_steps
+from rayseg.steps.weights import start_of, weights_identity
 from rayseg.store import (
     SEEDS_SCHEMA,
     Folder,
@@ -43,7 +44,7 @@ def test_names_of_weights_say_all(name):
 
 @pytest.mark.parametrize("kind", [DetectorTraining, SegmenterTraining])
 def test_a_run_without_a_classifier_starts_no_training_from_it(tmp_path, kind):
-    with pytest.raises(FileNotFoundError, match="run train-classifier first"):
+    with pytest.raises(FileNotFoundError, match="make it with `rayseg train-classifier`"):
         start_of(Folder(str(tmp_path)), kind(weights="classifier"))
 
 
@@ -59,7 +60,17 @@ def test_a_smaller_batch_is_the_same_prediction_and_another_score_is_not(weights
     assert prediction_identity(InstancePrediction(min_score=0.2), weights) != default
 
 
-def facts(**changed):
+@pytest.fixture
+def detector(tmp_path):
+    """The step that trains a detector on one image with a box."""
+    box = np.array([[1, 1, 6, 6]], np.float32), np.array([0])
+    sample = Sample("a", "a.png", 8, 8, (0,), *box, "train")
+    write_manifest(Folder(str(tmp_path)) / "manifest", [sample], ["cow"])
+    (step,) = training_steps("detector", TRAIN_CONFIGS["detector"](run=str(tmp_path)))
+    return step
+
+
+def finish(step, **changed):
     told = {
         "curve": [{"iteration": 8, "loss": 0.5}],
         "judged": [],
@@ -67,20 +78,29 @@ def facts(**changed):
         "images_left_out": 1,
         "left_out": {"count": 0, "examples": []},
     }
-    return told | changed
+    write_run(step.folder, told | changed)
+    return step.tell(step.folder)
 
 
-def test_a_training_without_a_bad_box_is_said_in_one_line():
-    outcome = trained("detector", facts())
+def test_a_training_without_a_bad_box_is_said_in_one_line(detector):
+    outcome = finish(detector)
     assert outcome.lines == ["detector: loss 0.500 after 8 iterations on 7 of 8 images"]
     assert outcome.left_out == 0
 
 
-def test_boxes_that_a_training_left_out_are_said_with_a_reason():
+def test_boxes_that_a_training_left_out_are_said_with_a_reason(detector):
     left_out = {"count": 2, "examples": [{"id": "i01", "reason": "box must <so>"}]}
-    outcome = trained("detector", facts(left_out=left_out))
+    outcome = finish(detector, left_out=left_out)
     assert outcome.lines[1:] == ["left out: 2 boxes, such as one of i01: box must <so>"]
     assert outcome.left_out == 2
+
+
+def test_what_a_training_went_on_from_is_cleared_when_it_has_ended(detector):
+    detector.folder.write("state.safetensors", b"numbers")
+    (detector.folder / "ray").write("log", b"lines")
+    finish(detector)
+    assert detector.folder.names() == ["run.json"]
+    assert detector.folder.folders() == []
 
 
 def begin(folder, ids):
@@ -98,7 +118,7 @@ def test_incomplete_masks_name_the_job_that_completes_them(tmp_path, source, job
     begin(run / "masks" / "mine", ["a"])
     write_run(run / "masks" / "mine", {"config": {source: {}}, "counts": None})
     with pytest.raises(ValueError, match=f"is not complete; run {job} once more"):
-        _labels(run, "mine", "train")
+        mask_labels(run, "mine", "train")
 
 
 def test_only_what_a_job_has_ended_on_is_gone_on_from(tmp_path):
