@@ -27,12 +27,12 @@ from rayseg.store import (
 NUMBER = 15
 
 
-@pytest.fixture
 def told_of(folder, chosen):
     (line,) = _write("methods", ["bbam"], chosen, folder).lines
     return line
 
 
+@pytest.fixture
 def folder(tmp_path):
     """A manifest of images a to o with an object each, and one without."""
     boxes, none = np.array([[1, 1, 20, 20]], np.float32), np.zeros((0, 4), np.float32)

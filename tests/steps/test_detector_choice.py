@@ -45,13 +45,13 @@ JOBS = [(MakeBoxMapsConfig, make_box_maps), (AnalyseBoxesConfig, analyse_boxes)]
 @pytest.mark.parametrize(("kind", "job"), JOBS)
 def test_without_a_detector_the_way_to_one_is_said(run, kind, job):
     with pytest.raises(FileNotFoundError, match="make it with `rayseg train-detector`, or name "):
-        job(kind(run=run))
+        job(kind(run=run), PlainEngine())
 
 
 @pytest.mark.parametrize(("kind", "job"), JOBS)
 def test_a_missing_file_of_weights_is_named(run, kind, job):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors") as caught:
-        job(kind(run=run, detector_weights=f"{run}/nowhere.safetensors"))
+        job(kind(run=run, detector_weights=f"{run}/nowhere.safetensors"), PlainEngine())
     assert "\n" not in str(caught.value)
 
 
@@ -59,7 +59,7 @@ def test_a_missing_file_of_weights_is_named(run, kind, job):
 def test_a_detector_of_other_classes_is_refused_with_both(run, kind, job):
     address = write_detector(run, ["dog", "emu"])
     with pytest.raises(ValueError, match=r"dog.*cow|cow.*dog") as caught:
-        job(kind(run=run, detector_weights=address))
+        job(kind(run=run, detector_weights=address), PlainEngine())
     assert "\n" not in str(caught.value)
 
 
