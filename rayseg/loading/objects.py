@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rayseg.boxes import box_problem, clip_boxes
 from rayseg.images import ImageError, decode_image
 from rayseg.labels import StoredRows
+from rayseg.loading.batches import make_loader
 from rayseg.loading.order import DrawOrder
 from rayseg.records import Sample
 from rayseg.rle import decode_mask
@@ -317,7 +318,7 @@ def object_batches(
     images: ObjectImages, order: DrawOrder, loader_workers: int = 0
 ) -> DataLoader[Any]:
     """The batches of one worker, as lists of images, targets and ids, in order."""
-    return DataLoader(images, batch_sampler=order, num_workers=loader_workers, collate_fn=_as_lists)
+    return make_loader(images, order, loader_workers, _as_lists)
 
 
 def _as_lists(
