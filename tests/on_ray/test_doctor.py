@@ -13,7 +13,7 @@ from rayseg.on_ray.calibration import Counts, Stage, _stages, shortened
 from rayseg.on_ray.doctor import _duration, _estimate, doctor
 from rayseg.store import Folder
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 TINY = ClassifierConfig(
     trunk="mobilenet_v2", weights="none", epochs=2, batch_size=16,
     crops=Crops(crop=64, long_side=(64, 64)),

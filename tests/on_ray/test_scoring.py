@@ -28,7 +28,7 @@ from rayseg.store import (
 )
 from tests.reference import scores_literal as literal
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 CLASSES = ("cat", "dog", "emu")
 SIZE_HW = (18, 22)
 COMPUTE = Compute(num_gpus=0, block_rows=4)

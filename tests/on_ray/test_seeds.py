@@ -21,7 +21,7 @@ from rayseg.stages import CompanionBank, DecodeImages, MakeSeeds, by_size, fill_
 from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
 from tests.on_ray.fakes import CountedCrops, DeadlyRIB, computed
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 CLASSES = ("cat", "dog", "emu")
 TINY_RIB = RIB(
     scales=(1.0,), unpooled_scales=(), num_steps=3, num_companions=2, precision="fp32",
