@@ -1,4 +1,4 @@
-"""Fixtures that several parts share."""
+"""Fixtures that several parts share, and what may be skipped."""
 
 import os
 from pathlib import Path
@@ -14,3 +14,23 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real images not found at {folder}: set RAYSEG_DATA")
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    return report if item.get_closest_marker("gpu") else _refuse_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return _refuse_skip((yield))
+
+
+def _refuse_skip(report):
+    """Fails what was skipped where $RAYSEG_NO_SKIPS is set, as .ci/run does; a GPU may lack."""
+    if os.environ.get("RAYSEG_NO_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        report.outcome = "failed"
+        report.longrepr = f"RAYSEG_NO_SKIPS allows no skip of {report.nodeid}: {reason}"
+    return report

@@ -23,7 +23,7 @@ class Compute:
         threads: CPU threads an actor or training worker; 0 divides this machine's cores.
         block_rows: images between two writes: the most that a killed actor loses.
         workers: of a training.
-        loader_workers: processes that decode ahead for each training worker.
+        loader_workers: processes that decode ahead for each training worker, one a core at most.
         max_failures: times that training starts again from its last epoch after losing a worker.
         stall_seconds: a job without any progress for so long fails.
         retry_failed: images whose row says error or poison are tried again.

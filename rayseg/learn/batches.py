@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,11 +112,29 @@ def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample, UInt8[ndar
     raise ImageError(f"{len(reasons)} images in a row cannot be read, such as {reasons[0]}")
 
 
+def make_loader(
+    data: Dataset[Any],
+    batches: Iterable[list[Any]],
+    workers: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """A loader of batches of keys; `workers` processes decode ahead, one a core at most.
+
+    More would only take each other's turns, which torch warns of. The batches are the same.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return DataLoader(
+        data, batch_sampler=batches, num_workers=min(workers, cores), collate_fn=collate
+    )
+
+
 def training_batches(
     crops: TaggedCrops, order: EpochOrder, loader_workers: int = 0
 ) -> DataLoader[Any]:
     """The batches of one epoch for one worker; `loader_workers` processes decode ahead."""
-    return DataLoader(crops, batch_sampler=order, num_workers=loader_workers, collate_fn=_with_ids)
+    return make_loader(crops, order, loader_workers, _with_ids)
 
 
 def evaluation_batches(
@@ -124,16 +143,14 @@ def evaluation_batches(
     """Every image of this worker's share once, whole, in order."""
     keys = [(-1, index) for index in range(rank, len(crops), world)]
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
-    return DataLoader(
-        crops, batch_sampler=batches, num_workers=loader_workers, collate_fn=_with_ids
-    )
+    return make_loader(crops, batches, loader_workers, _with_ids)
 
 
 def labelled_batches(
     crops: LabelledCrops, order: DrawOrder, loader_workers: int = 0
 ) -> DataLoader[Any]:
     """The micro-batches of one worker, as (images, labels, ids), in order."""
-    return DataLoader(crops, batch_sampler=order, num_workers=loader_workers, collate_fn=_with_ids)
+    return make_loader(crops, order, loader_workers, _with_ids)
 
 
 def _with_ids(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rayseg.labels import ObjectLabels, ObjectTargets, Targets
+from rayseg.learn.batches import make_loader
 from rayseg.learn.order import DrawOrder
 from rayseg.records import Sample
 from rayseg.records.images import ImageError, decode_image
@@ -94,7 +95,7 @@ def object_batches(
     images: ObjectImages, order: DrawOrder, loader_workers: int = 0
 ) -> DataLoader[Any]:
     """The batches of one worker, as lists of images, targets and ids, in order."""
-    return DataLoader(images, batch_sampler=order, num_workers=loader_workers, collate_fn=_as_lists)
+    return make_loader(images, order, loader_workers, _as_lists)
 
 
 def _as_lists(

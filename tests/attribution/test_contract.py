@@ -14,6 +14,10 @@ from rayseg.nets.ficklenet import FickleClassifier
 from tests.attribution.conftest import TinyClassifier
 
 CASES = [(name, preset) for name in METHODS for preset in ("official", "as_written")]
+ASK_THE_NETWORK = [case for case in CASES if not issubclass(METHODS[case[0]], RIB)]
+"""RIB asks stages, not the network, for features: test_rib.py fails amid a step."""
+EQUAL_CAM = [case for case in CASES if METHODS[case[0]].network_kind != "ficklenet"]
+"""test_ficklenet.py holds the others against the gradient and against CAM."""
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -135,11 +139,9 @@ def test_network_is_left_untouched(method, network, image):
     assert_untouched(network, before)
 
 
+@pytest.mark.parametrize("method", ASK_THE_NETWORK, indirect=True, ids="-".join)
 @pytest.mark.parametrize("call", [1, 2])
 def test_network_is_left_untouched_after_an_exception(method, tiny, image, call):
-    if isinstance(method, RIB):
-        pytest.skip("asks stages, not the network, for features: test_rib.py fails amid a step")
-
     class Failing(tiny):
         calls = 0
 
@@ -207,9 +209,8 @@ def test_method_and_prepared_network_are_picklable(method, network, image):
     torch.testing.assert_close(method(lean, image, [1]), method(network, image, [1]))
 
 
+@pytest.mark.parametrize("method", EQUAL_CAM, indirect=True, ids="-".join)
 def test_zero_strength_equals_cam(method, network, image):
-    if method.network_kind == "ficklenet":
-        pytest.skip("test_ficklenet.py holds it against the gradient and against CAM")
     still = replace(method, num_steps=0) if hasattr(method, "num_steps") else method
     plain = CAM(scales=method.scales, flip=method.flip, precision="fp32")
     expected = plain(network, image, [0, 1, 2])

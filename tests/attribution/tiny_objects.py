@@ -9,8 +9,8 @@ from rayseg.attribution import BBAM, Objects
 
 BOXES = ([5, 6, 35, 30], [28, 18, 53, 39], [2, 2, 14, 12], [10, 20, 40, 39])
 CLASSES = (2, 0, 1, 1)
-"""Such that the first masks hide something of each: where nothing is hidden, the signs of |t - t'|
-are of rounding, and no two ways to compute them agree."""
+"""Such that the first masks hide something of each: where nothing is hidden, the detector gives
+the first step no direction."""
 TINY = {
     "num_jitters": 100, "jitter": 0.15, "max_positives": 8, "stride_base": 6.0,
     "stride_range": 8.0, "steps": 6, "lr": 0.05,

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from rayseg.learn import (
     TaggedCrops,
     evaluation_batches,
     labelled_batches,
+    object_batches,
     training_batches,
 )
 from rayseg.records import Sample
@@ -188,3 +190,12 @@ def test_labelled_batches_are_those_of_the_order(samples, labels, loader_workers
         assert torch.equal(targets, torch.stack([target for _, target, _ in expected]))
         assert ids == [id_ for _, _, id_ in expected]
         assert isinstance(ids, list)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_no_more_processes_decode_than_there_are_cores(monkeypatch, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    data, order = list(range(4)), [[0, 1], [2, 3]]  # torch warns of more, and warnings are errors
+    for batches in (training_batches, evaluation_batches, labelled_batches, object_batches):
+        given = 2 if batches is evaluation_batches else order
+        assert batches(data, given, 2).num_workers == min(cores, 2)

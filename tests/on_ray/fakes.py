@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rayseg.attribution import CAM, RIB
+from rayseg.attribution import CAM, RIB, AdvCAM
 from rayseg.learn import Crops, SegmentationCrops
+from rayseg.steps.trials import _unpack
 from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
 
 
@@ -46,14 +47,15 @@ class Counting:
 
     Attributes:
         marks: folder of these files.
-        seconds: that each row takes.
+        held_after: rows after which the next ones wait until a file "go" lies beside the marks; 0
+            never waits.
         deadly: ids that kill the process.
         deadly_once: ids that kill the process the first time.
         meet: processes that wait for each other before they compute anything.
     """
 
     marks: str
-    seconds: float = 0.0
+    held_after: int = 0
     deadly: tuple[str, ...] = ()
     deadly_once: tuple[str, ...] = ()
     meet: int = 0
@@ -61,21 +63,20 @@ class Counting:
     def __call__(self, rows):
         met = Path(self.marks).parent
         (met / f"process-{os.getpid()}").touch()
-        deadline = time.monotonic() + 100
         while len(list(met.glob("process-*"))) < self.meet:
-            assert time.monotonic() < deadline, "the others got no block"
             time.sleep(0.05)
         return [self._compute(row) for row in rows]
 
     def _compute(self, row):
         if row["status"]:
             return row
-        id_ = row["id"]
+        id_, marks = row["id"], Path(self.marks)
+        while 0 < self.held_after <= len(computed(marks)) and not (marks.parent / "go").exists():
+            time.sleep(0.05)
         seen = list(Path(self.marks).glob(f"{id_}.*"))
         (Path(self.marks) / f"{id_}.{uuid.uuid4().hex}").touch()
         if id_ in self.deadly or (id_ in self.deadly_once and not seen):
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(self.seconds)
         row["classes"] = []  # a stage may change its rows: they are nobody else's
         classes = list(range(int(id_[1:]) % 3))
         maps = np.full((len(classes), 2, 2), int(id_[1:]) % 256 / 255, np.float32)
@@ -137,6 +138,25 @@ class DeadlyRIB(RIB):
             if id_ == self.id_ and not seen:
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().localize(network, batch)
+
+
+@dataclass(frozen=True)
+class WaitingAdvCAM(AdvCAM):
+    """AdvCAM that looks at no further image once a trial of $WAITING_SWEEP, a run, is done.
+
+    It has no field of its own, since the identity of a sweep follows from them.
+    """
+
+    def course(self, *given):
+        while done_trials(os.environ["WAITING_SWEEP"]):
+            time.sleep(0.05)
+        return super().course(*given)
+
+
+def done_trials(run):
+    """Bytes of the files of trials that have counted all images, by name."""
+    found = {path.name: path.read_bytes() for path in Path(run).glob("tuning/advcam/trials/*.npz")}
+    return {name: data for name, data in found.items() if _unpack(data)[1]["done"]}
 
 
 @dataclass(frozen=True)

@@ -68,21 +68,19 @@ def node(network, command, said, **changed):
             stderr=sink,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
         while "Ray runtime started" not in said.read_text():
             assert process.poll() is None, said.read_text()[-2000:]
-            assert time.monotonic() < deadline, said.read_text()[-2000:]
             time.sleep(0.5)
         yield
     finally:
         for number in run("ip", "netns", "pids", network).stdout.split():
             os.kill(int(number), signal.SIGKILL)
-        process.wait(timeout=60)
+        process.wait()
 
 
 def rayseg(network, *flags):
     """Runs a job there, on the cluster whose head is at HEAD."""
     return subprocess.run(
         inside(network, sys.executable, "-m", "rayseg.cli", *flags, "--address", f"{HEAD}:{PORT}"),
-        env=environment(), capture_output=True, text=True, check=False, timeout=280,
+        env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip

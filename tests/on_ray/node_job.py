@@ -19,14 +19,22 @@ from rayseg.on_ray.data import Crew, decoded, manifest_rows, write_rows
 from rayseg.store import SEEDS_SCHEMA, Folder, stored_ids
 from tests.on_ray.fakes import Counting, Undecoded, manifest_table
 
-ROWS = {"kill": 60, "join": 110}  # Ray Data looks for new nodes every twenty seconds
-SECONDS = 0.4
+ROWS = 60
+HELD_AFTER = 20
+"""Rows after which the job waits for the node that joins."""
 
 
-def wait_for(number, out, job):
-    """Until so many rows are stored."""
-    while len(stored_ids(out)) < number and job.is_alive():
+def wait_for(event, job):
+    """Until it is true; a job that is not held until then is one that failed."""
+    while not event():
+        if not job.is_alive():
+            raise SystemExit("the job ended too soon")
         time.sleep(0.1)
+
+
+def processes(folder):
+    """Numbers of the processes that got something to do."""
+    return {path.name.removeprefix("process-") for path in Path(folder).glob("process-*")}
 
 
 def main(folder, how):
@@ -41,18 +49,22 @@ def main(folder, how):
     ray.init(address=cluster.address, log_to_driver=False)
     out = Folder(f"{folder}/seeds")
     pool = Crew(
-        partial(Counting, f"{folder}/marks", SECONDS), rows=2, actors=1 if how == "join" else 3,
+        partial(Counting, f"{folder}/marks", HELD_AFTER), rows=2, actors=1 if how == "join" else 3,
         max_actors=3, cpus=0, gpus=1,
     )  # fmt: skip
-    source = decoded(manifest_rows(manifest_table(ROWS[how]), out / "pending", 2), Undecoded(), out)
-    arguments = (source, ROWS[how], pool, out, SEEDS_SCHEMA, "node job")
+    source = decoded(manifest_rows(manifest_table(ROWS), out / "pending", 2), Undecoded(), out)
+    arguments = (source, ROWS, pool, out, SEEDS_SCHEMA, "node job")
     job = threading.Thread(target=write_rows, args=arguments)
     job.start()  # not the other way round: only the main thread may start a node
-    wait_for(12, out, job)
+    wait_for(lambda: len(stored_ids(out)) >= 12, job)
     if how == "kill":
         cluster.remove_node(nodes[1], allow_graceful=False)
     facts = {"stored_before": sorted(stored_ids(out))}
+    before = processes(folder)
     cluster.add_node(**worker)
+    wait_for(lambda: processes(folder) - before, job)
+    facts["joined"] = sorted(processes(folder) - before)
+    Path(folder, "go").touch()
     job.join()
     ray.shutdown()
     cluster.shutdown()

@@ -1,4 +1,4 @@
-"""A job in a process of its own, to be killed: ``slow_job.py FOLDER ROWS SECONDS_A_ROW``.
+"""A job in a process of its own, to be killed: ``slow_job.py FOLDER ROWS HELD_AFTER``.
 
 It asks for exactly what two GPU actors need: two GPUs, and one CPU for the tasks that feed them.
 """
@@ -15,7 +15,7 @@ from rayseg.store import SEEDS_SCHEMA, Folder, stored_ids
 from tests.on_ray.fakes import Counting, Undecoded, manifest_table
 
 
-def main(folder, rows, seconds):
+def main(folder, rows, held_after):
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray.init(
         address="local", num_cpus=1, num_gpus=2, object_store_memory=100e6, include_dashboard=False,
@@ -25,7 +25,7 @@ def main(folder, rows, seconds):
     table = manifest_table(rows)
     done = stored_ids(out)
     waiting = table.filter([id_ not in done for id_ in table.column("id").to_pylist()])
-    make = partial(Counting, f"{folder}/marks", seconds)
+    make = partial(Counting, f"{folder}/marks", held_after)
     pool = Crew(make, rows=4, actors=2, cpus=0, gpus=1)
     source = decoded(manifest_rows(waiting, out / "pending", 4), Undecoded(), out)
     write_rows(source, waiting.num_rows, pool, out, SEEDS_SCHEMA, "slow job")
@@ -33,4 +33,4 @@ def main(folder, rows, seconds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

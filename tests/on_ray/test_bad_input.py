@@ -18,7 +18,6 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(500),
 ]
 CONVERTED = {"cmyk", "palette", "grey", "alpha", "animated", "exif_rotated"}
 BAD = 28  # two of each kind

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
-    pytest.mark.timeout(500),
 ]
 CONFIG = ClassifierTraining(
     trunk="mobilenet_v2",

@@ -47,7 +47,7 @@ from tests.on_ray.fakes import (
     no_extension_types,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,7 +127,7 @@ def test_shards_are_read_without_ray(plain):
         " exclude_invalid_files=False, ignore_prefixes=['.', 'pending', 'inflight']).to_table()\n"
         "assert t.num_rows == 40 and 'ray' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # Sources and resuming
@@ -254,8 +254,8 @@ def test_collecting_from_a_stage_that_fails_is_a_one_line_error(tmp_path):
 # Kill and resume, each job in a process of its own
 
 
-def start(folder, rows, seconds):
-    command = [sys.executable, "-m", "tests.on_ray.slow_job", str(folder), str(rows), str(seconds)]
+def start(folder, rows, held_after):
+    command = [sys.executable, "-m", "tests.on_ray.slow_job", *map(str, (folder, rows, held_after))]
     # a file, since a pipe stays open as long as a killed job's orphans live
     with open(folder / "errors", "ab") as errors:
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors)
@@ -267,23 +267,21 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     (folder / "marks").mkdir()
     seeds = Folder(str(folder / "seeds"))
-    first = start(folder, 48, 0.25)
-    deadline = time.monotonic() + 100
-    while len(seeds.names(".parquet")) < 3 and first.poll() is None:
-        assert time.monotonic() < deadline, "nothing was written"
+    first = start(folder, 48, 24)
+    while len(seeds.names(".parquet")) < 3:
+        assert first.poll() is None, (folder / "errors").read_text()[-2000:]
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
-    first.wait(timeout=30)
+    first.wait()
     (folder / "seeds" / ".part-cut.parquet.tmp").write_bytes(b"PAR1 half a shard")
     survived = stored_ids(seeds)
     second = start(folder, 48, 0)
-    second.wait(timeout=200)
+    second.wait()
     assert (folder / "finished").exists(), (folder / "errors").read_text()[-2000:]
     return seeds, survived, computed(folder / "marks")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_a_job_killed_midway_has_stored_something(killed):
     assert 12 <= len(killed[1]) < 48
 

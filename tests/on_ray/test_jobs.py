@@ -29,7 +29,7 @@ from rayseg.store import (
 )
 from tests.on_ray.fakes import PickyCAM
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 CLASSES = ("cat", "dog")
 METHOD = CAM(scales=(1.0,), precision="fp32")
 COMPUTE = Compute(actors=2, threads=1, num_gpus=0, block_rows=4)

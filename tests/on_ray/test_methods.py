@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(400),
 ]
 CROPS = Crops(crop=48, long_side=(40, 64))
 NAMES = ("cam", "rib", "advcam+rib", "ficklenet")

@@ -12,35 +12,35 @@ from tests.on_ray.fakes import computed, manifest_table
 from tests.on_ray.node_job import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", params=["kill", "join"])
 def done(request, tmp_path_factory):
-    """What a job left that lost or won a node: its folder, its facts, how."""
+    """What a job left that lost or won a node: its folder, its facts."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "marks").mkdir()
     command = [sys.executable, "-m", "tests.on_ray.node_job", str(folder), request.param]
     with (folder / "said").open("wb") as said:
-        subprocess.run(command, cwd=ROOT, stdout=said, stderr=said, timeout=300, check=False)
+        subprocess.run(command, cwd=ROOT, stdout=said, stderr=said, check=False)
     facts = folder / "facts.json"
     assert facts.exists(), (folder / "said").read_text()[-3000:]
-    return folder, json.loads(facts.read_text()), request.param
+    return folder, json.loads(facts.read_text())
 
 
 def test_no_image_is_lost_and_none_is_stored_twice(done):
     rows = [row["id"] for row in read_rows(Folder(str(done[0] / "seeds")))]
-    assert sorted(rows) == manifest_table(ROWS[done[2]]).column("id").to_pylist()
+    assert sorted(rows) == manifest_table(ROWS).column("id").to_pylist()
 
 
 def test_no_image_that_was_stored_is_computed_again(done):
-    folder, facts, _ = done
+    folder, facts = done
     assert len(facts["stored_before"]) >= 12
     counts = computed(folder / "marks")
     assert all(counts[id_] == 1 for id_ in facts["stored_before"])
 
 
 def test_a_node_that_joins_is_worked_on(done):
-    folder, _, how = done
+    folder, facts = done
     actors = {row["note"] for row in read_rows(Folder(str(folder / "seeds")))}
-    assert len(actors) >= (2 if how == "join" else 3)
+    assert actors & set(facts["joined"])

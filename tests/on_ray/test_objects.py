@@ -34,7 +34,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
-    pytest.mark.timeout(500),
 ]
 TINY = {
     "trunk": "mobilenet_v2",

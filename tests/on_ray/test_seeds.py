@@ -24,7 +24,7 @@ from rayseg.steps.weights import find_weights
 from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
 from tests.on_ray.fakes import CountedCrops, DeadlyRIB, computed
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 ENGINE = RayEngine()
 CLASSES = ("cat", "dog", "emu")
 TINY_RIB = RIB(

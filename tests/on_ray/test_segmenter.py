@@ -39,7 +39,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
-    pytest.mark.timeout(500),
 ]
 CROPS = {"crop": 40, "scales": (0.75, 1.0)}
 CONFIG = SegmenterTraining(

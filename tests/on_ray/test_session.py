@@ -12,26 +12,26 @@ from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session
 from rayseg.steps.engine import Pool
 from rayseg.steps.machine import threads_each
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray]
 ENGINE, KEPT, TASKS = RayEngine(), Pool(list, keeps_network=True), Pool(list)
 
 
-def test_an_address_with_nobody_there_is_a_one_line_error_at_once(tmp_path):
+def test_an_address_with_nobody_there_is_a_one_line_error_and_ray_does_not_search_for_minutes():
     code = (
-        "import os, time\n"
+        "import os, ray\n"
         "from rayseg.on_ray.session import session\n"
-        "start = time.monotonic()\n"
+        "ray.init = lambda *args, **settings: print('Ray searches')\n"
         "try:\n"
         "    with session('127.0.0.1:1'): pass\n"
         "except ConnectionError as error:\n"
         "    print(error)\n"
-        "print(os.environ['RAY_AUTH_MODE'], time.monotonic() - start < 20)"
+        "print(os.environ['RAY_AUTH_MODE'])"
     )
     said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert said[0].startswith("no Ray cluster answers at 127.0.0.1:1: ")
-    assert said[1:] == ["disabled True"]  # Ray's own default depends on what ran before
+    assert said[1:] == ["disabled"]  # Ray's own default depends on what ran before
 
 
 @pytest.mark.usefixtures("cluster")

@@ -205,7 +205,8 @@ class BoxAttribution(ABC):
         """Maps of the objects of images of one size.
 
         An object's map follows from its image, its box and its class alone: neither its place in
-        the list nor the other objects and images matter, and two equal objects get equal maps.
+        the list nor the other objects and images matter, and two equal objects get maps that are
+        equal up to rounding.
 
         Args:
             detector: any, or what `prepare` made of it; left as it was.

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rayseg.attribution.objects.bbam import GPU_BYTES_A_PIXEL, _default_pixels
+from rayseg.nets.detection import Reading
 from tests.attribution.tiny_detector import TinyDetector
 from tests.attribution.tiny_objects import (
     BOXES,
@@ -40,6 +41,29 @@ def test_the_order_of_objects_does_not_matter(detector, images):
 def test_equal_objects_get_equal_maps(detector, images):
     one, other = run_one(METHOD, detector, images[0], objects([BOXES[0]] * 2, [1, 1]))
     assert_same(one, other)
+
+
+class RoundsByPlace(TinyDetector):
+    """Answers of each row in another rounding, as a matrix product of some CPU may give them."""
+
+    def read(self, inputs, owner, candidates):
+        reading = super().read(inputs, owner, candidates)
+        rounding = 1 + (torch.arange(len(owner)) % 3 - 1) * 2.0**-52
+        probabilities = reading.probabilities * rounding[:, None]
+        deltas = reading.deltas * rounding[:, None, None]
+        return Reading(probabilities, reading.background, deltas, reading.boxes_xyxy)
+
+
+@pytest.mark.parametrize("start", ["boxes", "ones"])
+def test_rounding_moves_no_mask_where_nothing_is_hidden(images, start):
+    method = replace(METHOD, start=start, record=True)
+    equal = objects([BOXES[0]] * 3, [1] * 3)  # of whose last positive the first mask hides nothing
+    first, *others = run_one(method, RoundsByPlace(), images[0], equal)
+    (alone,) = run_one(method, RoundsByPlace(), images[0], objects(BOXES[:1], [1]))
+    assert (first.curve[0] == 0).all() == (start == "ones")
+    for other in (*others, alone):
+        assert_same(first, other)
+        torch.testing.assert_close(first.curve, other.curve, rtol=0, atol=1e-10)
 
 
 def test_other_images_do_not_matter(detector, images):

@@ -11,6 +11,7 @@ from rayseg.attribution import BBAM, enlarge_grid
 from rayseg.attribution.objects.mask_search import (
     Objective,
     Problem,
+    distance,
     interpolation,
     own_neighbours,
     search,
@@ -24,7 +25,8 @@ from tests.attribution.tiny_objects import BOXES, CLASSES, METHOD, assert_same, 
 def problem(detector, inputs, candidates, grid_hw=(5, 7), class_index=1, start=0.6):
     """A search over the whole of an input that holds nothing but its image.
 
-    It must not start where nothing is hidden: the signs of |t - t'| are of rounding there.
+    It must not start where nothing is hidden: |t - t'| has no slope there for us, and one of its
+    rounding's sign for torch.
     """
     with torch.no_grad():
         owner = torch.zeros(len(candidates), dtype=torch.int64)
@@ -136,6 +138,23 @@ def test_two_products_are_torchs_upsampling(cells):
     expected = nn.UpsamplingBilinear2d((23, 31))(grid[None, None])[0, 0]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-14)
     torch.testing.assert_close(enlarge_grid(grid, (23, 31)), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_distance_of_rounding_has_no_slope_and_any_other_that_of_torch(dtype):
+    wanted = torch.tensor([0.0, -3.0, 40.0, 0.5, 0.0, -3.0], dtype=dtype)
+    one_up = torch.nextafter(wanted, torch.full_like(wanted, torch.inf))
+    found = torch.where(torch.arange(6) < 3, one_up, wanted + 1e-4).requires_grad_()
+    distance(wanted, found).sum().backward()
+    assert found.grad.tolist() == [0, 0, 0, 1, 1, 1]
+    away = distance(wanted, found)
+    assert away[:3].tolist() == [0, 0, 0]
+    assert torch.equal(away[3:], (wanted - found).abs()[3:])
+
+
+def test_a_distance_from_what_is_no_number_is_none():
+    found = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    torch.testing.assert_close(distance(torch.zeros(3), found), found.abs(), equal_nan=True)
 
 
 def test_total_variation_counts_the_diagonals_twice():
