@@ -32,7 +32,7 @@ from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.instances import train_detector, train_mask_rcnn
-from rayseg.on_ray.jobs import export, prepare
+from rayseg.on_ray.jobs import export, prepare, score
 from rayseg.on_ray.run import run
 from rayseg.records.rle import mask_area
 from rayseg.refine import BoxThreshold
@@ -43,8 +43,10 @@ from rayseg.store import (
     read_manifest,
     read_rows,
     read_run,
+    read_shard,
     unpack_grid,
     write_run,
+    write_shard,
 )
 
 pytestmark = [
@@ -198,6 +200,33 @@ def test_maps_that_a_killed_job_left_unfinished_make_no_masks(copied):
 def test_labels_that_the_run_will_not_have_are_refused_at_the_start(made):
     with pytest.raises(ValueError, match=r"labels must be of .*got 'bbam\+box_crf'"):
         run(replace(made[0], labels=("bbam+box_crf",)))
+
+
+def forget_places(folder, name):
+    """Makes a shard one of before rows had places."""
+    assert write_shard(folder, read_shard(folder, name).drop_columns(["places"])) == name
+
+
+@pytest.mark.parametrize("old", [0, 1])
+def test_a_run_of_before_rows_had_places_is_resumed_and_scored_the_same(copied, scores, old):
+    maps, masks = (Folder(copied.run) / name for name in ("box_maps/bbam", f"masks/{MASKS}"))
+    assert len(masks.names(".parquet")) == 2
+    before = {row["id"]: row for row in read_rows(masks)}
+    for row in before.values():
+        assert row["places"] == list(range(len(row["classes"])))
+    forget_places(maps, maps.names(".parquet")[old])
+    forget_places(masks, masks.names(".parquet")[old])
+    masks.delete(masks.names(".parquet")[1 - old])
+    make_box_masks(copied)
+    after = {row["id"]: row for row in read_rows(masks)}
+    for id_, row in before.items():
+        assert (after[id_].get("places") or row["places"]) == row["places"]
+        assert after[id_]["foreground"] == row["foreground"]
+    assert any(row.get("places") for row in after.values())
+    assert not all(row.get("places") for row in after.values())
+    score(copied)
+    again = json.loads(Folder(copied.run).read("scores.json"))
+    assert again[f"objects/{MASKS}"] == scores[f"objects/{MASKS}"]
 
 
 @pytest.fixture(scope="module")
