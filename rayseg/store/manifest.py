@@ -67,20 +67,8 @@ def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def _manifest_row(sample: Sample) -> dict[str, Any]:
-    return {
-        "id": sample.id,
-        "path": sample.path,
-        "height": sample.height,
-        "width": sample.width,
-        "tags": list(sample.tags),
-        "boxes_xyxy": sample.boxes_xyxy.tolist(),
-        "box_classes": sample.box_classes.tolist(),
-        "split": sample.split,
-        "mask_path": sample.mask_path,
-        "difficult": list(sample.difficult),
-        "crowds": list(sample.crowds),
-        "true_masks": list(sample.true_masks),
-    }
+    arrays = {"boxes_xyxy": sample.boxes_xyxy, "box_classes": sample.box_classes}
+    return vars(sample) | {name: array.tolist() for name, array in arrays.items()}
 
 
 @dataclass(frozen=True)
@@ -127,20 +115,10 @@ class Manifest:
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    return Sample(
-        id=row["id"],
-        path=row["path"],
-        height=row["height"],
-        width=row["width"],
-        tags=tuple(row["tags"]),
-        boxes_xyxy=np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4),
-        box_classes=np.array(row["box_classes"], np.int64),
-        split=row["split"],
-        mask_path=row["mask_path"],
-        difficult=tuple(row["difficult"]),
-        crowds=tuple(row["crowds"]),
-        true_masks=tuple(row.get("true_masks", ())),
-    )
+    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    made["boxes_xyxy"] = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
+    made["box_classes"] = np.array(row["box_classes"], np.int64)
+    return Sample(**made)
 
 
 def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:

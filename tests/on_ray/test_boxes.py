@@ -38,6 +38,7 @@ from rayseg.steps.boxes import make_box_maps, make_box_masks
 from rayseg.steps.exporting import export
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import run
+from rayseg.steps.score import score
 from rayseg.steps.training import train
 from rayseg.store import (
     Folder,
@@ -45,8 +46,10 @@ from rayseg.store import (
     read_manifest,
     read_rows,
     read_run,
+    read_shard,
     unpack_grid,
     write_run,
+    write_shard,
 )
 
 pytestmark = [
@@ -200,6 +203,33 @@ def test_maps_that_a_killed_job_left_unfinished_make_no_masks(copied):
 def test_labels_that_the_run_will_not_have_are_refused_at_the_start(made):
     with pytest.raises(ValueError, match=r"labels must be of .*got 'bbam\+box_crf'"):
         run(replace(made[0], labels=("bbam+box_crf",)), ENGINE)
+
+
+def forget_places(folder, name):
+    """Makes a shard one of before rows had places."""
+    assert write_shard(folder, read_shard(folder, name).drop_columns(["places"])) == name
+
+
+@pytest.mark.parametrize("old", [0, 1])
+def test_a_run_of_before_rows_had_places_is_resumed_and_scored_the_same(copied, scores, old):
+    maps, masks = (Folder(copied.run) / name for name in ("box_maps/bbam", f"masks/{MASKS}"))
+    assert len(masks.names(".parquet")) == 2
+    before = {row["id"]: row for row in read_rows(masks)}
+    for row in before.values():
+        assert row["places"] == list(range(len(row["classes"])))
+    forget_places(maps, maps.names(".parquet")[old])
+    forget_places(masks, masks.names(".parquet")[old])
+    masks.delete(masks.names(".parquet")[1 - old])
+    make_box_masks(copied, ENGINE)
+    after = {row["id"]: row for row in read_rows(masks)}
+    for id_, row in before.items():
+        assert (after[id_].get("places") or row["places"]) == row["places"]
+        assert after[id_]["foreground"] == row["foreground"]
+    assert any(row.get("places") for row in after.values())
+    assert not all(row.get("places") for row in after.values())
+    score(copied, ENGINE)
+    again = json.loads(Folder(copied.run).read("scores.json"))
+    assert again[f"objects/{MASKS}"] == scores[f"objects/{MASKS}"]
 
 
 @pytest.fixture(scope="module")

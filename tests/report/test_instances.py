@@ -123,7 +123,9 @@ def make_run(folder):
     }
     for name, (schema, rows) in kinds.items():
         store.write_shard(run / name, store.rows_to_table(rows, schema))
-        store.write_run(run / name, {"config": {"box_maps": {}}, "seconds": 3.0})
+        made_of = {"box_maps": "boxes", "masks": "box_maps", "instances": "instances"}
+        config = {made_of[name.partition("/")[0]]: {}}
+        store.write_run(run / name, {"config": config, "seconds": 3.0})
     store.write_run(run / "detector", training(0.5))
     for name in LABELS:
         store.write_run(run / "mask_rcnn" / name, training(0.4))

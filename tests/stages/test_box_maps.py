@@ -27,7 +27,7 @@ def decoded(id_="a", boxes=(GOOD,), classes=(0,), seed=1, height=36, **changed):
     row = {
         "id": id_, "status": "", "error": "", "note": "", "height": height, "width": 40,
         "classes": [], "boxes_xyxy": [list(box) for box in boxes], "box_classes": list(classes),
-        "crowds": [], "pixels": pixels.tobytes(),
+        "places": list(range(len(boxes))), "pixels": pixels.tobytes(),
     }  # fmt: skip
     return row | changed
 
@@ -79,10 +79,12 @@ def test_a_bad_box_costs_its_own_map():
         assert unpack_grid(made["maps"][place]).max() == 0
 
 
-def test_crowds_have_no_place_in_a_row():
-    (made,) = stage()([decoded(boxes=[GOOD, [0, 0, 20, 20]], classes=[0, 2], crowds=[0])])
-    assert made["boxes_xyxy"] == [[0, 0, 20, 20]]
-    assert made["classes"] == [2]
+def test_objects_keep_their_places_beside_crowds_which_have_no_map():
+    boxes = [GOOD, [0, 0, 20, 20], [5, 0, 20, 20], GOOD]
+    (made,) = stage()([decoded(boxes=boxes, classes=[0, 2, 1, 1], places=[1, 3])])
+    assert made["boxes_xyxy"] == [[0, 0, 20, 20], GOOD]
+    assert made["classes"] == [2, 1]
+    assert made["places"] == [1, 3]
 
 
 def test_an_image_without_boxes_is_empty_and_one_that_failed_keeps_its_reason():
@@ -117,6 +119,7 @@ def test_predicted_boxes_are_those_that_the_detector_finds(detector):
     assert len(made["classes"]) == len(found.classes) > 0
     np.testing.assert_allclose(made["boxes_xyxy"], found.boxes_xyxy, rtol=1e-5)
     assert made["positives"] == [1] * len(found.classes)
+    assert made["places"] == [-1] * len(found.classes)
 
 
 def test_a_batch_that_fails_leaves_the_good_images_their_maps(monkeypatch):

@@ -154,6 +154,14 @@ def test_an_image_of_which_no_object_has_a_mask_is_empty(manifest):
     assert stored[0]["labels"] == b""
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"), [({"places": [3, -1]}, [3, -1]), ({"places": None}, []), ({}, [])]
+)
+def test_masks_keep_their_objects_places_as_far_as_the_maps_have_them(manifest, told, kept):
+    (made,) = RefineBoxMaps(PLAIN, manifest)([row(**told)])
+    assert made["places"] == kept
+
+
 def test_rows_without_maps_keep_their_status(manifest):
     given = [row(status="empty", note="no boxes"), row(status="error", error="cut short")]
     made = RefineBoxMaps(PLAIN, manifest)(given)

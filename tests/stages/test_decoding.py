@@ -43,6 +43,16 @@ def test_converted_images_have_a_note_and_pixels(decoded):
             assert len(row["pixels"]) == row["height"] * row["width"] * 3
 
 
+def test_objects_have_their_places_and_crowds_have_none(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(Image.fromarray(picture())))
+    boxes = [[0, 0, n, n] for n in (5, 6, 7, 8)]
+    row = manifest_row("a", tmp_path / "a.png")
+    row |= {"boxes_xyxy": boxes, "box_classes": [0, 1, 0, 1], "crowds": [0, 2]}
+    (made,) = DecodeImages()([row])
+    assert made["places"] == [1, 3]
+    assert (made["boxes_xyxy"], made["box_classes"]) == (boxes, [0, 1, 0, 1])
+
+
 def test_a_good_image_has_its_pixels_and_no_note(decoded):
     row = decoded[0]["good"]
     assert (row["note"], row["height"], row["width"]) == ("", 40, 60)

@@ -58,6 +58,7 @@ def test_each_row_has_the_objects_of_its_image(weights, rows):
         for counts, mask in zip(one["foreground"], found.masks, strict=True):
             assert (decode_mask(counts, size_hw) == mask.numpy()).mean() > 0.999
         assert one["object_status"] == ["ok"] * 4
+        assert one["places"] == [-1] * 4
         assert one["possible"] == [b""] * 4
 
 

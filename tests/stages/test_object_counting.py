@@ -45,6 +45,25 @@ def test_an_overlap_is_taken_with_the_objects_own_truth(truths):
     assert counted["areas"] == [100, 100]
 
 
+def test_an_overlap_is_taken_by_the_place_where_a_row_has_places(truths):
+    boxes = [[5.5, 5.5, 15, 15], [0, 0, 10, 10]]  # a moved box is the same object
+    (counted,) = CompareObjects(truths)([row(boxes_xyxy=boxes, places=[1, 0])])
+    assert (counted["ious"], counted["areas"]) == ([0.5, 0.0], [100, 100])
+    (counted,) = CompareObjects(truths)([row(places=[-1, 2])])  # found by a network, and a crowd
+    assert counted["ious"] == []
+
+
+def test_two_objects_in_one_box_are_told_apart_by_their_places(tmp_path):
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
+    masks = [encode_mask(square(0, 0, 5, 10)), encode_mask(square(5, 0, 10, 10))]
+    sample = Sample("a", "a.png", 20, 30, (0,), boxes, np.zeros(2, int), true_masks=tuple(masks))
+    write_manifest(Folder(str(tmp_path)), [sample], ["x"])
+    compare = CompareObjects(TrueObjects(Folder(str(tmp_path))))
+    made = row(boxes_xyxy=boxes.tolist(), classes=[0, 0], foreground=masks[::-1])
+    assert compare([made | {"places": [1, 0]}])[0]["ious"] == [1.0, 1.0]
+    assert compare([made])[0]["ious"] == [0.0, 0.0]  # all that could be known of rows of before
+
+
 def test_a_strange_image_or_object_counts_nothing(truths):
     rows = [row(id="b"), row(boxes_xyxy=[[1, 1, 2, 2], [3, 3, 4, 4]])]
     (counted,) = CompareObjects(truths)(rows)

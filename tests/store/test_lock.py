@@ -70,7 +70,7 @@ def start():
 
 
 @pytest.fixture
-def remote(monkeypatch):
+def remote(monkeypatch, tmp_path):
     """A folder of a store that answers as S3 does; its waits take no time."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -84,7 +84,7 @@ def remote(monkeypatch):
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="bucket")
     monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.0)
-    yield Folder("s3://bucket/run/seeds/cam")
+    yield Folder(f"s3://bucket/{tmp_path.name}/seeds/cam")
     server.stop()
 
 
@@ -102,6 +102,13 @@ def write_foreign(folder, silent=0.0, **changed):
         "pid": 12, "since": now - 1000, "beat": now - silent, "stale_seconds": 60.0,
     }  # fmt: skip
     folder.write(".lock.json", json.dumps(facts | changed).encode())
+
+
+@pytest.fixture
+def told(caplog):
+    """What the lease says in the log so far."""
+    caplog.set_level(logging.WARNING, "rayseg")
+    return lambda: [one.message for one in caplog.records if one.name == "rayseg.store.lock"]
 
 
 def token(folder):
@@ -148,12 +155,12 @@ def test_a_living_holder_is_named_in_one_line_to_whom_it_refuses(either):
     assert token(either) == "another"
 
 
-def test_a_silent_holder_is_replaced_and_that_is_said(either, caplog):
+def test_a_silent_holder_is_replaced_and_that_is_said(either, told):
     write_foreign(either, silent=100)
     with lease(either, "make-seeds"):
         assert token(either) != "another"
     assert either.names() == []
-    (said,) = caplog.messages
+    (said,) = told()
     assert said.startswith(f"{either} is taken over from refine-seeds of eva (process 12 on far")
     assert re.search(r"which has given no sign of life for 10\d s$", said)
 
@@ -213,24 +220,24 @@ def test_of_processes_that_find_a_dead_holder_at_once_one_gets_it(folder, start)
     assert [one.answer() for one in many].count("held") == 1
 
 
-def test_a_holder_that_was_killed_is_replaced_at_once(folder, start, caplog):
+def test_a_holder_that_was_killed_is_replaced_at_once(folder, start, told):
     holder = start(folder)
     holder.go()
     assert holder.answer() == "held"
     holder.end(signal.SIGKILL)
     with lease(folder, "make-seeds"):
-        assert caplog.messages[0].endswith("which runs no more")
+        assert told()[0].endswith("which runs no more")
     assert folder.names() == []
 
 
-def test_a_holder_that_ended_leaves_the_folder_free(folder, start, caplog):
+def test_a_holder_that_ended_leaves_the_folder_free(folder, start, told):
     holder = start(folder)
     holder.go()
     assert holder.answer() == "held"
     holder.go()
     holder.end()
     with lease(folder, "make-seeds"):
-        assert caplog.messages == []
+        assert told() == []
 
 
 def test_heartbeats_keep_a_job_that_outlasts_its_lease(either):
@@ -242,17 +249,16 @@ def test_heartbeats_keep_a_job_that_outlasts_its_lease(either):
     assert either.names() == []
 
 
-def test_who_was_taken_over_says_so_and_leaves_the_other_alone(folder, caplog):
-    caplog.set_level(logging.ERROR)
+def test_who_was_taken_over_says_so_and_leaves_the_other_alone(folder, told):
     with lease(folder, "make-seeds", beat_seconds=0.05):
         write_foreign(folder)
-        while not caplog.messages:
+        while not told():
             time.sleep(0.01)
-    assert f"{folder} was taken over: refine-seeds of eva" in caplog.text
+    assert f"{folder} was taken over: refine-seeds of eva" in told()[0]
     assert token(folder) == "another"
 
 
-def test_a_heartbeat_that_fails_is_told_and_tried_again(folder, monkeypatch, caplog):
+def test_a_heartbeat_that_fails_is_told_and_tried_again(folder, monkeypatch, told):
     own, failed = Folder.write, []
 
     def fail_once(self, name, data):
@@ -266,7 +272,7 @@ def test_a_heartbeat_that_fails_is_told_and_tried_again(folder, monkeypatch, cap
         monkeypatch.setattr(Folder, "write", fail_once)
         while json.loads(folder.read(".lock.json"))["beat"] == first:
             time.sleep(0.01)
-    assert caplog.messages == [f"no heartbeat of {folder}: no space left"]
+    assert told() == [f"no heartbeat of {folder}: no space left"]
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -302,7 +308,7 @@ def test_of_writers_that_meet_on_an_object_store_the_last_one_gets_it(remote, mo
 
 
 def test_a_process_is_refused_on_an_object_store_and_takes_over_from_a_killed_one(remote, start):
-    first, second = start(remote, "first", 5.0), start(remote, "second", 5.0)
+    first, second = start(remote, "first"), start(remote, "second")
     first.go()
     assert first.answer() == "held"
     second.go()
