@@ -75,7 +75,9 @@ def one_stage(ours, kind):
         anchors = AnchorGenerator(tuple((s,) for s in strides), ((1.0,),) * 5)
         made = detection.FCOS(ours.network.backbone, 3, 128, 256, anchor_generator=anchors)
     else:
-        sides = tuple((4 * s, int(4 * s * 2 ** (1 / 3)), int(4 * s * 2 ** (2 / 3))) for s in strides)
+        sides = tuple(
+            (4 * s, int(4 * s * 2 ** (1 / 3)), int(4 * s * 2 ** (2 / 3))) for s in strides
+        )
         anchors = AnchorGenerator(sides, ((0.5, 1.0, 2.0),) * 5)
         made = detection.RetinaNet(ours.network.backbone, 3, 128, 256, anchor_generator=anchors)
     made.head.load_state_dict(ours.network.head.state_dict())
