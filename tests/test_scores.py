@@ -254,6 +254,18 @@ def test_size_bands_sum_to_the_whole_confusion():
     np.testing.assert_array_equal(sizes.total.recall, whole.overlap.recall)
 
 
+def test_means_of_a_band_are_over_its_classes_without_background():
+    truth = np.zeros((3, 4), np.uint8)
+    truth[0, :2], truth[1] = 1, 2
+    predicted = np.zeros_like(truth)
+    predicted[0, 0], predicted[1, :3] = 1, 2
+    sizes = SizeCounts.of(Confusion.of(truth, predicted, 3), (3, 20))
+    assert sizes.over("small").iou == 1 / 2
+    assert sizes.over("medium").iou == 3 / 4  # background's 6 pixels lie in the band as well
+    assert sizes.over("medium").recall == 3 / 4
+    assert math.isnan(sizes.over("large").iou)
+
+
 def test_a_size_at_a_bound_is_the_larger_band():
     truth = np.zeros((1, 20), np.uint8)
     truth[0, :5], truth[0, 5:9] = 1, 2

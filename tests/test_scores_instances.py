@@ -186,6 +186,17 @@ def test_a_guess_twice_is_false_the_second_time():
     assert scores.ap == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
+@pytest.mark.parametrize("kind", ["boxes", "masks"])
+@pytest.mark.parametrize(("better", "expected"), [(99, 1 / 100), (100, 0)])
+def test_the_likeliest_hundred_guesses_of_a_class_in_an_image_count(kind, better, expected):
+    box, elsewhere = [10, 10, 40, 40], [60, 60, 80, 80]
+    scores = [1.0, *(2.0 + i for i in range(better)), *(3.0 + i for i in range(150))]
+    classes = [0] * (1 + better) + [1] * 150  # another class's guesses take no place
+    guess = one([box] + [elsewhere] * (better + 150), classes, scores)
+    found = average_precision({"a": one([box])}, {"a": guess}, 2, kind)
+    assert found.ap == pytest.approx(expected)
+
+
 def test_any_number_of_guesses_of_a_difficult_object_count_for_nothing():
     truth = one([[0, 0, 10, 10], [20, 20, 40, 40]], ignored=[1, 0])
     guess = one([[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 40, 40]], scores=[0.9, 0.8, 0.7])

@@ -116,6 +116,17 @@ def test_other_order_of_classes_is_that_order_of_maps(method, network, image):
     torch.testing.assert_close(turned, maps[[2, 0, 1]], rtol=1e-3, atol=1e-4)
 
 
+def test_scores_and_gains_are_those_of_the_image_at_its_own_size(method, network, image):
+    images = torch.from_numpy(image)[None]
+    small, own = (
+        replace(method, scales=scales).run(network, images, [[2, 0]])[0]
+        for scales in ((0.75,), (1.0,))
+    )
+    (both,) = replace(method, scales=(0.75, 1.0)).run(network, images, [[2, 0]])
+    torch.testing.assert_close(both.scores, own.scores, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(both.scores, small.scores, rtol=1e-3)
+
+
 def test_image_without_classes_has_no_maps_and_no_steps(method, network, images):
     mixed = replace(method, max_pairs=100).run(network, images[:3], [[1], [], [0, 2]])
     assert [len(found.maps) for found in mixed] == [1, 0, 2]

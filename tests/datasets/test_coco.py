@@ -222,6 +222,16 @@ def test_an_object_without_an_outline_leaves_its_box_to_ignore(outline):
     np.testing.assert_array_equal(labels, expected)
 
 
+def test_three_points_are_an_outline():
+    """The least that pycocotools takes: the upper left half of a square."""
+    labels = rasterise([entry(1, 5, [[2, 2, 12, 2, 2, 12]], [2, 2, 10, 10])], {5: 0}, (20, 30))
+    rows, columns = np.indices((20, 30))
+    inside = (rows >= 2) & (columns >= 2) & (rows + columns < 13)
+    outside = (rows < 2) | (columns < 2) | (rows + columns > 15)
+    assert (labels[inside] == 1).all()
+    assert not labels[outside].any()
+
+
 def test_no_mask_is_written_without_the_flag(content, tmp_path):
     samples = list(write(tmp_path, content, masks=False).samples(tmp_path / "w"))
     assert {sample.mask_path for sample in samples} == {""}

@@ -159,6 +159,15 @@ def test_difficult_objects_are_listed(root, tmp_path):
     assert (first.difficult, first.crowds, second.difficult) == ((0,), (), ())
 
 
+def test_an_object_that_says_nothing_of_difficulty_is_not_difficult(root, tmp_path):
+    path = root / "Annotations" / "2007_000001.xml"
+    text = path.read_text()
+    path.write_text(text.replace("<difficult>0</difficult>", ""))
+    assert next(VOC(root).samples(tmp_path)).difficult == (0,)
+    path.write_text(text.replace("<difficult>1</difficult>", ""))
+    assert next(VOC(root).samples(tmp_path)).difficult == ()
+
+
 def test_strange_boxes_stay_as_they_are(root, tmp_path):
     boxes = [(-5, -5, 10, 10), (9, 9, 2, 3), (4, 1, 3, 9), (100, 100, 120, 120)]
     write_xml(root, "2007_000001", *(("cat", 0, box) for box in boxes))

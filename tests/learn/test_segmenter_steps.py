@@ -113,6 +113,27 @@ def test_a_training_in_two_parts_is_one_training():
         assert torch.equal(one, other)
 
 
+class Dropping(TwoOutputs):
+    """The same, some of whose features are left out at random."""
+
+    def forward(self, images):
+        logits = self.head(functional.dropout(self.trunk(images).relu(), 0.5))
+        return [logits, functional.avg_pool2d(logits, 2)]
+
+
+def test_what_is_left_out_follows_from_seed_and_step():
+    batch, still = next(batches()), SegmenterSGD(lr=1e-30, every=1)
+
+    def losses(first=0, seed=0):
+        network = Dropping()
+        steps = SegmenterSteps(still, 4, seed=seed)
+        return list(steps.run(network, still.optimizer(network), iter([batch] * 4), first))
+
+    assert len(set(losses())) == 4
+    assert losses(first=2) == losses()[2:]
+    assert not set(losses()) & set(losses(seed=1))
+
+
 def test_a_loss_that_is_no_number_stops_before_it_changes_the_weights(network):
     given = list(batches(3))
     given[2][0][1, 0, 0, 0] = float("nan")

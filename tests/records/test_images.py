@@ -45,6 +45,19 @@ def test_missing_file_is_refused():
         decode_image(None)
 
 
+@pytest.mark.parametrize("kind", ["EPS", "TGA", "PCX", "SGI", "ICO", "DDS"])
+def test_formats_outside_the_list_are_refused_though_pillow_reads_them(tmp_path, kind):
+    """Some of its readers start programs: EPS runs Ghostscript."""
+    data = encode(RGB, kind)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == kind
+    with pytest.raises(ImageError, match="not an image: expected JPEG"):
+        decode_image(data)
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(ImageError, match="not an image: expected JPEG"):
+        read_size(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_modes_of_unknown_range_are_refused(mode):
     with pytest.raises(ImageError, match="convert to 8 bits first"):

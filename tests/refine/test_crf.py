@@ -137,6 +137,43 @@ def test_a_labeling_of_one_label_is_what_the_field_would_give():
         np.testing.assert_array_equal(literal.crf_inference_label(image, labels, 3), refined)
 
 
+@pytest.mark.parametrize("plain_first", [True, False])
+def test_a_labeling_of_one_label_leaves_its_neighbour_to_the_field(plain_first):
+    image, maps = draw_scene()
+    labelings = [np.zeros(maps.shape[1:], int), (maps.max(0) > 0.3).astype(int)]
+    labelings = labelings if plain_first else labelings[::-1]
+    expected = [literal.crf_inference_label(image, labels, 2) for labels in labelings]
+    assert any((a != b).any() for a, b in zip(labelings, expected, strict=True))
+    np.testing.assert_array_equal(LabelCRF().refine_labels(image, labelings, 2), expected)
+
+
+@pytest.mark.parametrize("gt_prob", [0.4, 0.95])
+def test_the_label_crf_is_as_sure_of_labels_as_it_is_asked_to_be(gt_prob):
+    image, maps = draw_scene()
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 3, maps[0].shape)
+    labels = np.where(rng.random(drawn.shape) < 0.3, drawn, maps.max(0) > 0.3)
+    kernels = IRN | {"gaussian_compat": 3, "bilateral_compat": 3}
+    lattice = Lattice(image, 3, **kernels)
+    expected = {
+        sure: lattice.infer(unary_from_labels(labels, 3, sure, zero_unsure=False), 2).argmax(0)
+        for sure in (gt_prob, 0.7)
+    }
+    crf = LabelCRF(gt_prob=gt_prob, iterations=2, **kernels)
+    (refined,) = crf.refine_labels(image, [labels], 3)
+    np.testing.assert_array_equal(refined, expected[gt_prob])
+    assert (refined != expected[0.7]).any()
+
+
+@pytest.mark.parametrize("alpha", [0.5, 4, 32])
+def test_background_of_the_soft_crf_is_the_rest_to_one_to_the_power_of_alpha(alpha):
+    image, maps = draw_scene()
+    crf = SoftCRF(alpha=alpha, gaussian_compat=0, bilateral_compat=0)
+    planes = np.concatenate([(1 - maps.max(0)[None].astype(float)) ** alpha, maps])
+    found = crf.probabilities(image, maps, [7, 2])
+    np.testing.assert_allclose(found, planes / planes.sum(0), atol=5e-5)
+
+
 def test_zero_iterations_of_the_label_crf_are_its_two_thresholds():
     image, maps = draw_scene()
     labels = LabelCRF(iterations=0)(image, maps, [7, 2])

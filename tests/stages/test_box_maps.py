@@ -111,6 +111,22 @@ def test_one_class_is_found_by_vocs_and_by_cocos_name_on_either_side():
     assert class_numbers(["sofa", "couch"], ["couch", "sofa"]) == [1, 0]
 
 
+@pytest.mark.parametrize(
+    ("voc", "coco"),
+    [
+        ("aeroplane", "airplane"),
+        ("diningtable", "dining table"),
+        ("motorbike", "motorcycle"),
+        ("pottedplant", "potted plant"),
+        ("sofa", "couch"),
+        ("tvmonitor", "tv"),
+    ],
+)
+def test_all_six_classes_that_coco_renames_are_found(voc, coco):
+    assert class_numbers([voc], ["cat", coco]) == [1]
+    assert class_numbers([coco], ["cat", voc]) == [1]
+
+
 def test_predicted_boxes_are_those_that_the_detector_finds(detector):
     row = decoded(boxes=(), classes=())
     (made,) = stage(boxes="predicted", min_score=0.3)([row])

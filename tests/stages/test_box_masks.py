@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rayseg.attribution import enlarge_grid
+from rayseg.attribution import MISSED, enlarge_grid
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask, encode_mask
@@ -96,6 +96,20 @@ def test_an_object_with_a_bad_box_has_no_mask_and_the_others_keep_theirs(manifes
     assert made["foreground"][1] == clean["foreground"][1]
     assert made["object_status"] == [status, "ok"]
     assert 1 not in decode_labels(made["labels"])
+
+
+@pytest.mark.parametrize("refiner", [PLAIN, BoxCRF()])
+def test_an_object_that_the_detector_misses_has_the_mask_of_its_box(manifest, refiner):
+    nothing = pack_maps(np.zeros((1, 4, 5), np.float32))[0]
+    missed = row(object_status=["ok", MISSED], maps=[grid(1, 1), nothing])
+    (made,) = RefineBoxMaps(refiner, manifest)([missed])
+    image, maps = picture((30, 40)), np.zeros((1, 30, 40), np.float32)
+    (expected,) = refiner(image, maps, np.array(BOXES[1:], np.float32))
+    assert expected.possible.any()
+    np.testing.assert_array_equal(masks(made)[1], expected.foreground)
+    np.testing.assert_array_equal(masks(made, "possible")[1], expected.possible)
+    assert expected.note in made["note"]
+    assert (decode_labels(made["labels"])[expected.possible] != 0).all()
 
 
 @pytest.mark.parametrize("keep_nested", [True, False])

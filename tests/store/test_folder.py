@@ -94,6 +94,16 @@ def test_a_remote_file_is_fetched_once(tmp_path):
         local_copy(f"file://{tmp_path}/nothing.bin")
 
 
+def test_remote_files_of_one_name_are_told_apart_by_what_they_hold(tmp_path):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "w.bin").write_bytes(part.encode())
+    copies = [local_copy(f"file://{tmp_path}/{part}/w.bin") for part in ("a", "b")]
+    assert [Path(copy).read_bytes() for copy in copies] == [b"a", b"b"]
+    (tmp_path / "a" / "w.bin").write_bytes(b"trained again")
+    assert Path(local_copy(f"file://{tmp_path}/a/w.bin")).read_bytes() == b"trained again"
+
+
 def test_a_relative_path_is_made_absolute_for_workers_that_start_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Folder("runs/a") == Folder(str(tmp_path / "runs" / "a"))

@@ -10,6 +10,7 @@ from torch import nn
 from rayseg.nets.detection import Window
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.yolox import POINTS, SIDE, YOLOX, free_batch, fuse_silu
+from rayseg.nets.inputs import MEAN_RGB
 from rayseg.records.boxes import box_ious
 from tests.nets.detectors.tiny import pictures
 
@@ -81,6 +82,12 @@ def inputs(detector):
 def all_points(number):
     every = torch.arange(POINTS)
     return torch.arange(number).repeat_interleave(POINTS), every.repeat(number)
+
+
+def test_what_hides_pixels_is_the_mean_colour_in_the_networks_order(detector):
+    colour = torch.tensor([255 * level for level in MEAN_RGB]).round().to(torch.uint8)
+    found = detector.encode(colour.expand(1, SIDE, SIDE, 3))
+    torch.testing.assert_close(found, detector.mean.expand_as(found), rtol=0, atol=0.5)
 
 
 def test_reading_equals_the_network_written_out(detector, inputs):
