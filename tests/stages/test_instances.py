@@ -146,8 +146,8 @@ def test_the_crf_draws_masks_to_edges_of_the_image(weights):
 
 
 def test_instances_of_an_image_share_its_lattice(weights, rows, monkeypatch):
-    build, images = Lattice.of, []
-    monkeypatch.setattr(Lattice, "of", lambda crf, *of: images.append(of[0]) or build(crf, *of))
+    build, images = Lattice.__init__, []
+    monkeypatch.setattr(Lattice, "__init__", lambda *of: images.append(of) or build(*of))
     crf = replace(PREDICTION, crf=True, instance_crf=InstanceCRF(zoom=1))
     made = fixed(weights, crf, torch.full((2, 8, 8), 0.99))([rows[0], rows[3]])
     assert [len(one["classes"]) for one in made] == [2, 2]
