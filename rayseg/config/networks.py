@@ -6,12 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rayseg.learn import Crops, HalvedAdam, PolySGD, SegmentationCrops, SegmenterSGD
+from rayseg.nets.backbones import Trunk, check_stride
 from rayseg.nets.inputs import Precision
 from rayseg.toml import check_literals
-
-Trunk = Literal[
-    "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "wide_resnet38"
-]
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class ClassifierConfig:
     """The CAM classifier and its training.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
+        trunk: what makes the features, one of the classifiers named.
         stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
         weights: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
         batch_norm: frozen keeps the statistics of the weights; trained learns them; auto freezes
@@ -71,7 +68,7 @@ class FickleNetConfig(ClassifierConfig):
     stem trains too, and the range of sizes that crops are cut from.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
+        trunk: what makes the features, one of the classifiers named.
         stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
         dilated: the trunk's last stages are dilated where they lost their stride.
         kernel: side of the head's windows in cells; odd.
@@ -121,7 +118,7 @@ class SegmenterConfig:
 
     Attributes:
         network: deeplab_v2 (summed ASPP) or deeplab_v3 (torchvision's head).
-        trunk: as a classifier's, or wide_resnet38.
+        trunk: what makes the features, one of the classifiers named.
         stride: image pixels a cell of the logits: 8 or 16.
         input_scales: the network sees the image at these, and takes the maximum; (1.0,) for one.
         weights: where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
@@ -170,8 +167,7 @@ class SegmenterConfig:
             raise ValueError(
                 f"input_scales must be positive and begin with 1, got {self.input_scales}"
             )
-        if self.trunk == "wide_resnet38" and self.stride != 8:
-            raise ValueError(f"stride must be 8 for trunk wide_resnet38, got {self.stride}")
+        check_stride(self.trunk, self.stride)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size must divide by accumulate, got {self.batch_size}, {self.accumulate}"

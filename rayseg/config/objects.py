@@ -7,10 +7,10 @@ from typing import Literal
 
 from rayseg.config.base import JobConfig, SegmentersConfig
 from rayseg.learn import DetectorSGD
+from rayseg.nets.backbones import PyramidTrunk
 from rayseg.nets.inputs import Precision
 from rayseg.toml import check_literals
 
-PyramidTrunk = Literal["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"]
 Frozen = Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"]
 
 
@@ -23,7 +23,7 @@ class ObjectTraining:
     `judge_images`. The text gives no constants, so that there is no preset ``as_written``.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, with a feature pyramid.
+        trunk: what the feature pyramid stands on, one of the classifiers named.
         weights: of the trunk: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
             classifier for the trunk of the run's own.
         batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained

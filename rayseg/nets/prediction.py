@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from rayseg.nets.backbones import release_depthwise
 from rayseg.nets.deeplab import Segmenter
 from rayseg.nets.inputs import Precision, choose_dtype, normalise
+from rayseg.nets.suited import fold_normalisation
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Prediction:
         """A copy to predict with: on the device, in the precision, batch normalisation folded."""
         lean = copy.deepcopy(network).eval().requires_grad_(False)
         release_depthwise(lean)
-        setattr(lean, "trunk", fuse(lean.trunk))  # noqa: B010  a traced module is no Sequential
+        setattr(lean, "trunk", fold_normalisation(lean.trunk))  # noqa: B010  a traced module is no Sequential
         dtype = choose_dtype(self.precision, device)
         return lean.to(device, dtype).to(memory_format=torch.channels_last)
 

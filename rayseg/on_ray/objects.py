@@ -25,8 +25,9 @@ from rayseg.learn import DrawOrder, ObjectImages, ObjectSteps, Workers, object_b
 from rayseg.learn.object_steps import ObjectBatch, lower_precision
 from rayseg.nets.backbones import FloatDepthwise, freeze_normalisation, keep_depthwise_float
 from rayseg.nets.detection import Detector
-from rayseg.nets.detectors import build_detector, detector_facts
-from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
+from rayseg.nets.detectors import DetectorDesign, Learning, build_detector, taken_from
+from rayseg.nets.detectors.design import MaskLearning, MaskRCNNDesign
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN
 from rayseg.nets.detectors.one_stage import OneStage
 from rayseg.nets.detectors.pyramid import Pyramid
 from rayseg.nets.detectors.two_stage import FasterRCNN
@@ -92,30 +93,24 @@ class ObjectWork:
             world,
         )  # fmt: skip
 
-    def network(self, num_classes: int) -> ObjectNetwork:
+    def network(self, classes: Sequence[str]) -> ObjectNetwork:
         """The network before its first step; the same on every worker."""
         torch.manual_seed(self.training.seed)  # the heads' random start
-        network = _build(self.training, num_classes)
+        network = _build(self.training, tuple(classes))
         return freeze_normalisation(network) if self.training.frozen_statistics else network
 
 
-def _build(config: DetectorConfig | MaskRCNNConfig, num_classes: int) -> ObjectNetwork:
-    shared: dict[str, Any] = {
-        "weights": local_copy(config.weights),
-        "freeze": config.freeze if config.weights != "none" else "none",
-    }
-    same = ("frozen_statistics", "upsample", "channels", "min_sides", "test_side", "max_side")
-    shared |= {name: getattr(config, name) for name in same}
+def _build(config: DetectorConfig | MaskRCNNConfig, classes: tuple[str, ...]) -> ObjectNetwork:
+    weights = local_copy(config.weights)
     if isinstance(config, MaskRCNNConfig):
         return MaskRCNN(
-            config.trunk, num_classes, **shared, width=config.width, anchors=config.anchors,
-            regions=config.regions, grow=config.grow, sure_foreground=config.sure_foreground,
-            sure_background=config.sure_background, mask_loss=config.mask_loss,
-        )  # fmt: skip
-    if config.kind == "faster_rcnn":
-        own = ("width", "anchors", "first_level", "regions")
-        shared |= {name: getattr(config, name) for name in own}
-    return build_detector(config.kind, config.trunk, num_classes, **shared)
+            taken_from(config, MaskRCNNDesign, classes=classes),
+            taken_from(config, MaskLearning, weights=weights),
+        )
+    return build_detector(
+        taken_from(config, DetectorDesign, classes=classes),
+        taken_from(config, Learning, weights=weights),
+    )
 
 
 def fit_detector(config: TrainDetectorConfig, gpus: float) -> dict[str, Any]:
@@ -174,7 +169,7 @@ def _fit(
         run.location, folder.location, source, listed, config.val_split, training,
         threads_of_worker(compute), compute.loader_workers,
     )  # fmt: skip
-    _check(work, len(manifest.classes), compute)
+    _check(work, manifest.classes, compute)
     refuse_others(folder, listed)
     launch_told(_train_worker, {"work": work}, folder, compute, gpus)
     facts = load_state(folder).facts
@@ -190,9 +185,9 @@ def _fit(
     }
 
 
-def _check(work: ObjectWork, num_classes: int, compute: Compute) -> None:
+def _check(work: ObjectWork, classes: Sequence[str], compute: Compute) -> None:
     """Says what is wrong with weights or batch size here, and not by each worker in turn."""
-    work.network(num_classes)
+    work.network(classes)
     work.order(0, 0, compute.workers)
 
 
@@ -210,23 +205,21 @@ def _train_worker(settings: dict[str, Any]) -> None:
     name = "mask_rcnn" if isinstance(work.training, MaskRCNNConfig) else "detector"
     with failures_told(folder, f"{name}.schedule.lr"):
         classes = read_manifest(Folder(work.run) / "manifest").classes
-        network = _trained(work, len(classes))
+        network = _trained(work, classes)
         if ray.train.get_context().get_world_rank() == 0:
-            _write_weights(folder, network, classes)
+            _write_weights(folder, network)
 
 
-def _write_weights(folder: Folder, network: ObjectNetwork, classes: Sequence[str]) -> None:
-    if isinstance(network, MaskRCNN):
-        folder.write(MASK_RCNN_WEIGHTS, to_safetensors(network, mask_rcnn_facts(network, classes)))
-    else:
-        folder.write(DETECTOR_WEIGHTS, to_safetensors(network, detector_facts(network, classes)))
+def _write_weights(folder: Folder, network: ObjectNetwork) -> None:
+    name = MASK_RCNN_WEIGHTS if isinstance(network, MaskRCNN) else DETECTOR_WEIGHTS
+    folder.write(name, to_safetensors(network, network.design.facts))
 
 
-def _trained(work: ObjectWork, num_classes: int) -> ObjectNetwork:
+def _trained(work: ObjectWork, classes: Sequence[str]) -> ObjectNetwork:
     """The network after its last step."""
     context, config, device = ray.train.get_context(), work.training, get_device()
     rank, world = context.get_world_rank(), context.get_world_size()
-    network = work.network(num_classes).to(device)
+    network = work.network(classes).to(device)
     if device.type == "cpu":
         keep_slow_float(network)
     else:  # on a CPU it costs a copy of every gradient

@@ -27,7 +27,6 @@ from rayseg.config.objects import DetectorConfig, MaskRCNNConfig
 from rayseg.datasets import DATASETS
 from rayseg.learn import DetectorSGD
 from rayseg.nets.detectors import load_detector
-from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.box_analysis import analyse_boxes
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
@@ -84,8 +83,7 @@ def let_speak(address):
     scores.weight.data.mul_(10)
     scores.bias.data[0] = -1000
     scores.bias.data[1 + CLASSES.index("cat")] = 5
-    facts = detector_facts(network, CLASSES)
-    Path(address).write_bytes(to_safetensors(network, facts))
+    Path(address).write_bytes(to_safetensors(network, network.design.facts))
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def test_bf16_trains_a_one_stage_detector_on_images_whose_coarsest_level_is_one_
     given = [([image] * 2, [target] * 2, ["a", "b"])] * 8
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        network = work.network(2).train()
+        network = work.network(CLASSES).train()
         keep_slow_float(network)
         optimizer = config.schedule.optimizer(network)
         steps = ObjectSteps(config.schedule, 8, dtype)

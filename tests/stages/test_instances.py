@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from rayseg.nets.detectors.design import MaskRCNNDesign
 from rayseg.nets.detectors.instance_masks import SoftInstances
-from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN
 from rayseg.nets.weights import to_safetensors
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask
@@ -23,9 +24,13 @@ PREDICTION = InstancePrediction(min_score=0.0, max_objects=4, batch_size=2, prec
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    network = MaskRCNN("mobilenet_v2", 3, channels=16, width=32, test_side=64, max_side=96)
+    network = MaskRCNN(
+        MaskRCNNDesign(
+            trunk="mobilenet_v2", classes=CLASSES, channels=16, width=32, test_side=64, max_side=96
+        )
+    )
     path = tmp_path_factory.mktemp("mask_rcnn") / "mask_rcnn.safetensors"
-    path.write_bytes(to_safetensors(network, mask_rcnn_facts(network, CLASSES)))
+    path.write_bytes(to_safetensors(network, network.design.facts))
     return str(path)
 
 
