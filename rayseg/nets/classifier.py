@@ -94,7 +94,7 @@ def read_network_facts(
 
     Args:
         path: the file.
-        kind: classifier or ficklenet.
+        kind: a key of NETWORKS.
         classes: names that it must have been trained on, in this order; None accepts any.
         needed: what the facts must say beside trunk, stride and classes.
 

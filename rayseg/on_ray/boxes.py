@@ -11,6 +11,7 @@ from typing import Any
 
 from rayseg.config import AskDetectorConfig, MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
 from rayseg.nets.detectors import load_detector
+from rayseg.nets.registry import NETWORKS
 from rayseg.on_ray.bookkeeping import (
     Outcome,
     digest,
@@ -22,7 +23,6 @@ from rayseg.on_ray.bookkeeping import (
     without,
 )
 from rayseg.on_ray.data import actor_pool, task_pool
-from rayseg.on_ray.objects import DETECTOR_WEIGHTS
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.stages import (
     MISSED,
@@ -94,14 +94,14 @@ def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
     Raises:
         FileNotFoundError: there is none.
     """
-    own = Folder(config.run) / "detector"
+    own, file = Folder(config.run) / "detector", NETWORKS["detector"].file
     given = config.detector_weights
-    if not given and not own.exists(DETECTOR_WEIGHTS):
+    if not given and not own.exists(file):
         raise FileNotFoundError(
-            f"{own} holds no {DETECTOR_WEIGHTS}; make it with `rayseg train-detector`, or name "
+            f"{own} holds no {file}; make it with `rayseg train-detector`, or name "
             "one by --detector-weights"
         )
-    address = given or own.path(DETECTOR_WEIGHTS)
+    address = given or own.path(file)
     local = address if "://" in address else str(Path(address).absolute())
     return ChosenDetector(local, config.classes_of_detector(address))
 

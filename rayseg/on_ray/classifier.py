@@ -31,6 +31,7 @@ from rayseg.learn import (
 from rayseg.nets.backbones import freeze_stages
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
+from rayseg.nets.registry import NETWORKS
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.train import (
     absolute_weights,
@@ -41,8 +42,6 @@ from rayseg.on_ray.train import (
 )
 from rayseg.store import Folder, Manifest, read_manifest
 
-WEIGHTS = "classifier.safetensors"
-FICKLENET_WEIGHTS = "ficklenet.safetensors"
 MAX_EVALUATED = 1000
 """Images that each epoch is judged on; enough for a mean average precision within a point."""
 
@@ -139,10 +138,10 @@ def _write_weights(
 ) -> None:
     if isinstance(network, FickleClassifier):
         facts = fickle_facts(network, config.trunk, classes)
-        folder.write(FICKLENET_WEIGHTS, to_safetensors(network, facts))
+        folder.write(NETWORKS["ficklenet"].file, to_safetensors(network, facts))
         return
     plain = {"trunk": config.trunk, "stride": config.stride, "classes": list(classes)}
-    folder.write(WEIGHTS, to_safetensors(network, plain))
+    folder.write(NETWORKS["classifier"].file, to_safetensors(network, plain))
 
 
 def _reseeded(

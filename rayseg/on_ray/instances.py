@@ -14,7 +14,7 @@ from rayseg.config import (
     as_plain,
 )
 from rayseg.labels import ObjectLabels, StoredInstances, TrueInstances
-from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
+from rayseg.nets.registry import NETWORKS
 from rayseg.on_ray.bookkeeping import (
     Outcome,
     digest,
@@ -25,7 +25,7 @@ from rayseg.on_ray.bookkeeping import (
     without,
 )
 from rayseg.on_ray.data import actor_pool
-from rayseg.on_ray.objects import MASK_RCNN_WEIGHTS, fit_detector, fit_mask_rcnn
+from rayseg.on_ray.objects import fit_detector, fit_mask_rcnn
 from rayseg.on_ray.session import gpus_each, session, threads_each
 from rayseg.on_ray.start_weights import start_of, weights_identity
 from rayseg.on_ray.train import write_figures
@@ -150,8 +150,9 @@ def predict_instances(config: PredictInstancesConfig) -> Outcome:
     with session(config.address, config.run):
         gpus, threads = gpus_each(compute), threads_each(compute)
         for name in names:
-            weights = (networks / name).path(MASK_RCNN_WEIGHTS)
-            load_mask_rcnn(local_copy(weights), manifest.classes)  # a wrong file is said here
+            weights = (networks / name).path(NETWORKS["mask_rcnn"].file)
+            # a wrong file is said here
+            NETWORKS["mask_rcnn"].load(local_copy(weights), manifest.classes)
             folder = run_folder / "instances" / name
             open_folder(folder, prediction_identity(config.instances, weights), compute)
             waiting = without(chosen.table, stored_ids(folder))

@@ -28,7 +28,7 @@ from rayseg.config import (
 )
 from rayseg.export import EXPORTERS
 from rayseg.labels import LabelSource, StoredMasks, Truths
-from rayseg.nets.deeplab import load_segmenter
+from rayseg.nets.registry import NETWORKS
 from rayseg.on_ray.bookkeeping import (
     Outcome,
     digest,
@@ -44,7 +44,6 @@ from rayseg.on_ray.classifier import fit_classifier, fit_ficklenet
 from rayseg.on_ray.data import actor_pool, task_pool
 from rayseg.on_ray.object_scoring import holds_objects
 from rayseg.on_ray.scoring import score_run
-from rayseg.on_ray.segmenter import WEIGHTS as SEGMENTER_WEIGHTS
 from rayseg.on_ray.segmenter import fit_segmenter, trainable_ids
 from rayseg.on_ray.session import count_cores, gpus_each, session, threads_each
 from rayseg.on_ray.start_weights import start_of, weights_identity
@@ -246,8 +245,9 @@ def predict(config: PredictConfig) -> Outcome:
             compute = replace(compute, actors=max(count_cores() // 2, 1), threads=1)
         threads = threads_each(compute)
         for name in names:
-            weights = (run_folder / "segmenters" / name).path(SEGMENTER_WEIGHTS)
-            load_segmenter(local_copy(weights), manifest.classes)  # a wrong file is said here
+            weights = (run_folder / "segmenters" / name).path(NETWORKS["segmenter"].file)
+            # a wrong file is said here
+            NETWORKS["segmenter"].load(local_copy(weights), manifest.classes)
             label = f"{name}+crf" if config.crf else name
             folder = run_folder / "predictions" / label
             identity = {"weights": digest(weights), "predict": as_plain(config.predict)}

@@ -32,6 +32,7 @@ from rayseg.nets.detectors.one_stage import OneStage
 from rayseg.nets.detectors.pyramid import Pyramid
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.nets.inputs import choose_dtype
+from rayseg.nets.registry import NETWORKS
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.object_scoring import true_instances
 from rayseg.on_ray.train import (
@@ -52,8 +53,6 @@ from rayseg.records.rle import encode_mask
 from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
 from rayseg.store import Folder, local_copy, read_file, read_manifest
 
-DETECTOR_WEIGHTS = "detector.safetensors"
-MASK_RCNN_WEIGHTS = "mask_rcnn.safetensors"
 MAX_NAMED = 50
 """Boxes left out of a training that its run.json names; all are counted."""
 JUDGED = ("ap", "ap50", "ap75")
@@ -211,8 +210,8 @@ def _train_worker(settings: dict[str, Any]) -> None:
 
 
 def _write_weights(folder: Folder, network: ObjectNetwork) -> None:
-    name = MASK_RCNN_WEIGHTS if isinstance(network, MaskRCNN) else DETECTOR_WEIGHTS
-    folder.write(name, to_safetensors(network, network.design.facts))
+    kind = "mask_rcnn" if isinstance(network, MaskRCNN) else "detector"
+    folder.write(NETWORKS[kind].file, to_safetensors(network, network.design.facts))
 
 
 def _trained(work: ObjectWork, classes: Sequence[str]) -> ObjectNetwork:

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from rayseg.config import MakeSeedsConfig, as_plain
+from rayseg.nets.registry import NETWORKS
 from rayseg.on_ray.bookkeeping import (
     Outcome,
     digest,
@@ -19,12 +20,9 @@ from rayseg.on_ray.bookkeeping import (
     read_ids,
     without,
 )
-from rayseg.on_ray.classifier import FICKLENET_WEIGHTS
-from rayseg.on_ray.classifier import WEIGHTS as CLASSIFIER_WEIGHTS
 from rayseg.on_ray.data import actor_pool
 from rayseg.on_ray.session import gpus_each, one_line_errors, session, threads_each
 from rayseg.stages import (
-    LOADERS,
     SHARED,
     CompanionArrays,
     CompanionBank,
@@ -42,9 +40,6 @@ from rayseg.store import (
     write_run,
 )
 
-WEIGHTS = {"classifier": CLASSIFIER_WEIGHTS, "ficklenet": FICKLENET_WEIGHTS}
-"""Kind of network to the file of the run's own, in the folder of that name."""
-
 
 def make_seeds(config: MakeSeedsConfig) -> Outcome:
     """Makes the localization maps of each method."""
@@ -53,7 +48,7 @@ def make_seeds(config: MakeSeedsConfig) -> Outcome:
     chosen = manifest.select(config.split, read_ids(config.ids))
     weights = {kind: find_weights(config, kind) for kind in config.network_kinds}
     for kind, address in weights.items():
-        LOADERS[kind](local_copy(address), manifest.classes)  # a wrong file is said here
+        NETWORKS[kind].load(local_copy(address), manifest.classes)  # a wrong file is said here
     fingerprints = {kind: digest(address) for kind, address in weights.items()}
     outcome = Outcome()
     with session(config.address, config.run):
@@ -85,13 +80,14 @@ def find_weights(config: MakeSeedsConfig, kind: str) -> str:
     Raises:
         FileNotFoundError: the run has none yet.
     """
-    given = {"classifier": config.weights, "ficklenet": config.ficklenet_weights}[kind]
-    own = Folder(config.run) / kind
-    if not given and not own.exists(WEIGHTS[kind]):
+    network = NETWORKS[kind]
+    given: str = getattr(config, network.given_as)
+    own = Folder(config.run) / network.folder
+    if not given and not own.exists(network.file):
         raise FileNotFoundError(
-            f"{own} holds no {WEIGHTS[kind]}; make it with `rayseg train-{kind}`"
+            f"{own} holds no {network.file}; make it with `rayseg {network.job}`"
         )
-    address = given or own.path(WEIGHTS[kind])
+    address = given or own.path(network.file)
     return address if "://" in address else str(Path(address).absolute())
 
 

@@ -21,6 +21,7 @@ from rayseg.nets.backbones import freeze_normalisation, keep_depthwise_float
 from rayseg.nets.deeplab import Segmenter, segmenter_facts
 from rayseg.nets.inputs import choose_dtype
 from rayseg.nets.prediction import Prediction
+from rayseg.nets.registry import NETWORKS
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.data import collect, manifest_rows, task_pool
 from rayseg.on_ray.train import (
@@ -40,7 +41,6 @@ from rayseg.scores import Confusion
 from rayseg.stages import CheckLabels
 from rayseg.store import Folder, local_copy, read_file, read_manifest
 
-WEIGHTS = "segmenter.safetensors"
 CHECKED_ROWS = 256
 """Masks that are checked by one task."""
 
@@ -165,7 +165,10 @@ def _train_worker(settings: dict[str, Any]) -> None:
         classes = read_manifest(Folder(work.run) / "manifest").classes
         network = _trained(work, len(classes))
         if ray.train.get_context().get_world_rank() == 0:
-            folder.write(WEIGHTS, to_safetensors(network, segmenter_facts(network, classes)))
+            folder.write(
+                NETWORKS["segmenter"].file,
+                to_safetensors(network, segmenter_facts(network, classes)),
+            )
 
 
 def _trained(work: SegmenterWork, num_classes: int) -> Segmenter:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from rayseg.config import DetectorConfig, MaskRCNNConfig, SegmenterConfig
+from rayseg.nets.registry import NETWORKS
 from rayseg.on_ray.bookkeeping import digest
-from rayseg.on_ray.classifier import WEIGHTS
 from rayseg.store import Folder
 
 T = TypeVar("T", DetectorConfig, MaskRCNNConfig, SegmenterConfig)
@@ -22,10 +22,10 @@ def start_of(run_folder: Folder, training: T) -> T:
     """
     if training.weights != "classifier":
         return training
-    own = run_folder / "classifier"
-    if not own.exists(WEIGHTS):
-        raise FileNotFoundError(f"{own} holds no {WEIGHTS}; run train-classifier first")
-    return replace(training, weights=own.path(WEIGHTS))
+    own, file = run_folder / "classifier", NETWORKS["classifier"].file
+    if not own.exists(file):
+        raise FileNotFoundError(f"{own} holds no {file}; run train-classifier first")
+    return replace(training, weights=own.path(file))
 
 
 def weights_identity(weights: str) -> dict[str, str]:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from rayseg.config import TuneConfig, as_plain
 from rayseg.labels import StoredRows, Truths
 from rayseg.nets.detectors import load_detector
+from rayseg.nets.registry import NETWORKS
 from rayseg.on_ray.bookkeeping import digest, read_ids
 from rayseg.on_ray.box_analysis import spread_objects
 from rayseg.on_ray.boxes import choose_detector
@@ -33,7 +34,6 @@ from rayseg.on_ray.session import threads_each
 from rayseg.on_ray.spaces import Space
 from rayseg.scores import thresholds_every
 from rayseg.stages import (
-    LOADERS,
     DecodeImages,
     MaskTrial,
     ObjectTrial,
@@ -225,7 +225,7 @@ class Plan:
         if kind == "seeds":
             weights = find_weights(config, made.network_kind)
             network = _network(made.network_kind, weights, self.classes, str(device))
-            prepared = made.prepare(network, self.bank() if self.bank else None)
+            prepared = made.prepare(network, device, self.bank() if self.bank else None)
             steps = self.space.read_off.get("num_steps", ())
             thresholds = thresholds_every(config.threshold_step)
             return SeedTrial(made, prepared, steps, thresholds, len(self.classes), over)
@@ -250,7 +250,7 @@ class Plan:
 @lru_cache(maxsize=2)
 def _network(kind: str, weights: str, classes: tuple[str, ...], device: str) -> torch.nn.Module:
     """Loaded once a process; the trials that it runs one after the other share it."""
-    return LOADERS[kind](local_copy(weights), classes).to(device)
+    return NETWORKS[kind].load(local_copy(weights), classes).to(device)
 
 
 # once a process each: tasks are many and short, the manifest of a large data set is long

@@ -22,8 +22,6 @@ from rayseg.learn import DetectorSGD, ObjectSteps
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.objects import (
-    DETECTOR_WEIGHTS,
-    MASK_RCNN_WEIGHTS,
     ObjectWork,
     _lowered,
     fit_detector,
@@ -123,7 +121,7 @@ def test_two_workers_train_a_detector_without_what_is_bad(run):
     assert [entry["images"] for entry in told["judged"]] == [2, 2, 3]  # at last all of val
     assert {"ap", "ap50", "ap75"} <= told["judged"][0].keys()
     weights = Folder(run) / "detector"
-    assert load_detector(weights.path(DETECTOR_WEIGHTS), CLASSES).num_classes == 2
+    assert load_detector(weights.path("detector.safetensors"), CLASSES).num_classes == 2
 
 
 @dataclass
@@ -173,7 +171,7 @@ def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     assert "loss_mask" in told["curve"][0]
     assert {"ap", "ap50", "box_ap50"} <= told["judged"][-1].keys()
-    assert load_mask_rcnn(calm.path(MASK_RCNN_WEIGHTS), CLASSES).num_classes == 2
+    assert load_mask_rcnn(calm.path("mask_rcnn.safetensors"), CLASSES).num_classes == 2
 
 
 def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_path):

@@ -24,6 +24,13 @@ from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import StridedDepthwise, fold_normalisation, is_strided_depthwise
 
 
+def placed(network: nn.Module, device: torch.device | None) -> nn.Module:
+    """The network where it lies on that device or none is asked for, else a copy that does."""
+    if device in (None, next(network.parameters()).device):
+        return network
+    return copy.deepcopy(network).to(device)
+
+
 class LeanNetwork(nn.Module):
     """A copy of a classifier that only runs forward and differentiates to its input.
 

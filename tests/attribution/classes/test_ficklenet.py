@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rayseg.attribution import CAM, GradCAM, LeanNetwork
-from rayseg.attribution import ficklenet as module
+from rayseg.attribution.classes import ficklenet as module
 from rayseg.attribution.classes.base import divide_by_maximum, seeded
 from rayseg.attribution.classes.ficklenet import (
     FickleNet,

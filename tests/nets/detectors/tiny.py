@@ -16,8 +16,8 @@ LAST = ("cls_score", "bbox_pred", "cls_logits", "bbox_reg", "bbox_ctrness")
 def apart(settings, design=DetectorDesign, learning=Learning):
     """A design of three classes and a learning, each of those settings that it has."""
     taught = {part.name for part in fields(learning)} & settings.keys()
-    is_ = {name: value for name, value in settings.items() if name not in taught}
-    return design(**{"classes": CLASSES} | is_), learning(**{n: settings[n] for n in taught})
+    own = {name: value for name, value in settings.items() if name not in taught}
+    return design(**{"classes": CLASSES} | own), learning(**{n: settings[n] for n in taught})
 
 
 def build(kind, trunk="resnet18", **changed):
