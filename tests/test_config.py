@@ -31,8 +31,9 @@ from rayseg.config import (
 )
 from rayseg.datasets import DATASETS
 from rayseg.learn import ClassifierTraining, FickleNetTraining, SegmenterTraining
-from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
+from rayseg.nets.backbones import TRUNKS
 from rayseg.nets.deeplab import NETWORKS
+from rayseg.nets.trunks import STAGES, STRIDES
 from rayseg.refine import REFINERS
 from rayseg.toml import hint, update
 
@@ -322,7 +323,7 @@ def test_a_classifier_that_cannot_be_is_refused_when_it_is_made(values, said):
 def test_the_choices_of_a_classifier_are_those_of_the_networks():
     """config may not import nets, so the names stand there a second time."""
     kinds = get_type_hints(ClassifierTraining)
-    assert get_args(kinds["trunk"]) == TRUNKS
+    assert get_args(kinds["trunk"]) == tuple(TRUNKS)
     assert get_args(kinds["stride"]) == STRIDES
     assert get_args(kinds["freeze"]) == ("none", *STAGES)
 
@@ -381,7 +382,7 @@ def test_a_segmenter_that_cannot_be_is_refused_when_it_is_made(values, said):
 
 def test_the_choices_of_a_segmenter_are_those_of_the_networks():
     kinds = get_type_hints(SegmenterTraining)
-    assert get_args(kinds["trunk"]) == TRUNKS
+    assert get_args(kinds["trunk"]) == tuple(TRUNKS)
     assert get_args(kinds["network"]) == NETWORKS
 
 

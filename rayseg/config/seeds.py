@@ -26,9 +26,8 @@ def threshold_field(maker: str) -> str:
 
 def _default_thresholds(maker: str) -> tuple[float, float]:
     first = MAKERS[maker][0]
-    if first == "ficklenet":  # its aggregate threshold is made so that 0.5 is the published rule
-        return (0.50, 0.05)
-    return OFFICIAL_THRESHOLDS.get(first, OFFICIAL_THRESHOLDS["cam"])
+    official = OFFICIAL_THRESHOLDS.get(first, OFFICIAL_THRESHOLDS["cam"])
+    return METHODS[first].own_thresholds or official
 
 
 Thresholds = make_part(

@@ -20,7 +20,7 @@ from rayseg.learn.order import EpochOrder
 from rayseg.learn.schedules import PolySGD
 from rayseg.learn.training import Batch, LearnsFrom, Length, Training, Work
 from rayseg.learn.worker import Worker
-from rayseg.nets.backbones import freeze_stages, keep_depthwise_float
+from rayseg.nets.backbones import Trunk, freeze_stages, keep_depthwise_float
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.losses import multilabel_soft_margin
@@ -28,9 +28,6 @@ from rayseg.records import Sample
 from rayseg.records.progress import read_progress
 from rayseg.store import Folder, local_copy, read_manifest
 
-Trunk = Literal[
-    "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "wide_resnet38"
-]
 Frozen = Literal["none", "stem", "stage1", "stage2", "stage3", "stage4"]
 NEW: Mapping[str, bool] = {"new": True}
 """Of fields that folders of earlier versions lack; at their defaults they are left out of what a
@@ -44,8 +41,8 @@ class ClassifierTraining(Training):
     """The CAM classifier and its training.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
-        stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
+        trunk: what makes the features, one of the classifiers named.
+        stride: image pixels a feature cell: 8, 16 or 32; some trunks have 8 only.
         weights: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
         batch_norm: frozen keeps the statistics of the weights; trained learns them; auto freezes
             them where there are weights.
@@ -128,11 +125,11 @@ class ClassifierTraining(Training):
         """Refuses batches that the workers cannot share, or that the images do not fill."""
         EpochOrder(num_images, self.batch_size, 0, self.seed, 0, workers)
 
-    def build(self, num_classes: int) -> CamClassifier:
+    def build(self, classes: Sequence[str]) -> CamClassifier:
         """The classifier before its first step."""
         torch.manual_seed(self.seed)  # the head's random start
         network = CamClassifier(
-            self.trunk, num_classes, self.stride, local_copy(self.weights), self.frozen_statistics
+            self.trunk, len(classes), self.stride, local_copy(self.weights), self.frozen_statistics
         )
         if self.weights != "none":
             freeze_stages(network.trunk, self.freeze)

@@ -15,11 +15,16 @@ from rayseg.labels import GivenBoxes
 from rayseg.learn.objects import JUDGED, ObjectTraining
 from rayseg.learn.training import LearnsFrom
 from rayseg.nets.backbones import freeze_normalisation
-from rayseg.nets.detectors import build_detector, detector_facts
+from rayseg.nets.detectors import (
+    DetectorDesign,
+    Learning,
+    build_detector,
+    taken_from,
+)
 from rayseg.nets.detectors.one_stage import OneStage
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
-from rayseg.store import Folder
+from rayseg.store import Folder, local_copy
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,13 @@ class DetectorTraining(ObjectTraining):
         """The boxes of the images."""
         return GivenBoxes(manifest, split, self.keep_empty)
 
-    def build(self, num_classes: int) -> FasterRCNN | OneStage:
+    def build(self, classes: Sequence[str]) -> FasterRCNN | OneStage:
         """The detector before its first step."""
         torch.manual_seed(self.seed)  # the heads' random start
-        two_stage = ("width", "anchors", "first_level", "regions")
-        own = {name: getattr(self, name) for name in two_stage if self.kind == "faster_rcnn"}
-        network = build_detector(self.kind, self.trunk, num_classes, **self.shared, **own)
+        network = build_detector(
+            taken_from(self, DetectorDesign, classes=tuple(classes)),
+            taken_from(self, Learning, weights=local_copy(self.weights)),
+        )
         return freeze_normalisation(network) if self.frozen_statistics else network
 
     def guess(self, network: nn.Module, images: UInt8[Tensor, "1 h w 3"]) -> ObjectGuesses:
@@ -80,4 +86,4 @@ class DetectorTraining(ObjectTraining):
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
         """What `load_detector` needs beside the tensors."""
         assert isinstance(network, FasterRCNN | OneStage)
-        return detector_facts(network, classes)
+        return network.design.facts

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from rayseg.learn.classifier import ClassifierTraining, Frozen, Trunk
+from rayseg.learn.classifier import ClassifierTraining, Frozen
 from rayseg.learn.crops import Crops
 from rayseg.learn.schedules import HalvedAdam
 from rayseg.learn.worker import Worker
-from rayseg.nets.backbones import freeze_stages
+from rayseg.nets.backbones import Trunk, freeze_stages
 from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
 from rayseg.store import local_copy
 
@@ -28,8 +28,8 @@ class FickleNetTraining(ClassifierTraining):
     stem trains too, and the range of sizes that crops are cut from.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16 or wide_resnet38.
-        stride: image pixels a feature cell: 8, 16 or 32; wide_resnet38 has 8.
+        trunk: what makes the features, one of the classifiers named.
+        stride: image pixels a feature cell: 8, 16 or 32; some trunks have 8 only.
         dilated: the trunk's last stages are dilated where they lost their stride.
         kernel: side of the head's windows in cells; odd.
         drop_rate: chance of each hidden unit of a window to be left out, in [0, 1).
@@ -69,11 +69,11 @@ class FickleNetTraining(ClassifierTraining):
         """The same: the dissertation gives no constants."""
         return cls()
 
-    def build(self, num_classes: int) -> FickleClassifier:  # type: ignore[override]
+    def build(self, classes: Sequence[str]) -> FickleClassifier:  # type: ignore[override]
         """FickleNet's classifier before its first step."""
         torch.manual_seed(self.seed)  # the head's random start
         network = FickleClassifier(
-            self.trunk, num_classes, self.stride, local_copy(self.weights), self.frozen_statistics,
+            self.trunk, len(classes), self.stride, local_copy(self.weights), self.frozen_statistics,
             self.kernel, self.drop_rate, self.dilated, self.selection,
         )  # fmt: skip
         if self.weights != "none":

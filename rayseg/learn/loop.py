@@ -69,7 +69,7 @@ class Course:
     def resumed(cls, work: Work, worker: Worker) -> Course:
         """The course after its last checkpoint, or at its start."""
         training, folder = work.training, Folder(work.folder)
-        network = training.place_on(worker.device, training.build(len(work.classes)))
+        network = training.place_on(worker.device, training.build(work.classes))
         optimizer = training.schedule.optimizer(network)
         length = training.length(len(work.ids))
         state = load_state(folder)

@@ -16,9 +16,12 @@ from rayseg.learn.objects import JUDGED, ObjectTraining
 from rayseg.learn.schedules import DetectorSGD
 from rayseg.learn.training import LearnsFrom
 from rayseg.nets.backbones import freeze_normalisation
-from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
+from rayseg.nets.detectors import taken_from
+from rayseg.nets.detectors.design import MaskLearning, MaskRCNNDesign
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN
 from rayseg.records.rle import encode_mask
 from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
+from rayseg.store import local_copy
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,13 @@ class MaskRCNNTraining(ObjectTraining):
         exact = isinstance(labels, TrueInstances)
         return replace(self, grow=False, mask_loss="plain") if exact else self
 
-    def build(self, num_classes: int) -> MaskRCNN:
+    def build(self, classes: Sequence[str]) -> MaskRCNN:
         """The Mask R-CNN before its first step."""
         torch.manual_seed(self.seed)  # the heads' random start
         network = MaskRCNN(
-            self.trunk, num_classes, **self.shared, width=self.width, anchors=self.anchors,
-            regions=self.regions, grow=self.grow, sure_foreground=self.sure_foreground,
-            sure_background=self.sure_background, mask_loss=self.mask_loss,
-        )  # fmt: skip
+            taken_from(self, MaskRCNNDesign, classes=tuple(classes)),
+            taken_from(self, MaskLearning, weights=local_copy(self.weights)),
+        )
         return freeze_normalisation(network) if self.frozen_statistics else network
 
     def guess(self, network: nn.Module, images: UInt8[Tensor, "1 h w 3"]) -> ObjectGuesses:
@@ -110,4 +112,4 @@ class MaskRCNNTraining(ObjectTraining):
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
         """What `load_mask_rcnn` needs beside the tensors."""
         assert isinstance(network, MaskRCNN)
-        return mask_rcnn_facts(network, classes)
+        return network.design.facts

@@ -19,15 +19,14 @@ from rayseg.learn.precision import lower_precision
 from rayseg.learn.schedules import DetectorSGD
 from rayseg.learn.training import Batch, Length, Training, Work
 from rayseg.learn.worker import Worker
-from rayseg.nets.backbones import FloatDepthwise, keep_depthwise_float
+from rayseg.nets.backbones import FloatDepthwise, PyramidTrunk, keep_depthwise_float
 from rayseg.nets.detectors.pyramid import Pyramid
 from rayseg.nets.inputs import choose_dtype
 from rayseg.records import Sample
 from rayseg.records.images import ImageError, decode_image
 from rayseg.scores import ObjectGuesses, ObjectTruths
-from rayseg.store import local_copy, read_file, read_manifest
+from rayseg.store import read_file, read_manifest
 
-PyramidTrunk = Literal["mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"]
 JUDGED = ("ap", "ap50", "ap75")
 """Average precisions that stand beside each checkpoint."""
 
@@ -41,7 +40,7 @@ class ObjectTraining(Training):
     `judge_images`. The text gives no constants, so that there is no preset ``as_written``.
 
     Attributes:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50 or resnet101, with a feature pyramid.
+        trunk: what the feature pyramid stands on, one of the classifiers named.
         weights: of the trunk: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
             classifier for the trunk of the run's own.
         batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained
@@ -104,15 +103,6 @@ class ObjectTraining(Training):
     def wrapping(self) -> dict[str, Any]:
         """A batch whose objects have no mask, or are found by no proposal, leaves heads out."""
         return {"find_unused_parameters": True} | super().wrapping
-
-    @property
-    def shared(self) -> dict[str, Any]:
-        """What all of these networks are built with."""
-        names = ("frozen_statistics", "upsample", "channels", "min_sides", "test_side", "max_side")
-        return {name: getattr(self, name) for name in names} | {
-            "weights": local_copy(self.weights),
-            "freeze": self.freeze if self.weights != "none" else "none",
-        }
 
     def length(self, num_images: int) -> Length:
         """So many iterations, whatever the images."""

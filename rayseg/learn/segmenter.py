@@ -12,13 +12,12 @@ from torch import nn
 
 from rayseg.labels import Truths
 from rayseg.learn.batches import LabelledCrops, labelled_batches
-from rayseg.learn.classifier import Trunk
 from rayseg.learn.crops import SegmentationCrops
 from rayseg.learn.order import DrawOrder
 from rayseg.learn.schedules import SegmenterSGD
 from rayseg.learn.training import Batch, LearnsFrom, Length, Share, Training, Work
 from rayseg.learn.worker import Worker
-from rayseg.nets.backbones import freeze_normalisation, keep_depthwise_float
+from rayseg.nets.backbones import Trunk, check_stride, freeze_normalisation, keep_depthwise_float
 from rayseg.nets.deeplab import Segmenter, segmenter_facts
 from rayseg.nets.losses import segmentation_loss
 from rayseg.nets.prediction import Prediction
@@ -39,7 +38,7 @@ class SegmenterTraining(Training):
 
     Attributes:
         network: deeplab_v2 (summed ASPP) or deeplab_v3 (torchvision's head).
-        trunk: as a classifier's, or wide_resnet38.
+        trunk: what makes the features, one of the classifiers named.
         stride: image pixels a cell of the logits: 8 or 16.
         input_scales: the network sees the image at these, and takes the maximum; (1.0,) for one.
         weights: where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
@@ -81,8 +80,7 @@ class SegmenterTraining(Training):
             raise ValueError(
                 f"input_scales must be positive and begin with 1, got {self.input_scales}"
             )
-        if self.trunk == "wide_resnet38" and self.stride != 8:
-            raise ValueError(f"stride must be 8 for trunk wide_resnet38, got {self.stride}")
+        check_stride(self.trunk, self.stride)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size must divide by accumulate, got {self.batch_size}, {self.accumulate}"
@@ -125,11 +123,11 @@ class SegmenterTraining(Training):
                 f"normalisation, got {share}"
             )
 
-    def build(self, num_classes: int) -> Segmenter:
+    def build(self, classes: Sequence[str]) -> Segmenter:
         """The segmenter before its first step."""
         torch.manual_seed(self.seed)  # the head's random start
         network = Segmenter(
-            self.network, self.trunk, num_classes + 1, self.stride, local_copy(self.weights),
+            self.network, self.trunk, len(classes) + 1, self.stride, local_copy(self.weights),
             self.input_scales, self.frozen_statistics,
         )  # fmt: skip
         if self.frozen_statistics:

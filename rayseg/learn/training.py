@@ -194,7 +194,7 @@ class Training(ABC):
         """
 
     @abstractmethod
-    def build(self, num_classes: int) -> nn.Module:
+    def build(self, classes: Sequence[str]) -> nn.Module:
         """The network before its first step; the same on every worker.
 
         Raises:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision import models
 
+from rayseg.nets.torchvision_trunks import TORCHVISION
+from rayseg.nets.trunks import STAGES, TrunkKind
 from rayseg.nets.weights import find_facts, load_into, read_tensors
-from rayseg.nets.wide_resnet38 import WideResNet38
+from rayseg.nets.wide_resnet38 import WIDE_RESNET38
 
 N = TypeVar("N", bound=nn.Module)
-TRUNKS = (
-    "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "wide_resnet38",
-)  # fmt: skip
-STRIDES = (8, 16, 32)
-STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
+TRUNKS: dict[str, TrunkKind] = {**TORCHVISION, **WIDE_RESNET38}
+"""The only list of trunks."""
+PYRAMID_TRUNKS = tuple(name for name, kind in TRUNKS.items() if kind.has_levels)
 
-# the stride at which the convolutions of stage3 and stage4 end in the networks as published
-REACHED = {"mobilenet": (16, 32), "resnet": (16, 32), "vgg": (8, 16), "wide_resnet": (8, 8)}
+if TYPE_CHECKING:
+    Trunk: TypeAlias = str
+    PyramidTrunk: TypeAlias = str
+else:  # for flags and configuration files, which ask a field's type for its values
+    Trunk = Literal[tuple(TRUNKS)]
+    PyramidTrunk = Literal[PYRAMID_TRUNKS]
 
 
 def build_trunk(
@@ -43,7 +45,7 @@ def build_trunk(
 
     Args:
         name: one of TRUNKS.
-        stride: one of STRIDES; wide_resnet38 only has 8, where it is always dilated.
+        stride: one of the trunk's own; wide_resnet38 only has 8, where it is always dilated.
         weights: ``none`` for random ones, the name of a torchvision weight set such as
             ``IMAGENET1K_V1``, or the path of a ``.pth`` or ``.safetensors`` file with torchvision's
             key names (wide_resnet38: PSA's), or of a network with this trunk that rayseg trained.
@@ -55,27 +57,37 @@ def build_trunk(
     """
     if name not in TRUNKS:
         raise ValueError(f"trunk must be one of {', '.join(TRUNKS)}, got {name!r}")
-    if stride not in STRIDES:
-        raise ValueError(f"stride must be one of {STRIDES}, got {stride}")
-    if name == "wide_resnet38" and stride != 8:
-        raise ValueError(f"trunk wide_resnet38 has stride 8, got {stride}")
-    trained = _trained_trunk(name, weights)
+    check_stride(name, stride)
+    trained, kind = _trained_trunk(name, weights), TRUNKS[name]
     network = _published(name, weights if trained is None else "none")
-    family = name.rstrip("0123456789_v")
-    trunk = nn.Sequential(OrderedDict(zip(STAGES, CUTS[family](network, stride), strict=True)))
+    trunk = nn.Sequential(OrderedDict(zip(STAGES, kind.cut(network, stride), strict=True)))
     if trained is not None:
         load_into(trunk, trained, weights)
     if dilated:
-        for stage, reached in zip(STAGES[-2:], REACHED[family], strict=True):
+        for stage, reached in zip(STAGES[-2:], kind.reached, strict=True):
             if reached > stride:
                 _dilate(trunk.get_submodule(stage), reached // stride)
     return trunk
 
 
+def check_stride(trunk: str, stride: int) -> None:
+    """Refuses a stride that a trunk of that name cannot have.
+
+    Raises:
+        ValueError: it names those that it can have.
+    """
+    known = TRUNKS[trunk].strides
+    if stride not in known:
+        listed = " or ".join(map(str, known))
+        raise ValueError(f"stride must be {listed} for trunk {trunk}, got {stride}")
+
+
 def feature_channels(trunk: nn.Sequential) -> int:
-    """Number of channels d that a trunk's features have."""
-    convolutions = [module for module in trunk.modules() if isinstance(module, nn.Conv2d)]
-    return convolutions[-1].out_channels
+    """Number of channels d that the last of a trunk's stages gives."""
+    told = getattr(trunk[-1], "out_channels", None)
+    if told is not None:
+        return int(told)
+    return [module for module in trunk.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
 
 
 def _trained_trunk(name: str, weights: str) -> dict[str, Tensor] | None:
@@ -93,71 +105,18 @@ def _trained_trunk(name: str, weights: str) -> dict[str, Tensor] | None:
 
 
 def _published(name: str, weights: str) -> nn.Module:
-    wide = name == "wide_resnet38"
-    is_file = Path(weights).suffix in (".pth", ".pt", ".safetensors")
-    if is_file or weights == "none":
-        network = WideResNet38() if wide else models.get_model(name, weights=None)
-        if is_file:
-            heads = WideResNet38.HEADS if wide else ("fc.", "classifier.")
-            load_into(network, read_tensors(weights), weights, optional=heads)
+    kind = TRUNKS[name]
+    if Path(weights).suffix in (".pth", ".pt", ".safetensors"):
+        network = kind.publish(None)
+        load_into(network, read_tensors(weights), weights, optional=kind.heads)
         return network
-    known = [] if wide else list(models.get_model_weights(name).__members__)
+    known = ("none", *kind.weight_sets)
     if weights not in known:
         raise ValueError(
-            f"weights must be {', '.join(['none', *known])} or a .pth or .safetensors path "
+            f"weights must be {', '.join(known)} or a .pth or .safetensors path "
             f"for {name}, got {weights!r}"
         )
-    return models.get_model(name, weights=weights)
-
-
-def _cut_mobilenet(network: Any, stride: int) -> list[nn.Module]:
-    layers = network.features
-    for first, reached in ((14, 32), (7, 16)):  # the blocks whose depthwise convolution strides
-        if stride < reached:
-            _unstride(layers[first])
-    return [layers[0:2], layers[2:4], layers[4:7], layers[7:14], layers[14:]]
-
-
-def _cut_resnet(network: Any, stride: int) -> list[nn.Module]:
-    for stage, reached in ((network.layer4, 32), (network.layer3, 16)):
-        if stride < reached:
-            _unstride(stage[0])
-    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-    return [stem, network.layer1, network.layer2, network.layer3, network.layer4]
-
-
-def _cut_vgg(network: Any, stride: int) -> list[nn.Module]:
-    layers = list(network.features)
-    pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-    dropped = {32: 0, 16: 1, 8: 2}[stride]
-    starts = [0, *(i + 1 for i in pools)]
-    for pool in pools:
-        layers[pool].ceil_mode = True  # else features end before the image does
-    blocks = [layers[a:b] for a, b in zip(starts, [*starts[1:-1], len(layers)], strict=False)]
-    for block in blocks[len(blocks) - dropped :]:
-        block.pop()
-    return [nn.Sequential(*block) for block in blocks]
-
-
-def _cut_wide_resnet(network: Any, stride: int) -> list[nn.Module]:
-    ends = ("conv1a", "b2_2", "b3_2", "b4_5", "relu")
-    parts = list(network.named_children())
-    places = [0, *(1 + [name for name, _ in parts].index(end) for end in ends)]
-    return [nn.Sequential(OrderedDict(parts[a:b])) for a, b in pairwise(places)]
-
-
-CUTS = {
-    "mobilenet": _cut_mobilenet,
-    "resnet": _cut_resnet,
-    "vgg": _cut_vgg,
-    "wide_resnet": _cut_wide_resnet,
-}
-
-
-def _unstride(block: nn.Module) -> None:
-    for module in block.modules():
-        if isinstance(module, nn.Conv2d):
-            module.stride = (1, 1)
+    return kind.publish(None if weights == "none" else weights)
 
 
 def _dilate(stage: nn.Module, factor: int) -> None:

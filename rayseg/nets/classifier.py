@@ -12,7 +12,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
+from rayseg.nets.backbones import (
+    TRUNKS,
+    build_trunk,
+    feature_channels,
+    freeze_statistics,
+)
+from rayseg.nets.trunks import STAGES
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
 
@@ -24,6 +30,8 @@ class CamClassifier(nn.Module):
             (n, d, ceil(h / stride), ceil(w / stride)).
         head: 1x1 convolution (d to c) without bias; its weight is the w_c of Eq. 2.1.
         stride: image pixels a feature cell.
+        adapts_from: number of stages that RIB leaves as they are; the authors' classifier cuts
+            them off by a detach.
         frozen_statistics: batch normalisation keeps its stored statistics also in training.
     """
 
@@ -39,6 +47,7 @@ class CamClassifier(nn.Module):
         self.trunk = build_trunk(trunk, stride, weights)
         self.head = nn.Conv2d(feature_channels(self.trunk), num_classes, 1, bias=False)
         self.stride = stride
+        self.adapts_from = STAGES.index(TRUNKS[trunk].adapts_from)
         self.frozen_statistics = frozen_statistics
 
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d h' w'"]:
@@ -85,7 +94,7 @@ def read_network_facts(
 
     Args:
         path: the file.
-        kind: classifier or ficklenet.
+        kind: a key of NETWORKS.
         classes: names that it must have been trained on, in this order; None accepts any.
         needed: what the facts must say beside trunk, stride and classes.
 

@@ -21,7 +21,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
-NETWORKS = ("deeplab_v2", "deeplab_v3")
+HEADS = ("deeplab_v2", "deeplab_v3")
 
 
 class ASPP(nn.Module):
@@ -86,7 +86,7 @@ class Segmenter(nn.Module):
             (n, d, ceil(h / stride), ceil(w / stride)).
         head: features to logits (n, l, ...) of the same grid; an `ASPP` for ``deeplab_v2``,
             torchvision's ``DeepLabHead`` without its auxiliary branch for ``deeplab_v3``.
-        network: one of NETWORKS.
+        network: one of HEADS.
         trunk_name: one of TRUNKS.
         num_labels: l; background is label 0.
         stride: image pixels a feature cell.
@@ -113,8 +113,8 @@ class Segmenter(nn.Module):
         frozen_statistics: bool = True,
     ):
         super().__init__()
-        if network not in NETWORKS:
-            raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {network!r}")
+        if network not in HEADS:
+            raise ValueError(f"network must be one of {', '.join(HEADS)}, got {network!r}")
         if input_scales[:1] != (1.0,) or min(input_scales) <= 0:
             raise ValueError(f"input_scales must be positive and begin with 1, got {input_scales}")
         self.network, self.trunk_name, self.stride = network, trunk, stride

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from rayseg.nets.backbones import release_depthwise
 from rayseg.nets.deeplab import Segmenter
 from rayseg.nets.inputs import Precision, choose_dtype, normalise
+from rayseg.nets.suited import fold_normalisation
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,18 @@ class Prediction:
     flip: bool = False
     precision: Precision = "auto"
 
+    network_kind: ClassVar[str] = "segmenter"
+
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales must be one or more positive factors, got {self.scales}")
 
-    def prepare(self, network: Segmenter, device: torch.device) -> Segmenter:
+    def prepare(self, network: Segmenter, device: torch.device | None = None) -> Segmenter:
         """A copy to predict with: on the device, in the precision, batch normalisation folded."""
         lean = copy.deepcopy(network).eval().requires_grad_(False)
         release_depthwise(lean)
-        setattr(lean, "trunk", fuse(lean.trunk))  # noqa: B010  a traced module is no Sequential
+        setattr(lean, "trunk", fold_normalisation(lean.trunk))  # noqa: B010  a traced module is no Sequential
+        device = device or next(network.parameters()).device
         dtype = choose_dtype(self.precision, device)
         return lean.to(device, dtype).to(memory_format=torch.channels_last)
 

@@ -7,13 +7,24 @@ gradient is written by what went in; what comes out says the same.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.fx.experimental.optimization import fuse
 from torch.nn.grad import conv2d_input
+
+
+def fold_normalisation(network: nn.Module) -> nn.Module:
+    """A copy whose batch normalisation is folded into convolutions; for a network in eval mode.
+
+    One without any is not traced, so that it need not be traceable.
+    """
+    has_any = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    return fuse(network) if has_any else copy.deepcopy(network)
 
 
 def suit_relu6(network: nn.Module) -> None:

@@ -12,9 +12,12 @@ b4; b5 is dilated by 2 from its second convolution on, b6 and b7 by 4.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from rayseg.nets.trunks import TrunkKind
 
 
 class WideResNet38(nn.Sequential):
@@ -105,3 +108,17 @@ class _Bottleneck(nn.Module):
 
 def _conv3x3(channels: int, out: int, stride: int, dilation: int) -> nn.Conv2d:
     return nn.Conv2d(channels, out, 3, stride, padding=dilation, dilation=dilation, bias=False)
+
+
+def _cut(network: nn.Module, stride: int) -> list[nn.Module]:
+    ends = ("conv1a", "b2_2", "b3_2", "b4_5", "relu")
+    parts = list(network.named_children())
+    places = [0, *(1 + [name for name, _ in parts].index(end) for end in ends)]
+    return [nn.Sequential(OrderedDict(parts[a:b])) for a, b in pairwise(places)]
+
+
+WIDE_RESNET38 = {
+    "wide_resnet38": TrunkKind(
+        lambda weights: WideResNet38(), _cut, heads=WideResNet38.HEADS, strides=(8,), reached=(8, 8)
+    )
+}

@@ -27,7 +27,7 @@ from pydensecrf.utils import unary_from_softmax
 from scipy.ndimage import correlate1d
 
 from rayseg.records.boxes import box_problem
-from rayseg.refine.lattice import Lattice, check_image, check_kernels
+from rayseg.refine.lattice import Kernels, Lattice, check_image
 
 NO_MAP = "an object's map says nothing, mask from its box"
 NOT_FINITE = "an object's map is not finite, mask from its box"
@@ -68,8 +68,8 @@ MaskMaker: TypeAlias = Callable[[Float32[ndarray, "h w"], Float[ndarray, " 4"]],
 """A map at its image's size, and a box in pixels, to the object's mask."""
 
 
-@dataclass(frozen=True)
-class BoxCRF:
+@dataclass(frozen=True, kw_only=True)
+class BoxCRF(Kernels):
     """Thresholds by share of the box, a blur, a binary CRF, and another try where little is left.
 
     Differences from the authors' code: their boxes end one pixel earlier (VOC's last pixel taken as
@@ -93,12 +93,6 @@ class BoxCRF:
         reseed_share: ... until the mask is more than this share of its box.
         priors: probabilities in the box of an empty map, tried ...
         prior_share: ... until the mask is more than this share of its box.
-        iterations: mean-field iterations.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
     """
 
     foreground: float = 0.85
@@ -112,12 +106,7 @@ class BoxCRF:
     reseed_share: float = 1 / 3
     priors: tuple[float, ...] = (0.7, 0.8, 0.9, 0.95)
     prior_share: float = 1 / 5
-    iterations: int = 10
-    gaussian_sxy: float = 1
-    gaussian_compat: float = 3
     bilateral_sxy: float = 80
-    bilateral_srgb: float = 3
-    bilateral_compat: float = 4
 
     def __post_init__(self) -> None:
         _check_thresholds(self.foreground, self.background)
@@ -129,7 +118,7 @@ class BoxCRF:
             tries = getattr(self, name)
             if not tries or not all(0 < probability < 1 for probability in tries):
                 raise ValueError(f"{name} must be probabilities between 0 and 1, got {tries}")
-        check_kernels(self)
+        super().__post_init__()
 
     @classmethod
     def official(cls) -> BoxCRF:
@@ -210,8 +199,8 @@ class BoxCRF:
         return found
 
 
-@dataclass(frozen=True)
-class BoxThreshold:
+@dataclass(frozen=True, kw_only=True)
+class BoxThreshold(Kernels):
     """Two thresholds on the map itself: "pixels whose attribution values are higher than" one.
 
     "Therefore we refine the BBAM using CRFs": the map and its rest to 1 are the probabilities of
@@ -225,27 +214,16 @@ class BoxThreshold:
         foreground: value above which is surely the object.
         background: value below which is surely background.
         crf: whether the map is refined first.
-        iterations: mean-field iterations.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
     """
 
     foreground: float = 0.8
     background: float = 0.2
     crf: bool = True
-    iterations: int = 10
-    gaussian_sxy: float = 1
-    gaussian_compat: float = 3
     bilateral_sxy: float = 80
-    bilateral_srgb: float = 3
-    bilateral_compat: float = 4
 
     def __post_init__(self) -> None:
         _check_thresholds(self.foreground, self.background)
-        check_kernels(self)
+        super().__post_init__()
 
     @classmethod
     def official(cls) -> BoxThreshold:
@@ -303,7 +281,7 @@ class _ObjectField:
 
     def __call__(self, prob_fg: Float[ndarray, "h w"], box: Place) -> Float32[ndarray, "h w"]:
         """The object's refined probability, 0 outside its box."""
-        self._lattice = self._lattice or Lattice.of(self._crf, self._image, 2)
+        self._lattice = self._lattice or Lattice(self._crf, self._image, 2)
         planes = np.stack([prob_fg, 1 - prob_fg])  # (2, h, w)
         refined = self._lattice.infer(unary_from_softmax(planes), self._crf.iterations)
         # with the official weights, together less than -log 1e-5, no pixel outside the box is won

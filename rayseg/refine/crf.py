@@ -22,7 +22,7 @@ from numpy import ndarray
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
 from rayseg.records import IGNORE, MAX_CLASSES
-from rayseg.refine.lattice import Lattice, check_image, check_kernels
+from rayseg.refine.lattice import Kernels, Lattice, check_image
 
 # (fg_threshold, bg_threshold) that each method's public code gives to cam_to_ir_label. Grad-CAM has
 # no code for labels; it is CAM's map for these classifiers, and takes CAM's values.
@@ -67,8 +67,8 @@ class Threshold:
         return _label_values(classes)[_winners(maps, self.threshold)]
 
 
-@dataclass(frozen=True)
-class LabelCRF:
+@dataclass(frozen=True, kw_only=True)
+class LabelCRF(Kernels):
     """Two CRFs of one image, a strict and a lax one; where they disagree the label is "unsure".
 
     Source: IRN's step/cam_to_ir_label.py and misc/imutils.py, crf_inference_label.
@@ -76,21 +76,13 @@ class LabelCRF:
     Attributes:
         fg_threshold: background value for foreground to be sure; IRN .30.
         bg_threshold: background value for background to be sure; IRN .05.
-        iterations: mean-field iterations.
         gt_prob: probability that the unary gives to the thresholded label, the rest in equal parts.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
     """
 
     fg_threshold: float = 0.30
     bg_threshold: float = 0.05
-    iterations: int = 10
     gt_prob: float = 0.7
     gaussian_sxy: float = 3
-    gaussian_compat: float = 3
     bilateral_sxy: float = 50
     bilateral_srgb: float = 5
     bilateral_compat: float = 10
@@ -103,7 +95,7 @@ class LabelCRF:
                 "bg_threshold must not exceed fg_threshold, "
                 f"got {self.bg_threshold} and {self.fg_threshold}"
             )
-        check_kernels(self)
+        super().__post_init__()
 
     @classmethod
     def official(cls, method: str = "cam") -> LabelCRF:
@@ -171,7 +163,7 @@ class LabelCRF:
         # message favours the label that all pixels favour already
         if all((labels == labels.flat[0]).all() for labels in labelings):
             return [labels.copy() for labels in labelings]
-        lattice = Lattice.of(self, image, num_labels)
+        lattice = Lattice(self, image, num_labels)
         refined = []
         for labels in labelings:
             unary = unary_from_labels(labels, num_labels, self.gt_prob, zero_unsure=False)
@@ -179,8 +171,8 @@ class LabelCRF:
         return refined
 
 
-@dataclass(frozen=True)
-class SoftCRF:
+@dataclass(frozen=True, kw_only=True)
+class SoftCRF(Kernels):
     """One CRF over the probabilities of background and classes; every pixel gets a label, no 255.
 
     The energies are -log of [background, maps], divided by their sum at each pixel and clipped at
@@ -195,20 +187,12 @@ class SoftCRF:
         alpha: exponent of ``power``; PSA computes 4 (low: much background) and 32 (high), and makes
             its unsure label of the two. 4 is the default: background wins below a map of .28.
         threshold: value of ``constant``; IRN .15.
-        iterations: mean-field iterations.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
     """
 
     background: Literal["power", "constant"] = "power"
     alpha: float = 4.0
     threshold: float = 0.15
-    iterations: int = 10
     gaussian_sxy: float = 3
-    gaussian_compat: float = 3
     bilateral_sxy: float = 80
     bilateral_srgb: float = 13
     bilateral_compat: float = 10
@@ -221,7 +205,7 @@ class SoftCRF:
                 "alpha must be positive and threshold in (0, 1], "
                 f"got {self.alpha} and {self.threshold}"
             )
-        check_kernels(self)
+        super().__post_init__()
 
     @classmethod
     def official(cls, method: str = "cam") -> SoftCRF:
@@ -255,7 +239,7 @@ class SoftCRF:
         planes /= planes.sum(0)
         if not len(classes):
             return planes
-        lattice = Lattice.of(self, image, len(planes))
+        lattice = Lattice(self, image, len(planes))
         return lattice.infer(unary_from_softmax(planes), self.iterations)
 
     def _background(self, maps: Float32[ndarray, "k h w"]) -> Float32[ndarray, "h w"]:

@@ -18,11 +18,11 @@ from numpy import ndarray
 from pydensecrf.utils import unary_from_softmax
 from scipy.ndimage import map_coordinates
 
-from rayseg.refine.lattice import Lattice, check_image, check_kernels
+from rayseg.refine.lattice import Kernels, Lattice, check_image
 
 
 @dataclass(frozen=True)
-class InstanceCRF:
+class InstanceCRF(Kernels):
     """A binary CRF over one instance's probabilities; a small one is enlarged with its image.
 
     Around a box of less than `zoom_below` pixels a part of the image is cut out, which holds
@@ -33,23 +33,11 @@ class InstanceCRF:
         zoom: how much smaller the surroundings of a small box get; 1 never cuts.
         zoom_below: box area in square pixels.
         sure: probability after the CRF above which a pixel is of the mask.
-        iterations: mean-field iterations.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
     """
 
     zoom: float = 3.0
     zoom_below: float = 20_000
     sure: float = 0.5
-    iterations: int = 10
-    gaussian_sxy: float = 1
-    gaussian_compat: float = 3
-    bilateral_sxy: float = 67
-    bilateral_srgb: float = 3
-    bilateral_compat: float = 4
 
     def __post_init__(self) -> None:
         if self.zoom < 1 or self.zoom_below < 0:
@@ -59,7 +47,7 @@ class InstanceCRF:
             )
         if not 0 <= self.sure < 1:
             raise ValueError(f"sure must lie in [0, 1), got {self.sure}")
-        check_kernels(self)
+        super().__post_init__()
 
     def __call__(
         self,
@@ -84,7 +72,7 @@ class InstanceCRF:
     ) -> Callable[[Float[ndarray, "h w"], Float[ndarray, " 4"]], Bool[ndarray, "h w"]]:
         """The same for one instance of an image after the other; they share the image's lattice."""
         check_image(image)
-        return partial(self._mask, image, cache(partial(Lattice.of, self, image, 2)))
+        return partial(self._mask, image, cache(partial(Lattice, self, image, 2)))
 
     def _mask(
         self,
@@ -104,7 +92,7 @@ class InstanceCRF:
             return self._refined(whole(), given) > self.sure
         seen = np.rint(_resized(image[top:bottom, left:right], given.shape)).astype(np.uint8)
         enlarged = _resized(given[top:bottom, left:right], given.shape)
-        refined = self._refined(Lattice.of(self, seen, 2), enlarged)
+        refined = self._refined(Lattice(self, seen, 2), enlarged)
         mask = np.zeros(given.shape, bool)
         mask[top:bottom, left:right] = _resized(refined, (bottom - top, right - left)) > self.sure
         return mask

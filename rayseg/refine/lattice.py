@@ -12,7 +12,7 @@ permutohedral lattice that depends on the image only.
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -20,21 +20,40 @@ from numpy import ndarray
 from pydensecrf.densecrf import DenseCRF2D
 
 
-class _Field(Protocol):
-    """The constants that every CRF has as its fields."""
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """The constants of every CRF; the defaults are deeplab-pytorch's and BBAM's Mask R-CNN's.
 
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def gaussian_sxy(self) -> float: ...
-    @property
-    def gaussian_compat(self) -> float: ...
-    @property
-    def bilateral_sxy(self) -> float: ...
-    @property
-    def bilateral_srgb(self) -> float: ...
-    @property
-    def bilateral_compat(self) -> float: ...
+    Attributes:
+        iterations: mean-field iterations.
+        gaussian_sxy: deviation of the smoothness kernel, pixels.
+        gaussian_compat: weight of the smoothness kernel.
+        bilateral_sxy: deviation of the appearance kernel in position, pixels.
+        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
+        bilateral_compat: weight of the appearance kernel.
+
+    Raises:
+        ValueError: a deviation is under 0.1, a weight or the number of iterations negative.
+    """
+
+    iterations: int = 10
+    gaussian_sxy: float = 1
+    gaussian_compat: float = 3
+    bilateral_sxy: float = 67
+    bilateral_srgb: float = 3
+    bilateral_compat: float = 4
+
+    def __post_init__(self) -> None:
+        widths = (self.gaussian_sxy, self.bilateral_sxy, self.bilateral_srgb)
+        # lattice coordinates are 16-bit inside pydensecrf, and its issue 98 reports a segmentation
+        # fault for tiny widths, which would take a whole worker down
+        if min(widths) < 0.1:
+            raise ValueError(f"kernel deviations must be at least 0.1, got {widths}")
+        if min(self.gaussian_compat, self.bilateral_compat) < 0 or self.iterations < 0:
+            raise ValueError(
+                "compat and iterations must not be negative, got "
+                f"{(self.gaussian_compat, self.bilateral_compat, self.iterations)}"
+            )
 
 
 class Lattice:
@@ -44,40 +63,17 @@ class Lattice:
     tests/benchmarks/bench_crf.py), and nothing in it depends on the unaries.
     """
 
-    def __init__(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        num_labels: int,
-        *,
-        gaussian_sxy: float,
-        gaussian_compat: float,
-        bilateral_sxy: float,
-        bilateral_srgb: float,
-        bilateral_compat: float,
-    ) -> None:
+    def __init__(self, kernels: Kernels, image: UInt8[ndarray, "h w 3"], num_labels: int) -> None:
         check_image(image)
         self.shape = (num_labels, *image.shape[:2])
         self._field = DenseCRF2D(image.shape[1], image.shape[0], num_labels)
-        self._field.addPairwiseGaussian(sxy=gaussian_sxy, compat=gaussian_compat)
+        self._field.addPairwiseGaussian(sxy=kernels.gaussian_sxy, compat=kernels.gaussian_compat)
         # pydensecrf takes a C-contiguous, *writable* buffer only; arrays from Ray are read-only
         self._field.addPairwiseBilateral(
-            sxy=bilateral_sxy,
-            srgb=bilateral_srgb,
+            sxy=kernels.bilateral_sxy,
+            srgb=kernels.bilateral_srgb,
             rgbim=np.require(image, requirements=["C", "W"]),
-            compat=bilateral_compat,
-        )
-
-    @classmethod
-    def of(cls, crf: _Field, image: UInt8[ndarray, "h w 3"], num_labels: int) -> Lattice:
-        """The lattice with a CRF's own kernels."""
-        return cls(
-            image,
-            num_labels,
-            gaussian_sxy=crf.gaussian_sxy,
-            gaussian_compat=crf.gaussian_compat,
-            bilateral_sxy=crf.bilateral_sxy,
-            bilateral_srgb=crf.bilateral_srgb,
-            bilateral_compat=crf.bilateral_compat,
+            compat=kernels.bilateral_compat,
         )
 
     def infer(self, unary: Float32[ndarray, "l hw"], iterations: int) -> Float32[ndarray, "l h w"]:
@@ -89,24 +85,6 @@ class Lattice:
         """
         self._field.setUnaryEnergy(np.require(unary, np.float32, ["C", "W"]))
         return np.array(self._field.inference(iterations), np.float32).reshape(self.shape)
-
-
-def check_kernels(crf: _Field) -> None:
-    """Refuses constants without meaning.
-
-    Raises:
-        ValueError: a deviation is under 0.1, a weight or the number of iterations negative.
-    """
-    widths = (crf.gaussian_sxy, crf.bilateral_sxy, crf.bilateral_srgb)
-    # lattice coordinates are 16-bit inside pydensecrf, and its issue 98 reports a segmentation
-    # fault for tiny widths, which would take a whole worker down
-    if min(widths) < 0.1:
-        raise ValueError(f"kernel deviations must be at least 0.1, got {widths}")
-    if min(crf.gaussian_compat, crf.bilateral_compat) < 0 or crf.iterations < 0:
-        raise ValueError(
-            "compat and iterations must not be negative, got "
-            f"{(crf.gaussian_compat, crf.bilateral_compat, crf.iterations)}"
-        )
 
 
 def check_image(image: ndarray) -> None:

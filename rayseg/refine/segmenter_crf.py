@@ -14,7 +14,7 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from pydensecrf.utils import unary_from_softmax
 
-from rayseg.refine.lattice import Lattice, check_image, check_kernels
+from rayseg.refine.lattice import Kernels, Lattice, check_image
 
 MEAN_RGB = (122.675, 116.669, 104.008)
 """Levels that deeplab-pytorch subtracts from images; its files list them as B, G, R."""
@@ -23,34 +23,19 @@ MAX_LABELS = 255
 
 
 @dataclass(frozen=True)
-class SegmenterCRF:
+class SegmenterCRF(Kernels):
     """One CRF over a segmenter's probabilities; every pixel gets a label, no 255.
 
     The energies are -log of the probabilities, clipped at 1e-5 from below (pydensecrf's
     unary_from_softmax).
 
     Attributes:
-        iterations: mean-field iterations.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
         wrapped_image: whether the appearance kernel sees what it sees in the authors' code (see
             `wrap_image`) instead of the image. Their published gains include it; it is off as it
             tears colours apart that are alike.
     """
 
-    iterations: int = 10
-    gaussian_sxy: float = 1
-    gaussian_compat: float = 3
-    bilateral_sxy: float = 67
-    bilateral_srgb: float = 3
-    bilateral_compat: float = 4
     wrapped_image: bool = False
-
-    def __post_init__(self) -> None:
-        check_kernels(self)
 
     def __call__(
         self, image: UInt8[ndarray, "h w 3"], probabilities: Float32[ndarray, "l h w"]
@@ -66,7 +51,7 @@ class SegmenterCRF:
         """
         _check(image, probabilities)
         seen = wrap_image(image) if self.wrapped_image else image
-        lattice = Lattice.of(self, seen, len(probabilities))
+        lattice = Lattice(self, seen, len(probabilities))
         refined = lattice.infer(unary_from_softmax(probabilities), self.iterations)
         return refined.argmax(0).astype(np.uint8)
 

@@ -18,7 +18,7 @@ from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps, network_kind
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, choose_device
-from rayseg.stages.seeds import LOADERS, MakeSeeds, enlarge
+from rayseg.stages.seeds import MakeSeeds, enlarge
 from rayseg.stages.trials import (
     MaskTrial,
     ObjectTrial,
@@ -33,7 +33,6 @@ from rayseg.stages.true_objects import AloneInBox, TrueObjects, places_of
 
 __all__ = [
     "ANALYSES",
-    "LOADERS",
     "MISSED",
     "SHARED",
     "AloneInBox",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.nets.detectors.instance_masks import SoftInstances
-from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN
+from rayseg.nets.inputs import Precision
+from rayseg.networks import NETWORKS
 from rayseg.records import BACKGROUND
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import encode_mask
@@ -50,7 +53,9 @@ class InstancePrediction:
     crf: bool = False
     instance_crf: InstanceCRF = InstanceCRF()
     batch_size: int = 4
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
+
+    network_kind: ClassVar[str] = "mask_rcnn"
 
     def __post_init__(self) -> None:
         if not (0 <= self.min_score < 1 and 0 <= self.mask_threshold < 1):
@@ -63,6 +68,11 @@ class InstancePrediction:
                 "max_objects and batch_size must be 1 or more, "
                 f"got {self.max_objects} and {self.batch_size}"
             )
+
+    def prepare(self, network: MaskRCNN, device: torch.device | None = None) -> MaskRCNN:
+        """A copy to predict with, on that device; None is where the network lies."""
+        made = copy.deepcopy(network).eval().requires_grad_(False)
+        return made.to(device or next(network.parameters()).device)
 
 
 class PredictInstances:
@@ -94,8 +104,8 @@ class PredictInstances:
         if threads:
             torch.set_num_threads(threads)
         self.prediction = prediction
-        network = load_mask_rcnn(local_copy(weights), classes)
-        self.network = network.requires_grad_(False).to(choose_device(device))
+        network = NETWORKS[prediction.network_kind].load(local_copy(weights), classes)
+        self.network = prediction.prepare(network, choose_device(device))
 
     def __call__(self, rows: Rows) -> Rows:
         """Finds the objects of images of one size at a time; rows come back in their order."""

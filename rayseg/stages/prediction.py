@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
+from rayseg.networks import NETWORKS
 from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
 from rayseg.store import local_copy
@@ -55,7 +55,7 @@ class PredictLabels:
             torch.set_num_threads(threads)
         self.prediction = prediction
         self.device = choose_device(device)
-        network = load_segmenter(local_copy(weights), classes)
+        network = NETWORKS[prediction.network_kind].load(local_copy(weights), classes)
         self.network = prediction.prepare(network, self.device)
         self.for_crf = for_crf
         self.min_probability = min_probability

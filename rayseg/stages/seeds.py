@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from numpy import ndarray
 from torch.nn import functional
 
 from rayseg.attribution import Attribution, Companions, Localization, OnRIB
-from rayseg.nets.classifier import load_classifier
-from rayseg.nets.ficklenet import load_ficklenet
+from rayseg.networks import NETWORKS
 from rayseg.records import Seeds
 from rayseg.stages.rows import (
     Row,
@@ -26,12 +24,6 @@ from rayseg.stages.rows import (
     stack_pixels,
 )
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
-
-LOADERS: dict[str, Callable[[str, Sequence[str] | None], Any]] = {
-    "classifier": load_classifier,
-    "ficklenet": load_ficklenet,
-}
-"""What opens the weights of each kind of network that a method may work on."""
 
 
 class MakeSeeds:
@@ -61,9 +53,9 @@ class MakeSeeds:
         if threads:
             torch.set_num_threads(threads)
         self.method = method
-        network = LOADERS[method.network_kind](local_copy(weights), classes)
+        network = NETWORKS[method.network_kind].load(local_copy(weights), classes)
         bank = companions() if companions and method.uses_companions else None
-        self.network = method.prepare(network.to(choose_device(device)), bank)
+        self.network = method.prepare(network, choose_device(device), bank)
 
     def __call__(self, rows: Rows) -> Rows:
         """Runs the method on images of one size at a time; rows come back in their order."""

@@ -160,7 +160,7 @@ class _Task:
             config.compute.loader_workers,
         )  # fmt: skip
         # what is wrong with weights or batch size is said here, not by each worker in turn
-        work.training.build(len(work.classes))
+        work.training.build(work.classes)
         work.training.check(len(ids), config.compute.workers)
         refuse_others(folder, ids)
         forget_failure(folder)

@@ -221,7 +221,7 @@ class Plan:
         if kind == "seeds":
             weights = find_weights(config, made.network_kind)
             network = _network(made.network_kind, weights, self.classes, str(device))
-            prepared = made.prepare(network, self.bank() if self.bank else None)
+            prepared = made.prepare(network, device, self.bank() if self.bank else None)
             steps = self.space.read_off.get("num_steps", ())
             thresholds = thresholds_every(config.threshold_step)
             return SeedTrial(made, prepared, steps, thresholds, len(self.classes), over)

@@ -35,7 +35,7 @@ class TinyClassifier(CamClassifier):
         self.trunk = nn.Sequential(*blocks)
         self.head = nn.Conv2d(widths[-1], num_classes, 1, bias=False)
         nn.init.normal_(self.head.weight, 0, 0.3)
-        self.stride = stride
+        self.stride, self.adapts_from = stride, 3
         self.frozen_statistics = True
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rayseg.attribution import CAM, METHODS, RIB, GradCAM, LeanNetwork
+from rayseg.attribution.classes.lean import placed
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier
 from tests.attribution.conftest import TinyClassifier
@@ -316,3 +317,11 @@ def test_gradcam_is_the_only_one_that_asks_the_head(tiny_classifier, image):
             return self.head(features * 0).mean((2, 3))
 
     assert GradCAM(precision="fp32")(Constant().eval(), image, [1]).max() == 0
+
+
+def test_a_network_elsewhere_is_copied_to_the_device_and_stays_where_it_was(network):
+    there = placed(network, torch.device("meta"))
+    assert {weight.device.type for weight in there.parameters()} == {"meta"}
+    assert {weight.device.type for weight in network.parameters()} == {"cpu"}
+    assert placed(network, torch.device("cpu")) is network
+    assert placed(network, None) is network

@@ -24,7 +24,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rayseg.attribution import BBAM, Objects, enlarge_grid
-from rayseg.nets.detectors import build_detector
+from rayseg.nets.detectors import DetectorDesign, build_detector
 from rayseg.refine import BoxCRF
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,8 @@ def make_maps(trunk, number, steps):
     """Grids of all objects; every one must have been found."""
     pixels, boxes = objects(number)
     torch.manual_seed(0)
-    detector = build_detector("faster_rcnn", trunk, 20, "none").eval()
+    names = tuple(f"class{i}" for i in range(20))
+    detector = build_detector(DetectorDesign(trunk=trunk, classes=names)).eval()
     torch.nn.init.constant_(detector.boxes.box_predictor.cls_score.bias[1], 10.0)
     method = replace(BBAM(), iou_levels=(0.1,), steps=steps, precision="fp32")
     asked = Objects(torch.from_numpy(boxes), torch.zeros(number, dtype=torch.int64))

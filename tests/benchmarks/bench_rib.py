@@ -197,7 +197,7 @@ def compare(options, network, method, parts):
     calls = {"straightforward": lambda: plain.run(images, classes, ids)}
     for precision in options.precision:
         own = replace(method, precision=precision)
-        prepared = own.prepare(network, bank)
+        prepared = own.prepare(network, companions=bank)
         calls[precision] = lambda m=own, p=prepared: our_maps(m, p, images, classes, ids)
     cold = {name: seconds(call)[0] for name, call in calls.items()}
     plain.decoding = 0.0
@@ -267,7 +267,7 @@ def profile(options, network, method, parts):
     lines = []
     for precision in options.precision:
         own = replace(method, precision=precision)
-        prepared = own.prepare(network, bank)
+        prepared = own.prepare(network, companions=bank)
         our_maps(own, prepared, images, classes, ids)
         timers = {name: Timed(getattr(prepared, name)) for name in PARTS if name != "backward"}
         for name, timer in timers.items():

@@ -29,10 +29,11 @@ from rayseg.attribution import RIB, Localization
 from rayseg.cli import parse
 from rayseg.config import MakeSeedsConfig, as_plain
 from rayseg.labels import Truths
+from rayseg.networks import NETWORKS
 from rayseg.records import Seeds
 from rayseg.records.images import decode_image
 from rayseg.scores import ThresholdSweep
-from rayseg.stages import LOADERS, enlarge, fill_bank
+from rayseg.stages import enlarge, fill_bank
 from rayseg.store import MAP_STRIDE, Folder, read_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -73,12 +74,14 @@ def count(config, method, samples):
     truths = Truths(run / "manifest", config.split)
     kind = method.network_kind
     weights = getattr(config, "weights" if kind == "classifier" else "ficklenet_weights")
-    network = LOADERS[kind](weights or (run / kind).path(f"{kind}.safetensors"), manifest.classes)
+    network = NETWORKS[kind].load(
+        weights or (run / kind).path(f"{kind}.safetensors"), manifest.classes
+    )
     bank = None
     if method.uses_companions:
         tagged = manifest.select(config.companions.split).samples()
         bank = fill_bank(tagged, len(manifest.classes), config.companions)
-    prepared = method.prepare(network, bank)
+    prepared = method.prepare(network, companions=bank)
     totals, notes, start = {}, [], time.perf_counter()
     for sample in samples:
         pixels = decode_image(Path(sample.path).read_bytes()).pixels

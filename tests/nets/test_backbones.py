@@ -3,10 +3,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from rayseg.nets import backbones
 from rayseg.nets.backbones import (
-    STAGES,
-    STRIDES,
     TRUNKS,
     build_trunk,
     feature_channels,
@@ -15,6 +12,7 @@ from rayseg.nets.backbones import (
     keep_depthwise_float,
     release_depthwise,
 )
+from rayseg.nets.trunks import STAGES
 
 CHANNELS = {
     "mobilenet_v2": 1280,
@@ -26,7 +24,7 @@ CHANNELS = {
     "wide_resnet38": 4096,
 }
 STRIDED = tuple(name for name in TRUNKS if name != "wide_resnet38")
-BUILT = [(name, stride) for name in STRIDED for stride in STRIDES] + [("wide_resnet38", 8)]
+BUILT = [(name, stride) for name, kind in TRUNKS.items() for stride in kind.strides]
 
 
 @pytest.mark.parametrize("dilated", [False, True])
@@ -163,7 +161,7 @@ def test_dilated_trunk_is_the_strided_one_where_the_striding_convolution_keeps_i
 def test_unknown_trunk_stride_and_weights_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"one of mobilenet_v2, resnet18.*got 'resnet19'"):
         build_trunk("resnet19")
-    with pytest.raises(ValueError, match=r"stride must be one of \(8, 16, 32\), got 4"):
+    with pytest.raises(ValueError, match=r"stride must be 8 or 16 or 32 for trunk resnet18, got 4"):
         build_trunk("resnet18", 4)
     with pytest.raises(ValueError, match=r"IMAGENET1K_V1.* for resnet18, got 'IMAGENET'"):
         build_trunk("resnet18", weights="IMAGENET")
@@ -177,7 +175,7 @@ def test_torchvision_name_is_handed_to_torchvision(monkeypatch):
         asked.append((name, weights))
         return plain(name, weights=None)
 
-    monkeypatch.setattr(backbones.models, "get_model", get_model)
+    monkeypatch.setattr(models, "get_model", get_model)
     build_trunk("resnet18", weights="IMAGENET1K_V1")
     assert asked == [("resnet18", "IMAGENET1K_V1")]
 

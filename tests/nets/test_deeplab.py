@@ -9,7 +9,7 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from rayseg.nets.classifier import CamClassifier, load_classifier
 from rayseg.nets.deeplab import (
     ASPP,
-    NETWORKS,
+    HEADS,
     Segmenter,
     load_segmenter,
     segmenter_facts,
@@ -104,7 +104,7 @@ def test_image_of_one_pixel_has_logits(small):
     assert torch.equal(found[1], found[0])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", HEADS)
 @pytest.mark.parametrize(
     ("trunk", "stride"),
     [("resnet101", 8), ("mobilenet_v2", 16), ("vgg16", 8), ("wide_resnet38", 8)],

@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
 from rayseg.attribution.classes.lean import LeanNetwork
-from rayseg.nets import backbones
-from rayseg.nets.backbones import STAGES, build_trunk, feature_channels
+from rayseg.nets.backbones import TRUNKS, build_trunk, feature_channels
 from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.trunks import STAGES
 from rayseg.nets.wide_resnet38 import WideResNet38
 from tests.reference import wide_resnet38_literal as literal
 
@@ -28,12 +30,8 @@ def shake(network):
 @pytest.fixture
 def tiny(monkeypatch):
     """Trunks of a thirty-second of the width."""
-
-    class Tiny(WideResNet38):
-        def __init__(self):
-            super().__init__(divisor=32)
-
-    monkeypatch.setattr(backbones, "WideResNet38", Tiny)
+    kind = replace(TRUNKS["wide_resnet38"], publish=lambda weights: WideResNet38(divisor=32))
+    monkeypatch.setitem(TRUNKS, "wide_resnet38", kind)
     torch.manual_seed(0)
 
 
@@ -110,7 +108,7 @@ def test_weights_of_another_network_are_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("stride", [16, 32])
 def test_other_strides_are_refused_with_both_sides(stride):
-    with pytest.raises(ValueError, match=f"trunk wide_resnet38 has stride 8, got {stride}"):
+    with pytest.raises(ValueError, match=f"stride must be 8 for trunk wide_resnet38, got {stride}"):
         build_trunk("wide_resnet38", stride)
 
 

@@ -27,7 +27,6 @@ from rayseg.config import (
 from rayseg.datasets import DATASETS
 from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining
 from rayseg.nets.detectors import load_detector
-from rayseg.nets.detectors.files import detector_facts
 from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.engine import RayEngine
 from rayseg.records.rle import mask_area
@@ -89,8 +88,7 @@ def let_speak(address):
     scores.weight.data.mul_(10)
     scores.bias.data[0] = -1000
     scores.bias.data[1 + CLASSES.index("cat")] = 5
-    facts = detector_facts(network, CLASSES)
-    Path(address).write_bytes(to_safetensors(network, facts))
+    Path(address).write_bytes(to_safetensors(network, network.design.facts))
 
 
 @pytest.fixture(scope="module")

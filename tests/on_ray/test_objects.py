@@ -10,8 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from rayseg.on_ray.objects import (
-    DETECTOR_WEIGHTS,
-    MASK_RCNN_WEIGHTS,
     ObjectWork,
     _lowered,
     fit_detector,
@@ -116,7 +114,7 @@ def test_two_workers_train_a_detector_without_what_is_bad(run):
     assert [entry["images"] for entry in told["judged"]] == [2, 2, 3]  # at last all of val
     assert {"ap", "ap50", "ap75"} <= told["judged"][0].keys()
     weights = Folder(run) / "detector"
-    assert load_detector(weights.path(DETECTOR_WEIGHTS), CLASSES).num_classes == 2
+    assert load_detector(weights.path("detector.safetensors"), CLASSES).num_classes == 2
 
 
 @dataclass
@@ -166,7 +164,7 @@ def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     assert "loss_mask" in told["curve"][0]
     assert {"ap", "ap50", "box_ap50"} <= told["judged"][-1].keys()
-    assert load_mask_rcnn(calm.path(MASK_RCNN_WEIGHTS), CLASSES).num_classes == 2
+    assert load_mask_rcnn(calm.path("mask_rcnn.safetensors"), CLASSES).num_classes == 2
 
 
 def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_path):
@@ -193,7 +191,7 @@ def test_bf16_trains_a_one_stage_detector_on_images_whose_coarsest_level_is_one_
     given = [([image] * 2, [target] * 2, ["a", "b"])] * 8
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        network = work.network(2).train()
+        network = work.network(CLASSES).train()
         keep_slow_float(network)
         optimizer = config.schedule.optimizer(network)
         steps = ObjectSteps(config.schedule, 8, dtype)

@@ -167,9 +167,7 @@ def test_no_pixel_lies_outside_the_box_whatever_the_weights():
     inside[1:23, 1:35] = True
     start = np.where(inside, 1.0, 0.0)
     planes = unary_from_softmax(np.stack([start, 1 - start]))
-    assert (
-        Lattice.of(BoxCRF(bilateral_compat=40), image, 2).infer(planes, 10)[0][~inside].max() > 0.9
-    )
+    assert Lattice(BoxCRF(bilateral_compat=40), image, 2).infer(planes, 10)[0][~inside].max() > 0.9
     np.testing.assert_array_equal(found.foreground, inside)
 
 

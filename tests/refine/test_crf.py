@@ -9,16 +9,16 @@ from PIL import Image
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
 from rayseg.refine import REFINERS, LabelCRF, SoftCRF, Threshold
-from rayseg.refine.crf import Lattice
+from rayseg.refine.lattice import Kernels, Lattice
 from tests.reference import crf_literal as literal
 
-IRN = {
-    "gaussian_sxy": 3,
-    "gaussian_compat": 3,
-    "bilateral_sxy": 50,
-    "bilateral_srgb": 5,
-    "bilateral_compat": 10,
-}
+IRN = Kernels(
+    gaussian_sxy=3,
+    gaussian_compat=3,
+    bilateral_sxy=50,
+    bilateral_srgb=5,
+    bilateral_compat=10,
+)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_pydensecrfs_examples_come_out_as_expected(real_data, number):
     unknown = not colours[0].any()
     colours = colours[1:] if unknown else colours
     unary = unary_from_labels(local.ravel(), len(colours), 0.7, zero_unsure=unknown)
-    lattice = Lattice(image, len(colours), **(IRN | {"bilateral_sxy": 80, "bilateral_srgb": 13}))
+    lattice = Lattice(replace(IRN, bilateral_sxy=80, bilateral_srgb=13), image, len(colours))
     found = colours[lattice.infer(unary, 5).argmax(0)]
     assert (found != expected).any(-1).mean() < 0.002
 
@@ -105,9 +105,9 @@ def test_second_unary_on_one_lattice_is_bit_identical():
         unary_from_labels((maps.max(0) > level).astype(int), 3, 0.7, zero_unsure=False)
         for level in (0.3, 0.05, 0.3)
     ]
-    shared = Lattice(image, 3, **IRN)
+    shared = Lattice(IRN, image, 3)
     for unary in unaries:
-        alone = Lattice(image, 3, **IRN).infer(unary, 10)
+        alone = Lattice(IRN, image, 3).infer(unary, 10)
         np.testing.assert_array_equal(shared.infer(unary, 10), alone)
 
 
@@ -117,9 +117,7 @@ def test_lattice_is_near_mean_field_over_all_pairs():
     noise = np.random.default_rng(0).uniform(0.1, 0.5, maps[0].shape)
     inside = (0.5 * maps[0] + noise).clip(0.05, 0.95)
     unary = unary_from_softmax(np.stack([1 - inside, inside]))
-    found = Lattice(image, 2, **(IRN | {"gaussian_compat": 1, "bilateral_compat": 2})).infer(
-        unary, 5
-    )
+    found = Lattice(replace(IRN, gaussian_compat=1, bilateral_compat=2), image, 2).infer(unary, 5)
     exact = literal.mean_field(image, unary, 5, 3, 1, 50, 5, 2).reshape(found.shape)
     assert set(np.unique(exact.argmax(0))) == {0, 1}
     assert np.abs(found - exact).mean() < 0.01
@@ -199,7 +197,7 @@ def test_soft_crf_does_not_depend_on_a_common_factor():
     image, maps = draw_scene()
     maps = 0.05 + 0.9 * maps
     planes = np.concatenate([(1 - maps.max(0))[None] ** 4 + 1e-3, maps])
-    lattice = Lattice(image, 3, **IRN)
+    lattice = Lattice(IRN, image, 3)
     first = lattice.infer(unary_from_softmax(planes), 10)
     second = lattice.infer(unary_from_softmax(planes / planes.sum(0)), 10)
     np.testing.assert_allclose(first, second, atol=1e-4)

@@ -84,8 +84,8 @@ def test_instances_of_an_image_do_not_touch_each_other():
 
 def test_whole_images_share_one_lattice(monkeypatch):
     image, probabilities, _ = scene()
-    build, built = Lattice.of, []
-    monkeypatch.setattr(Lattice, "of", lambda *given: built.append(given) or build(*given))
+    build, built = Lattice.__init__, []
+    monkeypatch.setattr(Lattice, "__init__", lambda *of: built.append(of) or build(*of))
     refine = InstanceCRF(zoom=1).on(image)
     for _ in range(3):
         refine(probabilities, BOX)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from rayseg.nets.detectors.design import MaskRCNNDesign
 from rayseg.nets.detectors.instance_masks import SoftInstances
-from rayseg.nets.detectors.mask_rcnn import MaskRCNN, mask_rcnn_facts
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN
 from rayseg.nets.weights import to_safetensors
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask
@@ -23,9 +24,13 @@ PREDICTION = InstancePrediction(min_score=0.0, max_objects=4, batch_size=2, prec
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    network = MaskRCNN("mobilenet_v2", 3, channels=16, width=32, test_side=64, max_side=96)
+    network = MaskRCNN(
+        MaskRCNNDesign(
+            trunk="mobilenet_v2", classes=CLASSES, channels=16, width=32, test_side=64, max_side=96
+        )
+    )
     path = tmp_path_factory.mktemp("mask_rcnn") / "mask_rcnn.safetensors"
-    path.write_bytes(to_safetensors(network, mask_rcnn_facts(network, CLASSES)))
+    path.write_bytes(to_safetensors(network, network.design.facts))
     return str(path)
 
 
@@ -147,8 +152,8 @@ def test_the_crf_draws_masks_to_edges_of_the_image(weights):
 
 
 def test_instances_of_an_image_share_its_lattice(weights, rows, monkeypatch):
-    build, images = Lattice.of, []
-    monkeypatch.setattr(Lattice, "of", lambda crf, *of: images.append(of[0]) or build(crf, *of))
+    build, images = Lattice.__init__, []
+    monkeypatch.setattr(Lattice, "__init__", lambda *of: images.append(of) or build(*of))
     crf = replace(PREDICTION, crf=True, instance_crf=InstanceCRF(zoom=1))
     made = fixed(weights, crf, torch.full((2, 8, 8), 0.99))([rows[0], rows[3]])
     assert [len(one["classes"]) for one in made] == [2, 2]

@@ -7,11 +7,13 @@ import torch
 
 from rayseg.attribution import CAM, COMBINATIONS, METHODS, RIB, Companions
 from rayseg.attribution.classes.ficklenet import FickleNet
+from rayseg.nets import classifier
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier, fickle_facts
 from rayseg.nets.weights import to_safetensors
+from rayseg.networks import NETWORKS
 from rayseg.records import Seeds
-from rayseg.stages import LOADERS, MakeSeeds, by_size, enlarge
+from rayseg.stages import MakeSeeds, by_size, enlarge
 from rayseg.store import SEEDS_SCHEMA, pack_maps, rows_to_table, unpack_seeds
 
 CLASSES = ("cat", "dog", "emu")
@@ -219,13 +221,13 @@ class Recording:
     network_kind: str = "classifier"
     given: object = "nothing"
 
-    def prepare(self, network, companions=None):
+    def prepare(self, network, device=None, companions=None):
         self.given = companions
 
 
 @pytest.mark.parametrize(("uses", "asked"), [(True, ["bank"]), (False, [])])
 def test_only_a_method_that_uses_companions_asks_for_them(monkeypatch, uses, asked):
-    monkeypatch.setitem(LOADERS, "classifier", lambda path, classes: torch.nn.Identity())
+    monkeypatch.setattr(classifier, "load_classifier", lambda *given: torch.nn.Identity())
     calls = []
 
     def give():
@@ -270,7 +272,7 @@ def test_an_image_whose_loss_is_no_number_costs_its_own_row_only(weights, bank, 
 
 
 def test_every_kind_of_network_that_a_method_works_on_can_be_loaded():
-    assert {method.network_kind for method in METHODS.values()} <= set(LOADERS)
+    assert {method.network_kind for method in METHODS.values()} <= set(NETWORKS)
     for pair in COMBINATIONS.values():
         assert {METHODS[name].network_kind for name in pair} == {"classifier"}
 
@@ -278,7 +280,7 @@ def test_every_kind_of_network_that_a_method_works_on_can_be_loaded():
 def test_a_method_works_on_the_network_of_its_kind(fickle_weights):
     method = FickleNet(num_passes=3)
     (made,) = MakeSeeds(method, fickle_weights, CLASSES)([decoded_row("a", (1, 2))])
-    network = LOADERS["ficklenet"](fickle_weights, CLASSES)
+    network = NETWORKS["ficklenet"].load(fickle_weights, CLASSES)
     (alone,) = method.run(network, pixels_of(decoded_row("a")), [[1, 2]], 4, ["a"])
     assert made["maps"] == pack_maps(alone.maps.numpy())
 

@@ -9,8 +9,7 @@ import pytest
 from rayseg.attribution import BBAM
 from rayseg.cli import run_job
 from rayseg.config import AnalyseBoxesConfig, MakeBoxMapsConfig, MakeBoxMasksConfig
-from rayseg.nets.detectors import build_detector
-from rayseg.nets.detectors.files import detector_facts
+from rayseg.nets.detectors import DetectorDesign, build_detector
 from rayseg.nets.weights import to_safetensors
 from rayseg.plain import PlainEngine
 from rayseg.records import Sample
@@ -34,8 +33,9 @@ def run(tmp_path):
 
 
 def write_detector(folder, classes):
-    network = build_detector("retinanet", "mobilenet_v2", len(classes), channels=16)
-    Folder(folder).write("a.safetensors", to_safetensors(network, detector_facts(network, classes)))
+    known = {"classes": tuple(classes), "trunk": "mobilenet_v2", "channels": 16}
+    network = build_detector(DetectorDesign(kind="retinanet", **known))
+    Folder(folder).write("a.safetensors", to_safetensors(network, network.design.facts))
     return f"{folder}/a.safetensors"
 
 

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from rayseg.attribution.classes.companions import Companions
@@ -27,10 +26,7 @@ from rayseg.attribution.classes.lean import (
     suit_cpu,
 )
 from rayseg.nets.inputs import Precision, choose_dtype
-from rayseg.nets.suited import is_strided_depthwise
-
-FROZEN_STAGES = 3
-"""Stem, stage1 and stage2, which the authors' classifier cuts off by a detach."""
+from rayseg.nets.suited import fold_normalisation, is_strided_depthwise
 
 
 class AdaptableNetwork(LeanNetwork):
@@ -67,10 +63,9 @@ class AdaptableNetwork(LeanNetwork):
         classifier.requires_grad_(False).to(memory_format=torch.channels_last)
         head: nn.Parameter = classifier.head.weight
         stages = list(classifier.trunk.children())
-        if len(stages) <= FROZEN_STAGES:
-            raise ValueError(
-                f"the trunk must have more than {FROZEN_STAGES} stages, got {len(stages)}"
-            )
+        frozen: int = classifier.adapts_from
+        if len(stages) <= frozen:
+            raise ValueError(f"the trunk must have more than {frozen} stages, got {len(stages)}")
         if companions is not None and companions.tags.shape[1] != len(head):
             raise ValueError(
                 f"companions must be tagged with {len(head)} classes, "
@@ -82,7 +77,7 @@ class AdaptableNetwork(LeanNetwork):
             self.dtype = torch.float64
         self.classifier = classifier
         self.stride: int = classifier.stride
-        last = nn.Sequential(*stages[FROZEN_STAGES:])
+        last = nn.Sequential(*stages[frozen:])
         weights = [*last.parameters(), head]
         self.moving, self.gradient = _flatten(weights)
         self.start = self.moving.clone()
@@ -92,7 +87,7 @@ class AdaptableNetwork(LeanNetwork):
         # shares its weights with the classifier, whose modules stay plain
         shared = {id(weight): weight for weight in weights}
         self._last = _fold_for_training(copy.deepcopy(last, shared))
-        self._first = fuse(copy.deepcopy(nn.Sequential(*stages[:FROZEN_STAGES])))
+        self._first = fold_normalisation(nn.Sequential(*stages[:frozen]))
         self._first.to(self.dtype).to(memory_format=torch.channels_last)
         if head.device.type == "cpu":
             suit_cpu(self._first, self.dtype)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from rayseg.attribution.classes.companions import Companions
-from rayseg.attribution.classes.lean import LeanNetwork
+from rayseg.attribution.classes.lean import LeanNetwork, placed
 from rayseg.attribution.classes.views import Batch, resize_maps
 from rayseg.nets.inputs import Precision
 
@@ -79,7 +79,9 @@ class Attribution(ABC):
     max_pairs: int = 0
 
     network_kind: ClassVar[str] = "classifier"
-    """What it works on: the run's `classifier`, or its `ficklenet`."""
+    """What it works on, a key of nets' NETWORKS."""
+    own_thresholds: ClassVar[tuple[float, float] | None] = None
+    """Background thresholds of its maps, where its scale is another than CAM's."""
     rounding_only: ClassVar[tuple[str, ...]] = ("max_pairs",)
     """Fields that change results by no more than rounding."""
 
@@ -104,11 +106,18 @@ class Attribution(ABC):
         """Whether it needs other images beside the one that it looks at."""
         return False
 
-    def prepare(self, network: nn.Module, companions: Companions | None = None) -> LeanNetwork:
+    def prepare(
+        self,
+        network: nn.Module,
+        device: torch.device | None = None,
+        companions: Companions | None = None,
+    ) -> LeanNetwork:
         """The copy to work on; make it once where many images follow.
 
         Args:
-            network: a CAM classifier, or what `prepare` made of one.
+            network: a CAM classifier, left as it was, or what `prepare` made of one, which is given
+                back.
+            device: where to work; None is where the network lies.
             companions: other images, for a method that `uses_companions`.
         """
         del companions  # most methods look at nothing but the image
@@ -119,7 +128,7 @@ class Attribution(ABC):
                     "method"
                 )
             return network
-        return LeanNetwork(network, self.precision)
+        return LeanNetwork(placed(network, device), self.precision)
 
     def __call__(
         self,

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from rayseg.attribution.classes.base import Attribution, ScaleResult, seeded
 from rayseg.attribution.classes.companions import Companions
-from rayseg.attribution.classes.lean import LeanNetwork, check_head
+from rayseg.attribution.classes.lean import LeanNetwork, check_head, placed
 from rayseg.attribution.classes.views import Batch, merge_views
 from rayseg.nets.inputs import Precision
 
@@ -85,6 +85,8 @@ class FickleNet(Attribution):
     seed: int = 0
 
     network_kind: ClassVar[str] = "ficklenet"
+    # aggregate threshold is made so that 0.5 is the published rule
+    own_thresholds: ClassVar[tuple[float, float] | None] = (0.50, 0.05)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,7 +107,12 @@ class FickleNet(Attribution):
         """
         return cls(aggregate="max")
 
-    def prepare(self, network: nn.Module, companions: Companions | None = None) -> LeanFickle:
+    def prepare(
+        self,
+        network: nn.Module,
+        device: torch.device | None = None,
+        companions: Companions | None = None,
+    ) -> LeanFickle:
         """The copy to work on; make it once where many images follow.
 
         Raises:
@@ -118,7 +125,7 @@ class FickleNet(Attribution):
             check_head(network.classifier if isinstance(network, LeanNetwork) else network, 0)
         except ValueError as error:
             raise ValueError(f"{error}; train one with train-ficklenet") from None
-        return LeanFickle(network, self.precision)
+        return LeanFickle(placed(network, device), self.precision)
 
     def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
         """All passes at each scale, image by image, view by view."""

@@ -18,11 +18,17 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from rayseg.nets.inputs import Precision, choose_dtype
-from rayseg.nets.suited import StridedDepthwise, is_strided_depthwise
+from rayseg.nets.suited import StridedDepthwise, fold_normalisation, is_strided_depthwise
+
+
+def placed(network: nn.Module, device: torch.device | None) -> nn.Module:
+    """The network where it lies on that device or none is asked for, else a copy that does."""
+    if device in (None, next(network.parameters()).device):
+        return network
+    return copy.deepcopy(network).to(device)
 
 
 class LeanNetwork(nn.Module):
@@ -58,7 +64,7 @@ class LeanNetwork(nn.Module):
         self.weight: Float[Tensor, "c d"] = windows[..., windows.shape[2] // 2].clone()
         self.stride: int = lean.stride
         if hasattr(lean, "trunk"):
-            lean.trunk = fuse(lean.trunk)
+            lean.trunk = fold_normalisation(lean.trunk)
         self.classifier = lean.to(device, self.dtype).to(memory_format=torch.channels_last)
         if device.type == "cpu":
             suit_cpu(self.classifier, self.dtype)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
@@ -58,9 +59,14 @@ class OnRIB:
         """Whether one of the two needs other images."""
         return self.rib.uses_companions or self.method.uses_companions
 
-    def prepare(self, network: nn.Module, companions: Companions | None = None) -> AdaptableNetwork:
+    def prepare(
+        self,
+        network: nn.Module,
+        device: torch.device | None = None,
+        companions: Companions | None = None,
+    ) -> AdaptableNetwork:
         """The copy to work on; make it once where many images follow."""
-        return self.rib.prepare(network, companions)
+        return self.rib.prepare(network, device, companions)
 
     def run(
         self,
@@ -91,7 +97,7 @@ class OnRIB:
         with self.rib.reaching(network, batch, map_stride) as reached:
             if not classes:
                 return reached
-            prepared = self.method.prepare(network.classifier, network.companions)
+            prepared = self.method.prepare(network.classifier, companions=network.companions)
             (found,) = self.method.run(prepared, image, [classes], map_stride, [image_id])
         return replace(
             reached,

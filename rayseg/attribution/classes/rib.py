@@ -34,7 +34,7 @@ from rayseg.attribution.classes.adaptable import AdaptableNetwork
 from rayseg.attribution.classes.adaptation import Adaptation, Start, together
 from rayseg.attribution.classes.base import Attribution, Localization, ScaleResult, check_input
 from rayseg.attribution.classes.companions import Companions
-from rayseg.attribution.classes.lean import LeanNetwork
+from rayseg.attribution.classes.lean import LeanNetwork, placed
 from rayseg.attribution.classes.views import Batch
 from rayseg.nets.losses import activated_bce, rib_loss
 
@@ -171,7 +171,12 @@ class RIB(Attribution):
         """Whether a step's batch holds other images."""
         return self.num_steps > 0 and self.num_companions > 0
 
-    def prepare(self, network: nn.Module, companions: Companions | None = None) -> AdaptableNetwork:
+    def prepare(
+        self,
+        network: nn.Module,
+        device: torch.device | None = None,
+        companions: Companions | None = None,
+    ) -> AdaptableNetwork:
         """The copy to fine-tune, with the bank that its companions come from.
 
         Raises:
@@ -187,7 +192,7 @@ class RIB(Attribution):
             )
         if isinstance(network, AdaptableNetwork):
             return network
-        return AdaptableNetwork(network, self.precision, companions, self.cache_gb)
+        return AdaptableNetwork(placed(network, device), self.precision, companions, self.cache_gb)
 
     def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
         """Fine-tunes to one image after the other; what precedes the first step is done for all."""

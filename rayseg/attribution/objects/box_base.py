@@ -116,6 +116,7 @@ class BoxAttribution(ABC):
     max_pixels: int = 0
     seed: int = 0
 
+    network_kind: ClassVar[str] = "detector"
     rounding_only: ClassVar[tuple[str, ...]] = ("max_pixels",)
     """Fields that change results by no more than rounding."""
 
@@ -155,9 +156,9 @@ class BoxAttribution(ABC):
         """
         del detector
 
-    def prepare(self, detector: Detector, device: torch.device) -> Detector:
-        """The copy to work on; make it once where many images follow."""
-        return detector.lean(device, self.precision)
+    def prepare(self, network: Detector, device: torch.device | None = None) -> Detector:
+        """The copy to work on, on that device; make it once where many images follow."""
+        return network.lean(device or network.mean.device, self.precision)
 
     def __call__(
         self,
@@ -220,7 +221,7 @@ class BoxAttribution(ABC):
         """
         self.check(detector)
         check_input(detector, images, objects, ids)
-        lean = detector if _is_frozen(detector) else self.prepare(detector, detector.mean.device)
+        lean = detector if _is_frozen(detector) else self.prepare(detector)
         if not any(len(own.classes) for own in objects):
             return [[] for _ in objects]
         fit, inputs = lean.fit((images.shape[1], images.shape[2])), lean.encode(images)

@@ -1,10 +1,8 @@
 """Detectors: two stages, one stage, those of others; and Mask R-CNN."""
 
-from rayseg.nets.detectors.files import (
-    DETECTORS,
-    build_detector,
-    detector_facts,
-    load_detector,
-)
+from rayseg.nets.detectors.design import DetectorDesign, Learning, taken_from
+from rayseg.nets.detectors.files import DETECTORS, build_detector, load_detector
 
-__all__ = ["DETECTORS", "build_detector", "detector_facts", "load_detector"]
+__all__ = [
+    "DETECTORS", "DetectorDesign", "Learning", "build_detector", "load_detector", "taken_from",
+]  # fmt: skip

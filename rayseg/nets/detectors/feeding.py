@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rayseg.nets.detection import Detector, InputFit
+from rayseg.nets.detectors.design import DetectorDesign, Learning
 from rayseg.nets.inputs import DEVIATION_RGB, MEAN_RGB
 
 PADDED_TO = 32
@@ -20,16 +21,19 @@ class ResizingDetector(Detector):
     """A detector whose images are resized by their sides and normalised.
 
     Args:
-        num_classes: foreground classes.
-        test_side: shorter side of an image in the input.
-        max_side: what no longer side exceeds.
+        design: what it is.
+        learning: what its training asks for besides.
+
+    Raises:
+        ValueError: an unknown trunk, other weights, or a design that makes no network.
     """
 
-    def __init__(self, num_classes: int, test_side: int, max_side: int):
+    def __init__(self, design: DetectorDesign, learning: Learning):
         super().__init__()
-        self.num_classes, self.test_side, self.max_side = num_classes, test_side, max_side
+        self.design, self.learning, self.num_classes = design, learning, design.num_classes
+        self.test_side, self.max_side = design.test_side, design.max_side
         self.register_buffer("mean", torch.zeros(3, 1, 1), persistent=False)
-        self.fit_test = resizing((test_side,), max_side)
+        self.fit_test = resizing((design.test_side,), design.max_side)
 
     def fit(self, image_hw: tuple[int, int]) -> InputFit:
         """The shorter side becomes `test_side`, unless the longer one would exceed `max_side`."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.detection import Detector
+from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning, told
 from rayseg.nets.detectors.one_stage import FCOS, OneStage, RetinaNet
-from rayseg.nets.detectors.pyramid import Upsample
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.nets.detectors.yolox import YOLOX
 from rayseg.nets.weights import load_into, read_facts, read_tensors
@@ -16,50 +16,17 @@ from rayseg.nets.weights import load_into, read_facts, read_tensors
 ONE_STAGE: dict[str, type[OneStage]] = {"retinanet": RetinaNet, "fcos": FCOS}
 DETECTORS = ("faster_rcnn", *ONE_STAGE)
 """What can be trained."""
-ONE_STAGE_FACTS = ("trunk", "upsample", "channels", "test_side", "max_side")
-TWO_STAGE_FACTS = ("width", "first_level", "anchors")
-"""What a Faster R-CNN's file says besides."""
 
 
-def build_detector(
-    kind: str,
-    trunk: str,
-    num_classes: int,
-    weights: str = "none",
-    frozen_statistics: bool = True,
-    freeze: str = "none",
-    upsample: Upsample = "bilinear",
-    channels: int = 256,
-    min_sides: Sequence[int] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
-    test_side: int = 800,
-    max_side: int = 1333,
-    anchors: Sequence[int] = (32, 64, 128, 256, 512),
-    width: int = 1024,
-    first_level: int = 2,
-    regions: int = 512,
-) -> FasterRCNN | OneStage:
-    """A detector of one of DETECTORS.
-
-    Its other arguments are those of `FasterRCNN`; the last four are of no use to the others.
+def build_detector(design: DetectorDesign, learning: Learning = UNTAUGHT) -> FasterRCNN | OneStage:
+    """The detector of a design.
 
     Raises:
         ValueError: an unknown kind or trunk, other weights, or not one anchor a level.
     """
-    if kind not in DETECTORS:
-        raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {kind!r}")
-    start = (trunk, num_classes, weights, frozen_statistics, freeze, upsample, channels)
-    if kind == "faster_rcnn":
-        return FasterRCNN(
-            *start, width, first_level, anchors, min_sides, test_side, max_side, regions
-        )
-    return ONE_STAGE[kind](*start, min_sides, test_side, max_side)
-
-
-def detector_facts(detector: FasterRCNN | OneStage, classes: Sequence[str]) -> dict[str, object]:
-    """What stands beside a detector's tensors, so that `load_detector` can build it again."""
-    kinds: dict[type, str] = {made: name for name, made in ONE_STAGE.items()}
-    kind = kinds.get(type(detector), "faster_rcnn")
-    return {"network": kind, "classes": list(classes), **detector.facts}
+    if design.kind not in DETECTORS:
+        raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {design.kind!r}")
+    return ONE_STAGE.get(design.kind, FasterRCNN)(design, learning)
 
 
 def load_detector(path: str, classes: Sequence[str] | None = None) -> Detector:
@@ -84,11 +51,9 @@ def load_detector(path: str, classes: Sequence[str] | None = None) -> Detector:
     kind = str(facts.pop("network", "classifier"))
     if kind not in DETECTORS:
         raise ValueError(f"{path} holds a {kind}, not a detector")
-    needed = {"classes", *ONE_STAGE_FACTS, *(TWO_STAGE_FACTS if kind == "faster_rcnn" else ())}
-    if needed != facts.keys():
-        raise ValueError(f"facts of {path} must be {sorted(needed)}, got {sorted(facts)}")
-    known = facts.pop("classes")
-    check_trained_on(path, known, classes)
-    detector = build_detector(kind, num_classes=len(known), **facts)
+    if facts.keys() != set(told(kind)):
+        raise ValueError(f"facts of {path} must be {sorted(told(kind))}, got {sorted(facts)}")
+    check_trained_on(path, facts["classes"], classes)
+    detector = build_detector(DetectorDesign.from_facts({"kind": kind} | facts))
     load_into(detector, read_tensors(path), path)
     return detector.eval()

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -27,6 +26,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.transform import resize_boxes
 
 from rayseg.nets.classifier import read_network_facts
+from rayseg.nets.detectors.design import UNTAUGHT_MASKS, MaskLearning, MaskRCNNDesign
 from rayseg.nets.detectors.feeding import resizing
 from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
 from rayseg.nets.detectors.pooling import RegionPool
@@ -49,70 +49,30 @@ class MaskRCNN(nn.Module):
     The box loss is smooth L1 with beta 1 as in the authors' code; torchvision has 1/9 there.
 
     Args:
-        trunk: of the pyramid.
-        num_classes: foreground classes c.
-        weights: of the trunk, as `build_pyramid` takes them.
-        frozen_statistics: the trunk's batch normalisation keeps its stored statistics.
-        freeze: last stage of the trunk that does not train.
-        upsample: of the pyramid's coarser levels.
-        channels: of the pyramid.
-        width: of the box head; the mask head has a quarter of it, both as published by default.
-        anchors: sides in input pixels, one a level of the pyramid.
-        min_sides: shorter sides of training images; one is drawn each time by torch's generator.
-        test_side: shorter side of other images.
-        max_side: what no longer side exceeds.
-        regions: proposals of a training image that the heads learn from; at most a quarter of them
-            hold an object, and those train the mask head.
-        grow: whether cells in doubt join a side of which the network is sure.
-        sure_foreground: probability above which it is; see `grown_seeds`.
-        sure_background: ... and below which.
-        mask_loss: balanced weighs foreground and background the same; plain weighs cells.
+        design: what it is.
+        learning: what its training asks for besides.
 
     Raises:
         ValueError: an unknown trunk, other weights, or not one anchor a level.
     """
 
-    def __init__(
-        self,
-        trunk: str,
-        num_classes: int,
-        weights: str = "none",
-        frozen_statistics: bool = True,
-        freeze: str = "none",
-        upsample: Literal["bilinear", "nearest"] = "bilinear",
-        channels: int = 256,
-        width: int = 1024,
-        anchors: Sequence[int] = (21, 42, 84, 168, 332),
-        min_sides: Sequence[int] = (416, 440, 464, 488, 512),
-        test_side: int = 512,
-        max_side: int = 800,
-        regions: int = 512,
-        grow: bool = True,
-        sure_foreground: float = 0.9,
-        sure_background: float = 0.1,
-        mask_loss: Literal["balanced", "plain"] = "balanced",
-    ):
+    def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTAUGHT_MASKS):
         super().__init__()
-        if len(anchors) != len(LEVELS) + 1:
-            raise ValueError(f"anchors must be {len(LEVELS) + 1}, one a level, got {len(anchors)}")
-        if mask_loss not in ("balanced", "plain"):
-            raise ValueError(f"mask_loss must be balanced or plain, got {mask_loss!r}")
-        self.trunk_name, self.num_classes, self.upsample = trunk, num_classes, upsample
-        self.channels, self.width, self.anchors = channels, width, tuple(anchors)
-        self.test_side, self.max_side = test_side, max_side
-        self.grow, self.mask_loss = grow, mask_loss
-        self.sure_foreground, self.sure_background = sure_foreground, sure_background
-        self.pyramid = build_pyramid(
-            trunk, weights, frozen_statistics, freeze, "pool", upsample, channels
-        )
-        self.fit_training = resizing(min_sides, max_side)
-        self.fit_test = resizing((test_side,), max_side)
-        self.rpn = proposal_network(channels, self.anchors)
-        self.boxes = box_heads(channels, width, num_classes, regions=regions)
+        if len(design.anchors) != len(LEVELS) + 1:
+            raise ValueError(
+                f"anchors must be {len(LEVELS) + 1}, one a level, got {len(design.anchors)}"
+            )
+        self.design, self.learning, self.num_classes = design, learning, design.num_classes
+        self.pyramid = build_pyramid(design, learning, "pool")
+        self.fit_training = resizing(learning.min_sides, design.max_side)
+        self.fit_test = resizing((design.test_side,), design.max_side)
+        self.rpn = proposal_network(design)
+        self.boxes = box_heads(design, learning.regions)
         self.mask_pool = RegionPool(len(LEVELS), POOLED_MASK)
+        inner = design.width // 4
         self.mask_head = nn.Sequential(
-            MaskRCNNHeads(channels, (width // 4,) * 4, 1),
-            MaskRCNNPredictor(width // 4, width // 4, num_classes),
+            MaskRCNNHeads(design.channels, (inner,) * 4, 1),
+            MaskRCNNPredictor(inner, inner, design.num_classes),
         )
 
     def forward(
@@ -188,11 +148,12 @@ class MaskRCNN(nn.Module):
             ]
             sides.append(torch.cat(parts))  # (m, s, s)
         foreground, background = sides[0], ~sides[1] & ~sides[0]
-        if self.grow:
+        learning = self.learning
+        if learning.grow:
             foreground, background = grown_seeds(
-                logits, foreground, background, self.sure_foreground, self.sure_background
+                logits, foreground, background, learning.sure_foreground, learning.sure_background
             )
-        return balanced_mask_loss(logits, foreground, background, self.mask_loss == "balanced")
+        return balanced_mask_loss(logits, foreground, background, learning.mask_loss == "balanced")
 
     @torch.no_grad()
     def find(
@@ -289,30 +250,6 @@ def _searching(network: MaskRCNN, min_score: float, max_objects: int) -> Iterato
         network.train(training)
 
 
-def mask_rcnn_facts(network: MaskRCNN, classes: Sequence[str]) -> dict[str, object]:
-    """What `load_mask_rcnn` needs to know beside the tensors; for `to_safetensors`.
-
-    Args:
-        network: the network.
-        classes: names of its foreground classes.
-
-    Raises:
-        ValueError: not one name a class.
-    """
-    if network.num_classes != len(classes):
-        raise ValueError(
-            f"a Mask R-CNN of {network.num_classes} classes must have as many names, "
-            f"got {len(classes)}"
-        )
-    return {
-        "network": "mask_rcnn",
-        "trunk": network.trunk_name,
-        "stride": 32,
-        "classes": list(classes),
-        **{name: getattr(network, name) for name in _FACTS},
-    }
-
-
 def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
     """A Mask R-CNN from the safetensors file that training wrote, in eval mode.
 
@@ -324,8 +261,7 @@ def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
         FileNotFoundError: there is no such file.
         ValueError: not a Mask R-CNN of ours, or of other classes.
     """
-    facts: dict[str, Any] = read_network_facts(path, "mask_rcnn", classes, _FACTS)
-    chosen = {name: facts[name] for name in _FACTS}
-    network = MaskRCNN(str(facts["trunk"]), len(facts["classes"]), **chosen)
+    facts = read_network_facts(path, "mask_rcnn", classes, _FACTS)
+    network = MaskRCNN(MaskRCNNDesign.from_facts(facts))
     load_into(network, read_tensors(path), path)
     return network.eval()

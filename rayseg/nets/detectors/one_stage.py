@@ -24,8 +24,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
 from rayseg.nets.detection import Detections, Reading, Window
+from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning
 from rayseg.nets.detectors.feeding import ResizingDetector, resizing
-from rayseg.nets.detectors.pyramid import Pyramid, Upsample, build_pyramid
+from rayseg.nets.detectors.pyramid import Pyramid, build_pyramid
 from rayseg.nets.detectors.two_stage import check_window, evaluating, suppress
 from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import suit_depthwise, suit_relu6
@@ -66,52 +67,17 @@ class ExactAnchors(AnchorGenerator):
 
 
 class OneStage(ResizingDetector):
-    """What one-stage detectors share; their candidates are anchors, counted level by level.
-
-    Args:
-        trunk: of the pyramid.
-        num_classes: foreground classes.
-        weights: of the trunk, as `build_trunk` takes them.
-        frozen_statistics: batch normalisation stays as the weights have it.
-        freeze: the last stage of the trunk that does not train.
-        upsample: of the pyramid's coarser levels.
-        channels: of the pyramid.
-        min_sides: shorter sides of training images; one is drawn each time by torch's generator.
-        test_side: shorter side of other images.
-        max_side: what no longer side exceeds.
-
-    Raises:
-        ValueError: an unknown trunk, other weights, or channels that FCOS has no groups of.
-    """
+    """What one-stage detectors share; their candidates are anchors, counted level by level."""
 
     score_threshold = 0.05
     window_stride = 128
     feature_layer = "network.backbone.trunk.stage4"
     network: RetinaNetwork | FCOSNetwork
 
-    def __init__(
-        self,
-        trunk: str,
-        num_classes: int,
-        weights: str = "none",
-        frozen_statistics: bool = True,
-        freeze: str = "none",
-        upsample: Upsample = "bilinear",
-        channels: int = 256,
-        min_sides: Sequence[int] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
-        test_side: int = 800,
-        max_side: int = 1333,
-    ):
-        super().__init__(num_classes, test_side, max_side)
-        self.facts: dict[str, object] = {
-            "trunk": trunk, "upsample": upsample, "channels": channels, "test_side": test_side,
-            "max_side": max_side,
-        }  # fmt: skip
-        pyramid = build_pyramid(
-            trunk, weights, frozen_statistics, freeze, "p6p7", upsample, channels, FIRST_LEVEL
-        )
-        self.network = self.build(pyramid)
-        self.network.transform = resizing(min_sides, max_side)
+    def __init__(self, design: DetectorDesign, learning: Learning = UNTAUGHT):
+        super().__init__(design, learning)
+        self.network = self.build(build_pyramid(design, learning, "p6p7", FIRST_LEVEL))
+        self.network.transform = resizing(learning.min_sides, design.max_side)
 
     @abstractmethod
     def build(self, pyramid: Pyramid) -> RetinaNetwork | FCOSNetwork:

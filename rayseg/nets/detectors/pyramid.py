@@ -12,22 +12,23 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 from torchvision.ops import Conv2dNormActivation
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from rayseg.nets.backbones import (
+    PYRAMID_TRUNKS,
     build_trunk,
     feature_channels,
     freeze_normalisation,
     freeze_stages,
     freeze_statistics,
 )
+from rayseg.nets.detectors.design import UNTAUGHT, Learning, PyramidDesign, Upsample
+from rayseg.nets.suited import fold_normalisation
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 """Stages of a trunk that levels are made of; they end at strides 4, 8, 16 and 32."""
-Upsample = Literal["bilinear", "nearest"]
 
 
 class Pyramid(nn.Module):
@@ -144,7 +145,7 @@ class Pyramid(nn.Module):
     def fold(self) -> None:
         """Folds batch normalisation into the trunk's convolutions; for a network in eval mode."""
         for name, stage in list(self.trunk.named_children()):
-            setattr(self.trunk, name, fuse(stage))
+            setattr(self.trunk, name, fold_normalisation(stage))
 
 
 def _pick(features: Float[Tensor, "n d y x"], index: Int[Tensor, " k"]) -> Tensor:
@@ -152,41 +153,36 @@ def _pick(features: Float[Tensor, "n d y x"], index: Int[Tensor, " k"]) -> Tenso
 
 
 def build_pyramid(
-    trunk: str,
-    weights: str = "none",
-    frozen_statistics: bool = True,
-    freeze: str = "none",
+    design: PyramidDesign,
+    learning: Learning = UNTAUGHT,
     extra: Literal["pool", "p6p7"] = "pool",
-    upsample: Upsample = "bilinear",
-    channels: int = 256,
     first_level: int = 2,
 ) -> Pyramid:
     """A pyramid on a classifier's trunk.
 
     Args:
-        trunk: mobilenet_v2, resnet18, resnet34, resnet50 or resnet101.
-        weights: of the trunk, as `build_trunk` takes them.
-        frozen_statistics: batch normalisation stays as the weights have it.
-        freeze: the last stage of the trunk that does not train.
+        design: of the network.
+        learning: what its training asks for.
         extra: pool adds a level by taking every second cell, p6p7 two by convolutions.
-        upsample: bilinear (BBAM's code) or nearest (torchvision's).
-        channels: of each level.
         first_level: 2 begins at stride 4, 3 at stride 8.
 
     Raises:
         ValueError: an unknown trunk or stage, or one without four stages at these strides.
     """
-    known = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
-    if trunk not in known:
-        raise ValueError(f"trunk must be one of {', '.join(known)} for a pyramid, got {trunk!r}")
+    if design.trunk not in PYRAMID_TRUNKS:
+        raise ValueError(
+            f"trunk must be one of {', '.join(PYRAMID_TRUNKS)} for a pyramid, got {design.trunk!r}"
+        )
     if first_level not in (2, 3, 4):
         raise ValueError(f"first_level must be 2, 3 or 4, got {first_level}")
-    built = build_trunk(trunk, 32, weights)
-    if frozen_statistics:
+    built = build_trunk(design.trunk, 32, learning.weights)
+    if learning.frozen_statistics:
         freeze_normalisation(built)
-    if weights != "none":
-        freeze_stages(built, freeze)
-    made = Pyramid(built, extra, upsample, channels, first_level, frozen_statistics)
+    if learning.weights != "none":
+        freeze_stages(built, learning.freeze)
+    made = Pyramid(
+        built, extra, design.upsample, design.channels, first_level, learning.frozen_statistics
+    )
     return made.train()
 
 

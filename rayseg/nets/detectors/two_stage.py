@@ -24,9 +24,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from rayseg.nets.detection import Detections, InputFit, Reading, Window
+from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning, PyramidDesign
 from rayseg.nets.detectors.feeding import PADDED_TO, ResizingDetector, resizing
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
-from rayseg.nets.detectors.pyramid import Upsample, build_pyramid
+from rayseg.nets.detectors.pyramid import build_pyramid
 from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import suit_depthwise, suit_relu6
 
@@ -36,65 +37,21 @@ NMS_IOU = 0.5
 
 
 class FasterRCNN(ResizingDetector):
-    """A two-stage detector; its candidates are proposals, boxes in input pixels.
-
-    Args:
-        trunk: of the pyramid.
-        num_classes: foreground classes.
-        weights: of the trunk, as `build_trunk` takes them.
-        frozen_statistics: batch normalisation stays as the weights have it.
-        freeze: the last stage of the trunk that does not train.
-        upsample: of the pyramid's coarser levels.
-        channels: of the pyramid.
-        width: of the box head.
-        first_level: of the pyramid, 2 at stride 4.
-        anchors: sides in input pixels, one a level of the pyramid.
-        min_sides: shorter sides of training images; one is drawn each time by torch's generator.
-        test_side: shorter side of other images.
-        max_side: what no longer side exceeds.
-        regions: proposals of a training image that the box head learns from.
-
-    Raises:
-        ValueError: an unknown trunk, other weights, or not one anchor a level.
-    """
+    """A two-stage detector; its candidates are proposals, boxes in input pixels."""
 
     score_threshold = 0.0
     window_stride = PADDED_TO
     feature_layer = "pyramid.trunk.stage4"
 
-    def __init__(
-        self,
-        trunk: str,
-        num_classes: int,
-        weights: str = "none",
-        frozen_statistics: bool = True,
-        freeze: str = "none",
-        upsample: Upsample = "bilinear",
-        channels: int = 256,
-        width: int = 1024,
-        first_level: int = 2,
-        anchors: Sequence[int] = (32, 64, 128, 256, 512),
-        min_sides: Sequence[int] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800),
-        test_side: int = 800,
-        max_side: int = 1333,
-        regions: int = 512,
-    ):
-        super().__init__(num_classes, test_side, max_side)
-        self.pyramid = build_pyramid(
-            trunk, weights, frozen_statistics, freeze, "pool", upsample, channels, first_level
-        )
+    def __init__(self, design: DetectorDesign, learning: Learning = UNTAUGHT):
+        super().__init__(design, learning)
+        self.pyramid = build_pyramid(design, learning, "pool", design.first_level)
         levels = len(self.pyramid.strides)
-        if len(anchors) != levels:
-            raise ValueError(f"anchors must be {levels}, one a level, got {len(anchors)}")
-        self.first_level = first_level
-        self.facts: dict[str, object] = {
-            "trunk": trunk, "upsample": upsample, "channels": channels, "width": width,
-            "first_level": first_level, "anchors": list(anchors), "test_side": test_side,
-            "max_side": max_side,
-        }  # fmt: skip
-        self.fit_training = resizing(min_sides, max_side)
-        self.rpn = proposal_network(channels, anchors)
-        self.boxes = box_heads(channels, width, num_classes, levels - 1, first_level, regions)
+        if len(design.anchors) != levels:
+            raise ValueError(f"anchors must be {levels}, one a level, got {len(design.anchors)}")
+        self.fit_training = resizing(learning.min_sides, design.max_side)
+        self.rpn = proposal_network(design)
+        self.boxes = box_heads(design, learning.regions, levels - 1, design.first_level)
         self.bins_first = False  # whether the box head's first weight is in that order
 
     def forward(
@@ -134,7 +91,7 @@ class FasterRCNN(ResizingDetector):
         return self._read_levels(features, inputs, owner, candidates)
 
     def _level_of(self, candidates: Float[Tensor, "m 4"]) -> Int[Tensor, " m"]:
-        return region_levels(candidates, len(self.pyramid.layer), self.first_level)
+        return region_levels(candidates, len(self.pyramid.layer), self.design.first_level)
 
     def _read_levels(
         self,
@@ -307,12 +264,12 @@ def box_losses(
     }
 
 
-def proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNetwork:
+def proposal_network(design: PyramidDesign) -> RegionProposalNetwork:
     """torchvision's, with one anchor side a level."""
     ratios = (0.5, 1.0, 2.0)
     return RegionProposalNetwork(
-        AnchorGenerator(tuple((side,) for side in anchors), (ratios,) * len(anchors)),
-        RPNHead(channels, len(ratios)),
+        AnchorGenerator(tuple((side,) for side in design.anchors), (ratios,) * len(design.anchors)),
+        RPNHead(design.channels, len(ratios)),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
@@ -324,18 +281,13 @@ def proposal_network(channels: int, anchors: Sequence[int]) -> RegionProposalNet
 
 
 def box_heads(
-    channels: int,
-    width: int,
-    num_classes: int,
-    levels: int = 4,
-    first_level: int = 2,
-    regions: int = 512,
+    design: PyramidDesign, regions: int, levels: int = 4, first_level: int = 2
 ) -> RoIHeads:
     """Torchvision's, pooling from that many levels."""
     return RoIHeads(
         RegionPool(levels, POOLED, first_level),
-        TwoMLPHead(channels * POOLED**2, width),
-        FastRCNNPredictor(width, num_classes + 1),
+        TwoMLPHead(design.channels * POOLED**2, design.width),
+        FastRCNNPredictor(design.width, design.num_classes + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=regions,

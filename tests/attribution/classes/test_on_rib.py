@@ -76,7 +76,7 @@ def test_maps_are_ribs_plus_the_methods_on_the_weights_after_the_last_step(
 def test_companions_of_the_image_move_the_weights(network, image, bank):
     rib = replace(RIB_ALONE, num_companions=2)
     both = OnRIB(CAM_ALONE, rib)
-    found = run_one(both, both.prepare(network, bank), image, [1])
+    found = run_one(both, both.prepare(network, companions=bank), image, [1])
     maps, after = reached(network.double(), image, [1], rib, bank)
     own = CAM_ALONE(after.float(), image, [1]).numpy()
     np.testing.assert_allclose(found.maps, added(maps, own), rtol=0, atol=1e-4)
@@ -140,7 +140,7 @@ def test_weights_are_put_back_where_the_method_fails(network, image, monkeypatch
 
 def test_images_together_are_images_alone_and_may_have_no_class(network, draw_image, bank):
     both = OnRIB(CAM_ALONE, replace(RIB_ALONE, num_companions=2))
-    prepared = both.prepare(network, bank)
+    prepared = both.prepare(network, companions=bank)
     images = torch.from_numpy(np.stack([draw_image(seed=seed) for seed in range(3)]))
     classes, ids = [[1], [], [2, 0]], ["p", "q", "r"]
     together = both.run(prepared, images, classes, map_stride=4, ids=ids)

@@ -54,14 +54,16 @@ def assert_literal(method, network, image, classes, bank=None):
     """Both answers of one image in float64; how far the literal's maps are from CAM's."""
     double = network.double()
     expected = literal.adapt(double, image, classes, method, bank, "a")
-    found = run_one(method, method.prepare(double, bank), image, classes)
+    found = run_one(method, method.prepare(double, companions=bank), image, classes)
     wanted = literal.image_maps(expected, image.shape[:2])
     assert found.maps.dtype == torch.float64
     np.testing.assert_allclose(found.maps.numpy(), np.stack(wanted), rtol=0, atol=1e-8)
     torch.testing.assert_close(found.scores, expected.logits[0], rtol=0, atol=1e-8)
     gains = expected.logits[-1] - expected.logits[0]
     torch.testing.assert_close(found.gains, gains, rtol=0, atol=1e-8)
-    still = run_one(replace(method, num_steps=0), method.prepare(double, bank), image, classes)
+    still = run_one(
+        replace(method, num_steps=0), method.prepare(double, companions=bank), image, classes
+    )
     return expected, found, np.abs(still.maps.numpy() - np.stack(wanted)).max()
 
 
@@ -111,7 +113,7 @@ def test_images_of_any_size_are_literal_in_float64(network, draw_image, bank, si
 
 def test_each_setting_changes_the_maps(network, image, bank):
     method = replace(PRESETS["official"], margin_role="loss", margin=1.0)
-    prepared = method.prepare(network.double(), bank)
+    prepared = method.prepare(network.double(), companions=bank)
     plain = run_one(method, prepared, image, [0, 2]).maps
     for other in (
         {"learning_rate": 2e-3}, {"head_factor": 1.0}, {"weight_decay": 0.1}, {"momentum": 0.9},
@@ -157,7 +159,7 @@ def test_margin_does_not_count_companions(network, image, bank):
     alone = literal.adapt(network, image, [1], replace(method, num_companions=0)).target_sums
     assert sums[0] == alone[0]
     stopping = replace(method, margin=abs(sums[0]) * 0.999)
-    assert run_one(stopping, stopping.prepare(network, bank), image, [1]).steps == 1
+    assert run_one(stopping, stopping.prepare(network, companions=bank), image, [1]).steps == 1
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,7 @@ def checksum(network):
 
 def test_weights_are_those_of_the_start_after_an_image(network, image, bank):
     method = PRESETS["official"]
-    prepared = method.prepare(network, bank)
+    prepared = method.prepare(network, companions=bank)
     before, given = checksum(prepared), checksum(network)
     assert run_one(method, prepared, image, [0, 2]).steps == 2
     assert checksum(prepared) == before
@@ -209,7 +211,7 @@ def test_weights_are_those_of_the_start_after_an_image(network, image, bank):
 
 def test_weights_are_those_of_the_start_after_fifty_images(network, draw_image, bank):
     method = replace(PRESETS["official"], scales=(1.0,), num_steps=2, num_companions=1)
-    prepared = method.prepare(network, bank)
+    prepared = method.prepare(network, companions=bank)
     before, given = checksum(prepared), checksum(network)
     first = run_one(method, prepared, draw_image((32, 32)), [0]).maps
     for seed in range(1, 50):
@@ -223,7 +225,7 @@ def test_exception_amid_a_step_leaves_weights_and_the_next_image_as_they_were(
     network, draw_image, bank, monkeypatch
 ):
     method = replace(PRESETS["official"], num_steps=4)
-    prepared = method.prepare(network, bank)
+    prepared = method.prepare(network, companions=bank)
     before, given = checksum(prepared), checksum(network)
     expected = run_one(method, prepared, draw_image(seed=1), [1]).maps
     calls = []
@@ -249,7 +251,7 @@ def test_exception_amid_a_step_leaves_weights_and_the_next_image_as_they_were(
 @pytest.mark.parametrize("loss", KINDS)
 def test_small_groups_of_rows_add_up_to_one_graph(network, image, bank, preset, loss):
     method = replace(PRESETS[preset], loss=loss)
-    prepared = method.prepare(network.double(), bank)
+    prepared = method.prepare(network.double(), companions=bank)
     maps = [
         run_one(replace(method, graph_gb=size), prepared, image, [2, 0]).maps
         for size in (1e-9, 100.0)
@@ -258,7 +260,7 @@ def test_small_groups_of_rows_add_up_to_one_graph(network, image, bank, preset, 
 
 
 def test_rows_are_grouped_by_the_memory_of_their_graphs(network, image, bank, monkeypatch):
-    prepared = PRESETS["official"].prepare(network, bank)
+    prepared = PRESETS["official"].prepare(network, companions=bank)
     kept, sizes = prepared.raw_maps, []
 
     def count(features, classes):
@@ -276,7 +278,7 @@ def test_rows_are_grouped_by_the_memory_of_their_graphs(network, image, bank, mo
 @pytest.mark.parametrize("max_pairs", [1, 100])
 def test_images_together_are_images_alone_in_any_order(network, images, bank, max_pairs):
     method = replace(PRESETS["official"], max_pairs=max_pairs, scales=(1.0, 0.5))
-    prepared = method.prepare(network.double(), bank)
+    prepared = method.prepare(network.double(), companions=bank)
     classes, ids = [[0], [2, 1], [], [1]], ["a", "b", "c", "d"]
     together = method.run(prepared, images, classes, ids=ids)
     order = [3, 1, 2, 0]
@@ -292,7 +294,7 @@ def test_images_together_are_images_alone_in_any_order(network, images, bank, ma
 
 def test_companions_follow_from_the_images_id(network, image, bank):
     method = PRESETS["official"]
-    prepared = method.prepare(network, bank)
+    prepared = method.prepare(network, companions=bank)
     one = run_one(method, prepared, image, [1], "a").maps
     assert torch.equal(run_one(method, prepared, image, [1], "a").maps, one)
     assert not torch.equal(run_one(method, prepared, image, [1], "b").maps, one)
@@ -327,12 +329,12 @@ def test_time_that_is_up_ends_an_image_and_is_said(network, image):
 
 def test_image_that_takes_all_its_steps_has_no_note(network, image, bank):
     method = replace(PRESETS["official"], max_seconds=1e9)
-    assert run_one(method, method.prepare(network, bank), image, [2]).note == ""
+    assert run_one(method, method.prepare(network, companions=bank), image, [2]).note == ""
 
 
 def test_companions_that_share_a_class_are_said(network, image, bank):
     method = replace(PRESETS["official"], num_companions=len(bank), num_steps=2)
-    found = run_one(method, method.prepare(network, bank), image, [1])
+    found = run_one(method, method.prepare(network, companions=bank), image, [1])
     sharing = int(bank.tags[:, 1].sum())
     assert 0 < sharing < len(bank)
     assert found.note == f"{sharing} companions share a class with it"
@@ -351,13 +353,13 @@ def test_zero_steps_equal_cam(network, image, preset):
 def test_learning_rate_zero_equals_cam(network, image, bank, preset):
     method = replace(PRESETS[preset], learning_rate=0.0, precision="fp32")
     cam = replace(getattr(CAM, preset)(), precision="fp32")
-    found = run_one(method, method.prepare(network, bank), image, [0, 1, 2])
+    found = run_one(method, method.prepare(network, companions=bank), image, [0, 1, 2])
     torch.testing.assert_close(found.maps, cam(network, image, [0, 1, 2]), rtol=1e-4, atol=1e-4)
 
 
 def test_bf16_is_close_to_fp32(network, image, bank):
     one, other = (
-        run_one(method, method.prepare(network, bank), image, [0, 1, 2]).maps
+        run_one(method, method.prepare(network, companions=bank), image, [0, 1, 2]).maps
         for method in (
             replace(PRESETS["official"], precision=precision) for precision in ("fp32", "bf16")
         )
@@ -369,7 +371,7 @@ def test_bf16_is_close_to_fp32(network, image, bank):
 
 def test_inference_mode_of_the_caller_does_not_matter(network, image, bank):
     method = PRESETS["official"]
-    prepared = method.prepare(network, bank)
+    prepared = method.prepare(network, companions=bank)
     expected = run_one(method, prepared, image, [1]).maps
     with torch.no_grad():
         assert torch.equal(run_one(method, prepared, image, [1]).maps, expected)

@@ -9,6 +9,7 @@ import torch
 from rayseg.attribution import BBAM, Objects, enlarge_grid
 from rayseg.attribution.objects.positives import Target
 from rayseg.nets.detection import Window
+from rayseg.nets.detectors import DetectorDesign
 from rayseg.nets.detectors.one_stage import RetinaNet
 from rayseg.nets.detectors.two_stage import check_window
 from tests.attribution.tiny_detector import REACH, TinyDetector, TinyPoints
@@ -103,7 +104,7 @@ def test_a_window_holds_what_is_asked_and_fits_the_stride_or_ends_with_the_input
     ],
 )
 def test_a_one_stage_detector_has_windows_in_inputs_off_its_stride(box, window):
-    detector = RetinaNet("mobilenet_v2", 2, channels=16)
+    detector = RetinaNet(DetectorDesign(trunk="mobilenet_v2", classes=("a", "b"), channels=16))
     fit = detector.fit((800, 1344))
     row, column = (int((box[i] + box[i + 2]) / 16) for i in (1, 0))  # the finest level's
     anchor = torch.tensor([9 * (168 * row + column)])

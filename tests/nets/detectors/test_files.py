@@ -1,8 +1,11 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rayseg.nets.classifier import CamClassifier
-from rayseg.nets.detectors import DETECTORS, build_detector, detector_facts, load_detector
+from rayseg.nets.detectors import DETECTORS, build_detector, load_detector
 from rayseg.nets.weights import to_safetensors
 from tests.nets.detectors import tiny
 from tests.nets.detectors.tiny import pictures
@@ -12,16 +15,16 @@ UNUSUAL = {"upsample": "nearest", "channels": 96, "test_side": 72, "max_side": 9
 UNUSUAL_HEAD = {"width": 40, "first_level": 3, "anchors": (10, 20, 30, 50)}
 
 
-def written(folder, network, facts):
+def written(folder, network, facts=None):
     path = folder / "detector.safetensors"
-    path.write_bytes(to_safetensors(network, facts))
+    path.write_bytes(to_safetensors(network, facts or network.design.facts))
     return str(path)
 
 
 @pytest.fixture
 def saved(tmp_path):
     network = tiny.build("retinanet", "mobilenet_v2")
-    return written(tmp_path, network, detector_facts(network, CLASSES))
+    return written(tmp_path, network)
 
 
 def refusal(path, *arguments):
@@ -35,11 +38,11 @@ def refusal(path, *arguments):
 def test_detector_comes_back_from_its_file(kind, tmp_path):
     changed = UNUSUAL | (UNUSUAL_HEAD if kind == "faster_rcnn" else {})
     network = tiny.build(kind, "mobilenet_v2", **changed)
-    path = written(tmp_path, network, detector_facts(network, CLASSES))
+    path = written(tmp_path, network)
     back = load_detector(path, CLASSES)
     assert type(back) is type(network)
     assert not back.training
-    assert back.facts == network.facts
+    assert back.design.facts == network.design.facts
     images = pictures(1, (60, 80))
     assert back.fit((60, 80)) == network.fit((60, 80))
     for one, other in zip(back.detect(images), network.detect(images), strict=True):
@@ -51,24 +54,37 @@ def test_detector_comes_back_from_its_file(kind, tmp_path):
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_builder_hands_every_setting_on(kind):
     changed = UNUSUAL | {"min_sides": (50, 60), **UNUSUAL_HEAD, "regions": 17}
-    made = build_detector(kind, "mobilenet_v2", 3, **changed)
+    made = build_detector(*tiny.apart({"kind": kind, "trunk": "mobilenet_v2"} | changed))
     known = UNUSUAL | (UNUSUAL_HEAD if kind == "faster_rcnn" else {})
-    known = {name: list(v) if isinstance(v, tuple) else v for name, v in known.items()}
-    assert made.facts == {"trunk": "mobilenet_v2", **known}
+    start = {"network": kind, "classes": tiny.CLASSES, "trunk": "mobilenet_v2"}
+    assert made.design.facts == start | known
     transform = made.fit_training if kind == "faster_rcnn" else made.network.transform
     assert (transform.min_size, transform.max_size) == ((50, 60), 91)
     if kind == "faster_rcnn":
         assert made.boxes.fg_bg_sampler.batch_size_per_image == 17
 
 
+def test_what_stands_beside_the_weights_is_the_design_in_this_order():
+    design, _ = tiny.apart({"trunk": "resnet18"} | UNUSUAL | UNUSUAL_HEAD)
+    assert json.dumps(design.facts) == (
+        '{"network": "faster_rcnn", "classes": ["cat", "dog", "emu"], "trunk": "resnet18", '
+        '"upsample": "nearest", "channels": 96, "width": 40, "first_level": 3, '
+        '"anchors": [10, 20, 30, 50], "test_side": 72, "max_side": 91}'
+    )
+    assert json.dumps(replace(design, kind="fcos").facts) == (
+        '{"network": "fcos", "classes": ["cat", "dog", "emu"], "trunk": "resnet18", '
+        '"upsample": "nearest", "channels": 96, "test_side": 72, "max_side": 91}'
+    )
+
+
 def test_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="one of faster_rcnn, retinanet, fcos, got 'ssd'"):
-        build_detector("ssd", "resnet18", 3)
+        build_detector(*tiny.apart({"kind": "ssd", "trunk": "resnet18"}))
 
 
 def test_wrong_number_of_anchors_is_refused():
     with pytest.raises(ValueError, match="anchors must be 5, one a level, got 2"):
-        build_detector("faster_rcnn", "mobilenet_v2", 3, channels=8, anchors=(8, 16))
+        tiny.build("faster_rcnn", "mobilenet_v2", channels=8, anchors=(8, 16))
 
 
 def test_other_classes_are_refused_with_both_sides(saved):
@@ -84,7 +100,7 @@ def test_file_of_a_classifier_is_refused(tmp_path):
 
 def test_facts_that_are_not_a_detectors_are_refused(tmp_path):
     network = tiny.build("fcos", "mobilenet_v2")
-    facts = detector_facts(network, CLASSES)
+    facts = network.design.facts
     del facts["upsample"]
     reason = refusal(written(tmp_path, network, facts | {"stride": 8}))
     assert "'upsample'], got [" in reason
@@ -93,7 +109,7 @@ def test_facts_that_are_not_a_detectors_are_refused(tmp_path):
 
 def test_tensors_of_another_kind_are_refused(tmp_path):
     network = tiny.build("fcos", "mobilenet_v2")
-    facts = detector_facts(network, CLASSES) | {"network": "retinanet"}
+    facts = network.design.facts | {"network": "retinanet"}
     assert "weights of another network" in refusal(written(tmp_path, network, facts))
 
 

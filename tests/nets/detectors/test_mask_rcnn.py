@@ -1,5 +1,7 @@
 """Mask R-CNN: its losses against torchvision's and literal ones, masks against areas of cells."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,18 +9,19 @@ from torch.nn import functional
 from torchvision.models.detection import roi_heads
 
 from rayseg.nets.detectors import mask_rcnn
+from rayseg.nets.detectors.design import MaskLearning, MaskRCNNDesign
 from rayseg.nets.detectors.instance_masks import SoftInstances, paste_grid, project_masks
-from rayseg.nets.detectors.mask_rcnn import MaskRCNN, load_mask_rcnn, mask_rcnn_facts
+from rayseg.nets.detectors.mask_rcnn import MaskRCNN, load_mask_rcnn
 from rayseg.nets.detectors.two_stage import box_losses
 from rayseg.nets.weights import to_safetensors
-
-CLASSES = ("cat", "dog", "emu")
+from tests.nets.detectors.tiny import CLASSES, apart
 
 
 def tiny(**changed):
     torch.manual_seed(0)
     small = {"channels": 16, "width": 32, "min_sides": (64,), "test_side": 64, "max_side": 96}
-    return MaskRCNN("mobilenet_v2", 3, **small | changed)
+    settings = {"trunk": "mobilenet_v2"} | small | changed
+    return MaskRCNN(*apart(settings, MaskRCNNDesign, MaskLearning))
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +290,7 @@ def test_a_soft_mask_is_cut_above_the_threshold():
 
 def test_a_network_comes_back_from_its_file_as_it_was(network, tmp_path):
     path = tmp_path / "mask_rcnn.safetensors"
-    path.write_bytes(to_safetensors(network, mask_rcnn_facts(network, CLASSES)))
+    path.write_bytes(to_safetensors(network, network.design.facts))
     loaded = load_mask_rcnn(str(path), CLASSES)
     assert not loaded.training
     for one, other in zip(
@@ -298,9 +301,13 @@ def test_a_network_comes_back_from_its_file_as_it_was(network, tmp_path):
         load_mask_rcnn(str(path), CLASSES[:2])
 
 
-def test_facts_need_a_name_for_each_class(network):
-    with pytest.raises(ValueError, match="3 classes must have as many names, got 2"):
-        mask_rcnn_facts(network, CLASSES[:2])
+def test_what_stands_beside_the_weights_is_the_design_in_this_order():
+    facts = tiny(upsample="nearest", anchors=(10, 20, 40, 80, 160)).design.facts
+    assert json.dumps(facts) == (
+        '{"network": "mask_rcnn", "trunk": "mobilenet_v2", "stride": 32, '
+        '"classes": ["cat", "dog", "emu"], "upsample": "nearest", "channels": 16, "width": 32, '
+        '"anchors": [10, 20, 40, 80, 160], "test_side": 64, "max_side": 96}'
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,17 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.detectors.pyramid import build_pyramid
 from rayseg.nets.weights import to_safetensors
+from tests.nets.detectors.tiny import apart
+
+
+def built(extra="pool", first_level=2, **changed):
+    settings = {"trunk": "resnet18", "channels": 8} | changed
+    return build_pyramid(*apart(settings), extra, first_level)
 
 
 def pyramid(**changed):
     torch.manual_seed(0)
-    made = build_pyramid("resnet18", **{"channels": 8} | changed).double().eval()
+    made = built(**changed).double().eval()
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.2)
@@ -112,7 +118,7 @@ def test_cells_lie_a_stride_apart(extra, first_level, strides):
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_statistics_move_in_training_only_where_they_are_not_frozen(frozen):
-    network = build_pyramid("resnet18", frozen_statistics=frozen, channels=8)
+    network = built(frozen_statistics=frozen)
     assert network.training
     norm = network.trunk.stem[1]
     before = norm.running_mean.clone()
@@ -137,7 +143,7 @@ def test_first_stages_of_a_trained_trunk_can_be_frozen(tmp_path):
     path = tmp_path / "classifier.safetensors"
     facts = {"trunk": "mobilenet_v2", "stride": 16, "classes": ["a"]}
     path.write_bytes(to_safetensors(CamClassifier("mobilenet_v2", 1), facts))
-    network = build_pyramid("mobilenet_v2", str(path), freeze="stage2", channels=8)
+    network = built(trunk="mobilenet_v2", weights=str(path), freeze="stage2")
     frozen = {
         name
         for name, stage in network.trunk.named_children()
@@ -155,4 +161,4 @@ def test_first_stages_of_a_trained_trunk_can_be_frozen(tmp_path):
 )
 def test_what_no_pyramid_can_be_made_of_is_refused(changed, reason):
     with pytest.raises(ValueError, match=reason):
-        build_pyramid(**{"trunk": "resnet18"} | changed)
+        built(**changed)

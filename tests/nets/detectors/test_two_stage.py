@@ -8,7 +8,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from rayseg.nets.detection import Window
 from rayseg.nets.detectors.feeding import fit_input
-from rayseg.nets.detectors.two_stage import FasterRCNN, box_losses
+from rayseg.nets.detectors.two_stage import box_losses
 from rayseg.nets.inputs import DEVIATION_RGB, MEAN_RGB
 from tests.nets.detectors import tiny
 from tests.nets.detectors.tiny import assert_same, pictures, questions, regions, targets
@@ -301,4 +301,4 @@ def test_box_losses_equal_loops():
 
 def test_anchors_must_be_one_a_level():
     with pytest.raises(ValueError, match="anchors must be 5, one a level, got 3"):
-        FasterRCNN("resnet18", 3, channels=8, anchors=(8, 16, 32))
+        tiny.build("faster_rcnn", channels=8, anchors=(8, 16, 32))

@@ -1,22 +1,30 @@
 """Detectors of few channels with statistics worth folding and heads that say something."""
 
+from dataclasses import fields
+
 import torch
 from torch import nn
 
-from rayseg.nets.detectors.one_stage import FCOS, RetinaNet
-from rayseg.nets.detectors.two_stage import FasterRCNN
+from rayseg.nets.detectors import DetectorDesign, Learning, build_detector
 
-KINDS = {"faster_rcnn": FasterRCNN, "retinanet": RetinaNet, "fcos": FCOS}
+CLASSES = ("cat", "dog", "emu")
 SMALL = {"channels": 64, "min_sides": (64,), "test_side": 64, "max_side": 96}
 SMALL_HEAD = {"width": 32, "anchors": (16, 32, 48, 64, 96), "regions": 32}
 LAST = ("cls_score", "bbox_pred", "cls_logits", "bbox_reg", "bbox_ctrness")
+
+
+def apart(settings, design=DetectorDesign, learning=Learning):
+    """A design of three classes and a learning, each of those settings that it has."""
+    taught = {part.name for part in fields(learning)} & settings.keys()
+    own = {name: value for name, value in settings.items() if name not in taught}
+    return design(**{"classes": CLASSES} | own), learning(**{n: settings[n] for n in taught})
 
 
 def build(kind, trunk="resnet18", **changed):
     """A detector of three classes, in eval mode."""
     torch.manual_seed(3)
     small = SMALL | (SMALL_HEAD if kind == "faster_rcnn" else {})
-    made = KINDS[kind](trunk, 3, **small | changed)
+    made = build_detector(*apart({"kind": kind, "trunk": trunk} | small | changed))
     for name, module in made.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, 0, 0.2)

@@ -1,0 +1,57 @@
+"""What a trunk is: all that the project knows of one stands in its entry.
+
+A trunk of a family that is here is one more entry beside its family's code. A family of others
+(timm, say) is a file like `torchvision_trunks`, whose entries join TRUNKS in `backbones`:
+
+* `publish` makes the library's network, and `cut` five modules of it whose composition maps images
+  to features; what patches gave (n, tokens, d) they bring back to (n, d, h', w'). All blocks before
+  the last few may be the stem, and a stage may be an `nn.Identity`, but for `adapts_from`.
+* Images come with ImageNet's mean and deviation taken out (`inputs.normalise`). Weights that were
+  trained on others begin their stem with the affine map from these to their own.
+* A stage whose last convolution does not tell its features' channels says `out_channels`.
+* Batch normalisation is found by its type, to be frozen or folded. A stage without any is never
+  traced; only RIB asks that the stages from `adapts_from` on be traceable by torch.fx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+STRIDES = (8, 16, 32)
+STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
+
+
+@dataclass(frozen=True)
+class TrunkKind:
+    """One trunk.
+
+    Attributes:
+        publish: the network as published, with a set of weights of that name; None for random ones.
+        cut: the network at a stride as the modules of STAGES, in order; may change the network.
+        weight_sets: names that `publish` knows.
+        heads: prefixes of keys that files of weights may hold beside the trunk's.
+        strides: image pixels a feature cell that it can have.
+        reached: the stride at which the convolutions of stage3 and of stage4 end as published.
+        has_levels: stages 1 to 4 end at strides 4, 8, 16 and 32, as a feature pyramid asks.
+        adapts_from: the first stage that RIB fine-tunes.
+    """
+
+    publish: Callable[[str | None], nn.Module]
+    cut: Callable[[Any, int], list[nn.Module]]
+    weight_sets: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    strides: tuple[int, ...] = STRIDES
+    reached: tuple[int, int] = (16, 32)
+    has_levels: bool = False
+    adapts_from: str = "stage3"
+
+
+def unstride(block: nn.Module) -> None:
+    """Takes the stride from all convolutions of a block."""
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
