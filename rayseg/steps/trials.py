@@ -86,8 +86,8 @@ class Plan:
         """
         places: dict[str, Any] = {
             name: Folder(place).location  # as the driver has them; trials run elsewhere
-            for name in ("run", "weights", "ficklenet_weights", "detector_weights")
-            if (place := getattr(config, name))
+            for name in ("run", *(network.given_as for network in NETWORKS.values()))
+            if (place := getattr(config, name, ""))
         }
         classes = read_manifest(Folder(config.run) / "manifest").classes
         plan = cls(replace(config, **places), space, classes)
