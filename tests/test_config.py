@@ -31,10 +31,11 @@ from rayseg.config import (
     as_plain,
     as_toml,
     as_written,
+    identity_of,
     read_toml,
 )
 from rayseg.datasets import DATASETS
-from rayseg.learn import ClassifierTraining, FickleNetTraining, SegmenterTraining
+from rayseg.learn import TRAININGS, ClassifierTraining, FickleNetTraining, SegmenterTraining
 from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
 from rayseg.nets.deeplab import NETWORKS
 from rayseg.refine import REFINERS
@@ -95,6 +96,23 @@ def test_a_configuration_travels_to_an_actor(kind):
 def test_a_configuration_is_plain_json(kind):
     plain = as_plain(kind())
     assert json.loads(json.dumps(plain)) == plain
+
+
+def test_what_is_new_is_compared_only_where_it_is_not_at_its_default():
+    """Folders of earlier versions lack it, and are what the default makes."""
+    old, new = ClassifierTraining(), ClassifierTraining(precision="bf16", judge_images=7)
+    identity = identity_of(TrainClassifierConfig(classifier=old))["classifier"]
+    assert identity.keys() == {
+        "trunk", "stride", "weights", "batch_norm", "freeze", "epochs", "batch_size", "crops",
+        "schedule", "seed",
+    }  # fmt: skip
+    assert identity_of(new) == identity | {"precision": "bf16", "judge_images": 7}
+
+
+@pytest.mark.parametrize("kind", [one for one in TRAININGS if TRAININGS[one].learns_from != "tags"])
+def test_what_is_not_new_is_compared_whole(kind):
+    one = TRAININGS[kind]()
+    assert identity_of(one) == as_plain(one)
 
 
 def test_a_configuration_goes_through_json_and_back():

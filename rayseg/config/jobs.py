@@ -114,16 +114,16 @@ class ScoreConfig(JobConfig):
 class RunConfig(
     ScoreConfig,
     PredictInstancesConfig,
-    TrainMaskRCNNConfig,  # type: ignore[valid-type, misc]
+    TrainMaskRCNNConfig,
     MakeBoxMasksConfig,
     MakeBoxMapsConfig,
-    TrainDetectorConfig,  # type: ignore[valid-type, misc]
+    TrainDetectorConfig,
     PredictConfig,
-    TrainSegmenterConfig,  # type: ignore[valid-type, misc]
+    TrainSegmenterConfig,
     RefineSeedsConfig,
     MakeSeedsConfig,
-    TrainFickleNetConfig,  # type: ignore[valid-type, misc]
-    TrainClassifierConfig,  # type: ignore[valid-type, misc]
+    TrainFickleNetConfig,
+    TrainClassifierConfig,
     PrepareConfig,
 ):
     """All jobs one after the other up to scores and report, skipping what is done.

@@ -32,7 +32,7 @@ class NotFinite(FloatingPointError):
 
 
 def has_failed(folder: Folder) -> bool:
-    """Whether a worker gave up: an engine starts again whatever raised, but that must fail again."""
+    """Whether a worker gave up, so that a new start of the engine is in vain."""
     return folder.exists(FAILURE)
 
 

@@ -134,7 +134,7 @@ class ObjectTraining(Training):
         if device.type == "cpu":
             keep_slow_float(network)
             return network
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(memory_format=torch.channels_last)
 
     def batches(
         self, work: Work, samples: Sequence[Sample], first_step: int, worker: Worker

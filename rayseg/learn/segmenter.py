@@ -145,7 +145,7 @@ class SegmenterTraining(Training):
         if device.type == "cpu":
             keep_depthwise_float(network)
             return network
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(memory_format=torch.channels_last)
 
     def reseed(self, network: nn.Module, step: int, worker: Worker) -> None:
         """Dropout follows from the step."""

@@ -2,7 +2,7 @@
 
 Each stage is timed as it will run, by the same jobs on the same cluster. What a stage does image by
 image says itself how long an image took, so that the time for starting processes is told from the
-time for images; a training that counts steps is measured over a few of them.
+time for images; a training is measured over a few of its steps.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rayseg.config import DoctorConfig
 from rayseg.labels import Truths
+from rayseg.learn import TRAININGS
 from rayseg.on_ray.boxes import make_box_maps, make_box_masks
 from rayseg.on_ray.data import pool_size
 from rayseg.on_ray.instances import predict_instances, train_detector, train_mask_rcnn
@@ -146,20 +147,23 @@ def _stages(
     by_image = partial(_by_image, config, scratch)
     train, val = (counts.train, counts.all_train), (counts.val, counts.all_val)
     learned = (counts.train, counts.all_learned)
+
+    def trained(kind: str, folder: str, job: Callable[[Any], Any], asked: Any = few) -> Any:
+        settings = (getattr(one, TRAININGS[kind].field) for one in (few, config))
+        steps = [one.steps(images) for one, images in zip(settings, learned, strict=True)]
+        return partial(_steps, scratch, folder, partial(job, asked), *steps)
+
     if config.trunks_from_classifier if boxes else not config.weights and config.needs_classifier:
-        yield partial(_epochs, scratch, "classifier", partial(train_classifier, few), learned)
+        yield trained("classifier", "classifier", train_classifier)
     if boxes:
         if not config.detector_weights:
-            yield partial(
-                _steps, scratch, "detector", partial(train_detector, few), few.detector.iterations,
-                config.detector.iterations,
-            )  # fmt: skip
+            yield trained("detector", "detector", train_detector)
         yield partial(by_image, "box_maps", config.box_methods, partial(make_box_maps, few), train)
         masks = tuple(config.box_mask_names())
         made = partial(make_box_masks, few)
     else:
         if not config.ficklenet_weights and "ficklenet" in config.network_kinds:
-            yield partial(_epochs, scratch, "ficklenet", partial(train_ficklenet, few), learned)
+            yield trained("ficklenet", "ficklenet", train_ficklenet)
         yield partial(by_image, "seeds", config.methods, partial(make_seeds, few), train)
         masks, made = tuple(config.mask_names()), partial(refine_seeds, few)
     if config.until != "seeds":
@@ -171,10 +175,8 @@ def _stages(
         part = "mask_rcnn" if boxes else "segmenter"
         folder = "mask_rcnn" if boxes else "segmenters"
         job = train_mask_rcnn if boxes else train_segmenter
-        iterations = getattr(few, part).iterations, getattr(config, part).iterations
         for label in labels:
-            one = replace(named, labels=(label,))
-            yield partial(_steps, scratch, f"{folder}/{label}", partial(job, one), *iterations)
+            yield trained(part, f"{folder}/{label}", job, replace(named, labels=(label,)))
         kind, apply = ("instances", predict_instances) if boxes else ("predictions", predict)
         ending = "+crf" if config.crf and not boxes else ""
         names = tuple(f"{label}{ending}" for label in labels)
@@ -185,19 +187,12 @@ def _stages(
 
 def shortened(config: DoctorConfig, run: str) -> DoctorConfig:
     """The run's configuration with trainings of a few steps, for a folder of its own."""
-    steps = config.calibrate_steps
-    parts: dict[str, Any] = {
-        name: replace(
-            getattr(config, name),
-            iterations=min(getattr(config, name).iterations, steps),
-            judge_images=min(getattr(config, name).judge_images, 2),
+    parts = {
+        training.field: getattr(config, training.field).shortened(
+            config.calibrate_steps, config.calibrate_images
         )
-        for name in ("segmenter", "detector", "mask_rcnn")
+        for training in TRAININGS.values()
     }
-    for name in ("classifier", "ficklenet_classifier"):  # a batch must not be more than there is
-        network = getattr(config, name)
-        batch = min(network.batch_size, config.calibrate_images)
-        parts[name] = replace(network, batch_size=batch)
     return replace(config, run=run, ids="", **parts)
 
 
@@ -234,21 +229,8 @@ def _by_image(
     return found
 
 
-def _epochs(
-    scratch: Folder, name: str, job: Callable[[], Any], images: tuple[int, int]
-) -> list[Stage]:
-    """A training that goes through all images again and again."""
-    whole = _timed(job)
-    here, all_ = images
-    epochs = [one["seconds"] for one in read_run(scratch / name)["epochs"]]
-    start = max(whole - sum(epochs), 0.0)
-    usual = float(np.median(epochs)) * len(epochs)  # the first is slow, which is no image's fault
-    start += sum(epochs) - usual
-    return [Stage(name, whole, here, all_, start + usual * all_ / here, "image", 1)]
-
-
 def _steps(scratch: Folder, name: str, job: Callable[[], Any], here: int, all_: int) -> list[Stage]:
-    """A training that counts steps."""
+    """A training, which counts steps."""
     whole = _timed(job)
     seconds = read_run(scratch / name)["seconds"]
     return [Stage(name, whole, here, all_, whole - seconds + seconds * all_ / here, "step", 1)]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rayseg.config import ScoreConfig
+from rayseg.labels import true_instances
 from rayseg.on_ray.data import collect, pending_rows, task_pool
 from rayseg.scores import (
     MaskQuality,

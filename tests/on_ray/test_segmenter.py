@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 
 from rayseg.config import Compute, PredictConfig, RunConfig, ScoreConfig, TrainSegmenterConfig
-from rayseg.learn import SegmentationCrops, SegmenterSGD, SegmenterTraining
+from rayseg.learn import STATE, SegmentationCrops, SegmenterSGD, SegmenterTraining
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
 from rayseg.on_ray import jobs
 from rayseg.on_ray.run import check_labels
 from rayseg.on_ray.scoring import _add_ratios
-from rayseg.on_ray.train import STATE, load_state
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine.segmenter_crf import SegmenterCRF
@@ -32,7 +31,7 @@ from rayseg.store import (
     write_run,
     write_shard,
 )
-from tests.on_ray.fakes import BlindingCrops, BrokenCrops, DeadlySegmentationCrops
+from tests.on_ray.fakes import BrokenCrops, DeadlySegmentationCrops
 
 pytestmark = [
     pytest.mark.ray,
@@ -180,33 +179,6 @@ def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
     assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
 
 
-def test_a_stopped_training_goes_on_after_its_last_checkpoint(trained, tmp_path):
-    config = deadly_run(tmp_path / "stop", max_failures=0)
-    with pytest.raises(ChildProcessError, match=r"^training failed: "):
-        jobs.train_segmenter(config)
-    assert load_state(Folder(config.run) / "segmenters" / "made").facts["iteration"] == 5
-    jobs.train_segmenter(config)
-    assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
-
-
-def test_a_loss_that_is_no_number_stops_at_once_and_says_where(tmp_path):
-    config = new_run(tmp_path / "nan")
-    red = np.full((48, 48, 3), 7, np.uint8)
-    Image.fromarray(red).save(tmp_path / "nan" / "images" / "i03.png")
-    crops = BlindingCrops(**CROPS, id_red=7)
-    config = replace(config, segmenter=replace(CONFIG, crops=crops, save_every=1))
-    with pytest.raises(FloatingPointError) as caught:
-        jobs.train_segmenter(config)
-    said = str(caught.value)
-    assert said.startswith("loss must be finite, got nan at iteration ")
-    assert "i03" in said
-    iteration = int(said.partition("at iteration ")[2].split()[0])
-    state = Path(config.run) / "segmenters" / "made" / STATE
-    kept = f"iteration {iteration - 1} in {state}" if iteration > 1 else "none yet"
-    assert f"the last good checkpoint is {kept}; " in said
-    assert "\n" not in said
-
-
 def test_what_must_fail_again_is_not_tried_again(tmp_path):
     config = new_run(tmp_path / "broken")
     crops = BrokenCrops(**CROPS, asked=str(tmp_path / "asked"))
@@ -239,42 +211,12 @@ def test_bad_masks_are_left_out_and_named(tmp_path):
     assert outcome.lines[1].startswith("left out: 3 masks, such as that of i01: mask of 'i01'")
 
 
-def test_v3_needs_two_images_a_worker_for_its_batch_normalisation(tmp_path):
-    segmenter = replace(CONFIG, network="deeplab_v3", input_scales=(1.0,), accumulate=4)
-    config = new_run(tmp_path / "v3", segmenter=segmenter)
-    with pytest.raises(ValueError, match=r"^deeplab_v3 must have 2 or more images .* got 1$"):
-        jobs.train_segmenter(config)
-
-
 def test_a_run_refuses_labels_that_it_will_not_have(tmp_path):
     config = new_run(tmp_path / "typo")
     given = RunConfig(run=config.run, labels=("advcam+label_crff",))
     with pytest.raises(ValueError, match=r"got 'advcam\+label_crff'; did you mean 'advcam\+label_"):
         check_labels(given, Folder(config.run))
     check_labels(RunConfig(run=config.run, labels=("truth", "made")), Folder(config.run))
-
-
-def test_no_usable_mask_at_all_is_an_error(tmp_path):
-    config = new_run(tmp_path / "none")
-    ignored = encode_labels(np.full((48, 48), 255, np.uint8))
-    rows = [row | {"labels": ignored} for row in read_rows(Folder(config.run) / "masks" / "made")]
-    store_masks(Folder(config.run), rows)
-    with pytest.raises(ValueError, match=r"10 have a mask, 10 of them a bad one; that of i00: "):
-        jobs.train_segmenter(config)
-
-
-def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path):
-    config = new_run(tmp_path / "half")
-    with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
-        jobs.train_segmenter(replace(config, labels=("cam",)))
-    with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
-        jobs.train_segmenter(replace(config, labels=("made", "cam")))  # before it trains on made
-    masks = Folder(config.run) / "masks" / "made"
-    masks.write("run.json", json.dumps({"config": {}}).encode())
-    with pytest.raises(ValueError, match=r"masks/made is not complete; run refine-seeds once more"):
-        jobs.train_segmenter(config)
-    with pytest.raises(ValueError, match=r"^labels must name masks or truth, got none"):
-        jobs.train_segmenter(replace(config, labels=()))
 
 
 # Prediction
