@@ -27,13 +27,13 @@ from rayseg.config import (
     as_plain,
     as_toml,
     as_written,
+    identity_of,
     read_toml,
 )
 from rayseg.datasets import DATASETS
-from rayseg.learn import ClassifierTraining, FickleNetTraining, SegmenterTraining
-from rayseg.nets.backbones import TRUNKS
+from rayseg.learn import TRAININGS, ClassifierTraining, FickleNetTraining, SegmenterTraining
+from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
 from rayseg.nets.deeplab import NETWORKS
-from rayseg.nets.trunks import STAGES, STRIDES
 from rayseg.refine import REFINERS
 from rayseg.toml import hint, update
 
@@ -92,6 +92,23 @@ def test_a_configuration_travels_to_an_actor(kind):
 def test_a_configuration_is_plain_json(kind):
     plain = as_plain(kind())
     assert json.loads(json.dumps(plain)) == plain
+
+
+def test_what_is_new_is_compared_only_where_it_is_not_at_its_default():
+    """Folders of earlier versions lack it, and are what the default makes."""
+    old, new = ClassifierTraining(), ClassifierTraining(precision="bf16", judge_images=7)
+    identity = identity_of(TRAIN_CONFIGS["classifier"](classifier=old))["classifier"]
+    assert identity.keys() == {
+        "trunk", "stride", "weights", "batch_norm", "freeze", "epochs", "batch_size", "crops",
+        "schedule", "seed",
+    }  # fmt: skip
+    assert identity_of(new) == identity | {"precision": "bf16", "judge_images": 7}
+
+
+@pytest.mark.parametrize("kind", [one for one in TRAININGS if TRAININGS[one].learns_from != "tags"])
+def test_what_is_not_new_is_compared_whole(kind):
+    one = TRAININGS[kind]()
+    assert identity_of(one) == as_plain(one)
 
 
 def test_a_configuration_goes_through_json_and_back():
@@ -323,7 +340,7 @@ def test_a_classifier_that_cannot_be_is_refused_when_it_is_made(values, said):
 def test_the_choices_of_a_classifier_are_those_of_the_networks():
     """config may not import nets, so the names stand there a second time."""
     kinds = get_type_hints(ClassifierTraining)
-    assert get_args(kinds["trunk"]) == tuple(TRUNKS)
+    assert get_args(kinds["trunk"]) == TRUNKS
     assert get_args(kinds["stride"]) == STRIDES
     assert get_args(kinds["freeze"]) == ("none", *STAGES)
 
@@ -382,7 +399,7 @@ def test_a_segmenter_that_cannot_be_is_refused_when_it_is_made(values, said):
 
 def test_the_choices_of_a_segmenter_are_those_of_the_networks():
     kinds = get_type_hints(SegmenterTraining)
-    assert get_args(kinds["trunk"]) == tuple(TRUNKS)
+    assert get_args(kinds["trunk"]) == TRUNKS
     assert get_args(kinds["network"]) == NETWORKS
 
 

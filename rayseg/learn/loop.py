@@ -100,7 +100,7 @@ class Course:
         samples = self.work.samples()
         batches = training.batches(self.work, samples, self.iteration, self.worker)
         for step in range(self.iteration, steps):
-            parts = self._step(model, batches, step)
+            parts = self.take_step(model, batches, step)
             facts["iteration"] = step + 1
             facts["seconds"] = before + time.perf_counter() - began
             facts["since_logged"].append(parts)
@@ -110,7 +110,7 @@ class Course:
             if last or training.saves_after(step + 1, self.length):
                 self._checkpoint(last)
 
-    def _step(self, model: nn.Module, batches: Iterator[Batch], step: int) -> dict[str, float]:
+    def take_step(self, model: nn.Module, batches: Iterator[Batch], step: int) -> dict[str, float]:
         """Takes a step; the loss over all workers and what it is the sum of, by their names."""
         training, parts = self.work.training, self.work.training.parts
         training.schedule.set_step(self.optimizer, step, self.length.steps, self.length.epoch)

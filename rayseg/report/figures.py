@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from rayseg.records.progress import Progress
 from rayseg.report.contents import Score, number
 from rayseg.report.segmenters import ObjectNetwork, Segmenter, Training
 
@@ -173,25 +174,29 @@ def size_iou(score: Score, size: str) -> float | None:
     return next((value for value in found if value is not None), None)
 
 
-def epoch_curves(epochs: Sequence[dict[str, Any]]) -> str:
-    """The classifier's loss above its mAP and F1, by epoch."""
-    numbers = [_number(epoch.get("epoch", place + 1)) for place, epoch in enumerate(epochs)]
+def classifier_curves(progress: Progress) -> str:
+    """The classifier's loss above its mAP and F1, by iteration or epoch."""
+
+    def points(entries: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+        at = [_number(one.get(progress.unit, n + 1)) for n, one in enumerate(entries)]
+        return at, [_number(one.get(key)) for one in entries]
 
     def draw(figure: Figure) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
-        losses = [_number(epoch.get("loss")) for epoch in epochs]
-        upper.plot(numbers, losses, color=series_color(LOSS), linewidth=2, marker="o", markersize=3)
+        losses = points(progress.curve, "loss")
+        upper.plot(*losses, color=series_color(LOSS), linewidth=2, marker="o", markersize=3)
         upper.set_ylabel("loss")
         upper.set_ylim(bottom=0)
         for place, key in ((MAP, "map"), (F1, "f1")):
-            values = [_percent(number(epoch.get(key))) for epoch in epochs]
+            at, shares = points(progress.judged, key)
+            values = [_percent(share) for share in shares]
             color = series_color(place)
-            lower.plot(numbers, values, color=color, linewidth=2, marker="o", markersize=3)
-        lower.set(xlabel="epoch", ylabel="%")
+            lower.plot(at, values, color=color, linewidth=2, marker="o", markersize=3)
+        lower.set(xlabel=progress.unit, ylabel="%")
         lower.xaxis.get_major_locator().set_params(integer=True)
         lower.margins(y=0.15)
 
-    return _svg("Loss, mAP and F1 of the classifier by epoch", 3.9, draw)
+    return _svg(f"Loss, mAP and F1 of the classifier by {progress.unit}", 3.9, draw)
 
 
 def training_curves(segmenters: Sequence[Segmenter], places: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rayseg.records.progress import read_progress
 from rayseg.report import figures, wording
 from rayseg.report.contents import (
     MAX_FAILURES,
@@ -23,7 +24,6 @@ from rayseg.report.contents import (
     final_score,
     merge_failures,
     merge_notes,
-    number,
     read_scores,
     read_stages,
 )
@@ -156,7 +156,7 @@ class _Contents:
             ),
             "max_failures": MAX_FAILURES,
             "notes": merge_notes(self.stages),
-            "classifier_seconds": _classifier_seconds(self.classifier),
+            "classifier_seconds": number(read_progress(self.classifier).seconds),
             "configurations": self._configurations(),
             "versions": _versions(self._facts().values()),
             "figures": figures,
@@ -301,7 +301,7 @@ class Drawings:
     predicted_left_out: tuple[str, ...] = ()
     thresholds: str = ""
     sizes: str = ""
-    epochs: str = ""
+    classifier: str = ""
     training: str = ""
 
 
@@ -327,18 +327,14 @@ def _drawings(
         drawn["thresholds"] = figures.threshold_curve(labels.scores)
     if figures.known_sizes(labels.scores):
         drawn["sizes"] = figures.size_bars(labels.scores)
-    if classifier.get("epochs"):
-        drawn["epochs"] = figures.epoch_curves(classifier["epochs"])
+    progress = read_progress(classifier)
+    if progress.curve:
+        drawn["classifier"] = figures.classifier_curves(progress)
     trained = [one for one in segmenters if one.losses[0] or one.mious[0]]
     if trained:
         places = _series(predictions, segmenters)
         drawn["training"] = figures.training_curves(trained, [places[one.name] for one in trained])
     return Drawings(**drawn)
-
-
-def _classifier_seconds(classifier: dict[str, Any]) -> float | None:
-    seconds = [number(epoch.get("seconds")) for epoch in classifier.get("epochs", [])]
-    return sum(value or 0.0 for value in seconds) if seconds else None
 
 
 def _versions(parts: Iterable[Mapping[str, Any]]) -> dict[str, str]:

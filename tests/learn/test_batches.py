@@ -63,7 +63,7 @@ def test_targets_are_the_tags(samples):
 
 def test_whole_image_is_resized_to_the_crop_and_not_drawn(samples):
     crops = TaggedCrops(samples, 3, Crops(crop=60, long_side=(20, 20)), 0)
-    image, _ = crops[(-1, 0)]
+    image, _, _ = crops[(-1, 0)]
     assert torch.equal(image, torch.from_numpy(crops.crops.whole(picture())))
     levels = (image.permute(1, 2, 0).numpy() * DEVIATION_RGB + MEAN_RGB) * 255
     assert np.abs(levels[:40] - picture()).max() < 1e-3
@@ -76,10 +76,11 @@ def test_unreadable_image_is_replaced_by_the_next_with_its_tags(samples, tmp_pat
     if kind == "text":
         bad.write_text("<html>")
     mixed = [samples[0], sample(bad), samples[2]]
-    image, target = TaggedCrops(mixed, 3, SAME_SIZE, 0)[(0, 1)]
+    image, target, id_ = TaggedCrops(mixed, 3, SAME_SIZE, 0)[(0, 1)]
     good = TaggedCrops([samples[0], samples[2], samples[2]], 3, SAME_SIZE, 0)[(0, 1)]
     assert torch.equal(image, good[0])
     assert target.tolist() == [0, 0, 1]
+    assert id_ == samples[2].id
 
 
 def test_images_that_are_all_unreadable_are_an_error_that_names_one(tmp_path):
@@ -92,8 +93,9 @@ def test_loader_gives_the_orders_batches(samples):
     crops = TaggedCrops(samples, 3, SAME_SIZE, 0)
     order = EpochOrder(6, 2, 0, 0)
     batches = list(training_batches(crops, order))
-    assert [tuple(images.shape) for images, _ in batches] == [(2, 3, 32, 32)] * 3
-    for (images, targets), keys in zip(batches, order, strict=True):
+    assert [tuple(images.shape) for images, _, _ in batches] == [(2, 3, 32, 32)] * 3
+    for (images, targets, ids), keys in zip(batches, order, strict=True):
+        assert ids == [samples[index].id for _, index in keys]
         for image, target, key in zip(images, targets, keys, strict=True):
             assert torch.equal(image, crops[key][0])
             assert torch.equal(target, crops[key][1])
@@ -101,8 +103,12 @@ def test_loader_gives_the_orders_batches(samples):
 
 def test_evaluation_sees_every_image_once_in_order(samples):
     crops = TaggedCrops(samples, 3, SAME_SIZE, 0)
-    images = torch.cat([images for images, _ in evaluation_batches(crops, 4)])
+    images = torch.cat([images for images, _, _ in evaluation_batches(crops, 4)])
     assert torch.equal(images, torch.stack([crops[(-1, index)][0] for index in range(6)]))
+    shares = [list(evaluation_batches(crops, 4, rank=rank, world=2)) for rank in range(2)]
+    assert [torch.equal(one[0][0], images[rank::2]) for rank, one in enumerate(shares)] == [
+        True
+    ] * 2
 
 
 # With labels

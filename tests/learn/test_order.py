@@ -102,3 +102,10 @@ def test_an_order_gone_through_twice_is_the_same():
 def test_an_order_that_cannot_be_is_refused_with_both_sides(changes, reason):
     with pytest.raises(ValueError, match=reason):
         draws_of(**changes)
+
+
+def test_an_epoch_that_is_begun_in_its_midst_gives_the_rest():
+    whole = list(EpochOrder(23, 4, 1, 5, rank=1, world=2))
+    rest = EpochOrder(23, 4, 1, 5, rank=1, world=2, first=3)
+    assert list(rest) == whole[3:]
+    assert len(rest) == 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rayseg.learn import HalvedAdam, SegmenterSGD
+from rayseg.learn import DetectorSGD, HalvedAdam, SegmenterSGD
 from rayseg.nets.backbones import freeze_normalisation
 from rayseg.nets.deeplab import Segmenter
 
@@ -85,7 +85,7 @@ def test_adam_is_halved_every_ten_epochs_and_not_within_one(network):
     schedule = HalvedAdam(lr=0.1, head_factor=2.0)
     optimizer = schedule.optimizer(network)
     for step, halvings in ((0, 0), (9, 0), (29, 0), (30, 1), (59, 1), (60, 2), (89, 2)):
-        schedule.set_step(optimizer, step, 30, 3)
+        schedule.set_step(optimizer, step, 90, 3)
         rates = [group["lr"] for group in optimizer.param_groups]
         assert rates == pytest.approx([0.1 * 0.5**halvings, 0.2 * 0.5**halvings])
 
@@ -105,3 +105,32 @@ def test_adam_is_as_recalled_and_holds_every_trained_parameter_once(network):
 def test_adam_refuses_what_would_never_learn(field, value, reason):
     with pytest.raises(ValueError, match=f"^{reason}"):
         HalvedAdam(**{field: value})
+
+
+def test_the_learning_rate_is_that_of_bbams_detector():
+    schedule = DetectorSGD()
+    rates = {step: 0.01 * schedule.factor(step, 18_000) for step in (0, 250, 500, 11_999, 12_000)}
+    expected = {0: 0.01 / 3, 250: 0.01 * 2 / 3, 500: 0.01, 11_999: 0.01, 12_000: 0.001}
+    assert rates == pytest.approx(expected)
+    assert schedule.factor(15_999, 18_000) == pytest.approx(0.1)
+    assert schedule.factor(16_000, 18_000) == pytest.approx(0.01)
+
+
+def test_a_shorter_training_falls_at_the_same_shares():
+    factors = [DetectorSGD(warmup_steps=0).factor(step, 9) for step in range(9)]
+    assert factors == pytest.approx([1] * 6 + [0.1] * 2 + [0.01])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lr": 0.0}, "lr must be positive, got 0.0"),
+        ({"drops": (0.9, 0.5)}, r"drops must ascend between 0 and 1, got \(0.9, 0.5\)"),
+        ({"drops": (1.5,)}, "drops must ascend between 0 and 1"),
+        ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
+        ({"max_norm": -1.0}, "max_norm must be 0 or more, got -1.0"),
+    ],
+)
+def test_a_schedule_without_sense_is_refused(changed, said):
+    with pytest.raises(ValueError, match=said):
+        DetectorSGD(**changed)

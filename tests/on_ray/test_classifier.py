@@ -1,4 +1,4 @@
-"""Training on Ray Train: the same losses whatever the workers, a stop or a death."""
+"""Training on Ray Train: the same losses whatever the workers or a death."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +8,22 @@ import pytest
 from PIL import Image
 
 from rayseg.config import TRAIN_CONFIGS, Compute
-from rayseg.learn import ClassifierTraining, Crops, FickleNetTraining, HalvedAdam, PolySGD
+from rayseg.learn import STATE, ClassifierTraining, Crops, FickleNetTraining, HalvedAdam, PolySGD
 from rayseg.nets.classifier import load_classifier
 from rayseg.nets.ficklenet import load_ficklenet
-from rayseg.on_ray import jobs
-from rayseg.on_ray.train import STATE, load_state
+from rayseg.on_ray.engine import RayEngine
 from rayseg.records import Sample
+from rayseg.steps.training import train as train_on
 from rayseg.store import Folder, read_run, write_manifest
 from tests.on_ray.fakes import DeadlyCrops
 
+ENGINE = RayEngine()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(500),
 ]
 CONFIG = ClassifierTraining(
     trunk="mobilenet_v2",
@@ -31,6 +33,7 @@ CONFIG = ClassifierTraining(
     batch_size=8,
     crops=Crops(crop=48, long_side=(40, 64)),
     schedule=PolySGD(lr=0.01),
+    log_every=1,
 )
 
 FICKLE = FickleNetTraining(
@@ -64,14 +67,14 @@ def new_run(folder, workers=1, number=24):
 
 
 def losses(config, name="classifier"):
-    return [epoch["loss"] for epoch in read_run(Folder(config.run) / name)["epochs"]]
+    return [entry["loss"] for entry in read_run(Folder(config.run) / name)["curve"]]
 
 
 @pytest.fixture(scope="module")
 def trained(cluster, tmp_path_factory):
     """Three epochs by one worker, without any incident."""
     config = new_run(tmp_path_factory.mktemp("one"))
-    return config, jobs.train_classifier(config)
+    return config, train_on("classifier", config, ENGINE)
 
 
 def test_training_leaves_weights_that_load(trained):
@@ -79,11 +82,14 @@ def test_training_leaves_weights_that_load(trained):
     assert load_classifier(str(path), ["green", "red"]).head.out_channels == 2
 
 
-def test_training_leaves_the_figures_of_every_epoch(trained):
-    epochs = read_run(Folder(trained[0].run) / "classifier")["epochs"]
-    assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
-    assert all({"loss", "map", "f1", "judged_on", "seconds"} <= set(epoch) for epoch in epochs)
-    assert epochs[-1]["loss"] < epochs[0]["loss"]
+def test_training_leaves_its_curve_and_the_figures_of_every_epoch(trained):
+    told = read_run(Folder(trained[0].run) / "classifier")
+    assert [entry["iteration"] for entry in told["curve"]] == list(range(1, 10))
+    assert [entry["iteration"] for entry in told["judged"]] == [3, 6, 9]
+    # without a split val, what it learnt from
+    assert all(entry["judged_on"] == "train" for entry in told["judged"])
+    assert trained[1].lines[0].endswith(" on train after 3 epochs")
+    assert losses(trained[0])[-1] < losses(trained[0])[0]
 
 
 def test_training_cleans_up_after_itself(trained):
@@ -93,35 +99,25 @@ def test_training_cleans_up_after_itself(trained):
 
 def test_a_finished_training_is_not_repeated(trained):
     config, outcome = trained
-    assert jobs.train_classifier(config) == outcome
+    assert train_on("classifier", config, ENGINE) == outcome
 
 
 def test_another_training_into_the_same_run_is_refused(trained):
     other = replace(trained[0], classifier=replace(CONFIG, epochs=4))
     with pytest.raises(ValueError, match=r"classifier.epochs is 3 there, 4 here"):
-        jobs.train_classifier(other)
+        train_on("classifier", other, ENGINE)
 
 
 def test_two_workers_see_together_what_one_sees(trained, tmp_path):
     config = new_run(tmp_path / "two", workers=2)
-    jobs.train_classifier(config)
+    train_on("classifier", config, ENGINE)
     assert losses(config) == pytest.approx(losses(trained[0]), rel=0.02)
 
 
 def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
     config = deadly_run(tmp_path / "death", max_failures=1)
-    jobs.train_classifier(config)
+    train_on("classifier", config, ENGINE)
     assert not Path(config.classifier.crops.armed).exists()
-    assert losses(config) == pytest.approx(losses(trained[0]), rel=1e-4)
-
-
-def test_a_stopped_training_goes_on_after_its_last_whole_epoch(trained, tmp_path):
-    config = deadly_run(tmp_path / "stop", max_failures=0)
-    with pytest.raises(ChildProcessError, match=r"^training failed: ") as caught:
-        jobs.train_classifier(config)
-    assert "\n" not in str(caught.value)
-    assert len(load_state(Folder(config.run) / "classifier").facts["epochs"]) == 1
-    jobs.train_classifier(config)
     assert losses(config) == pytest.approx(losses(trained[0]), rel=1e-4)
 
 
@@ -152,7 +148,7 @@ def new_fickle(folder, workers=1):
 @pytest.fixture(scope="module")
 def trained_fickle(cluster, tmp_path_factory):
     config = new_fickle(tmp_path_factory.mktemp("fickle"))
-    jobs.train_ficklenet(config)
+    train_on("ficklenet", config, ENGINE)
     return config
 
 
@@ -162,24 +158,3 @@ def test_ficklenet_leaves_weights_that_load(trained_fickle):
     assert network.head.weight.shape == (2, 1280, 5, 5)
     assert (network.drop_rate, network.stride, network.dilated) == (0.9, 16, True)
     assert not (Path(trained_fickle.run) / "classifier").exists()
-
-
-def test_two_workers_train_the_ficklenet_that_one_trains(trained_fickle, tmp_path):
-    config = new_fickle(tmp_path / "two", workers=2)
-    jobs.train_ficklenet(config)
-    expected = losses(trained_fickle, "ficklenet")
-    assert losses(config, "ficklenet") == pytest.approx(expected, rel=2e-3)
-
-
-def test_a_stopped_ficklenet_goes_on_with_the_same_losses(trained_fickle, tmp_path):
-    folder = tmp_path / "stop"
-    plain = new_fickle(folder)
-    deadly = replace(FICKLE, crops=deadly_crops(folder, "ficklenet"))
-    compute = replace(plain.compute, max_failures=0)
-    config = replace(plain, ficklenet_classifier=deadly, compute=compute)
-    with pytest.raises(ChildProcessError, match=r"^training failed: "):
-        jobs.train_ficklenet(config)
-    assert len(load_state(Folder(config.run) / "ficklenet").facts["epochs"]) == 1
-    jobs.train_ficklenet(config)
-    expected = losses(trained_fickle, "ficklenet")
-    assert losses(config, "ficklenet") == pytest.approx(expected, rel=1e-4)

@@ -7,31 +7,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from rayseg.on_ray.objects import (
-    ObjectWork,
-    _lowered,
-    fit_detector,
-    fit_mask_rcnn,
-    keep_slow_float,
-)
 
 from rayseg.config import TRAIN_CONFIGS, Compute
-from rayseg.labels import GivenBoxes, ObjectLabels, TrueInstances
-from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining, ObjectSteps
+from rayseg.labels import ObjectLabels, TrueInstances
+from rayseg.learn import (
+    STATE,
+    DetectorSGD,
+    DetectorTraining,
+    MaskRCNNTraining,
+    Work,
+    load_state,
+    train,
+)
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
-from rayseg.on_ray.train import STATE, load_state
+from rayseg.on_ray.engine import RayEngine
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
-from rayseg.store import Folder, write_manifest
+from rayseg.steps.training import train as train_on
+from rayseg.store import Folder, read_run, write_manifest
 
+ENGINE = RayEngine()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(500),
 ]
 TINY = {
     "trunk": "mobilenet_v2",
@@ -99,7 +102,10 @@ def compute(workers=1, max_failures=0):
 def test_two_workers_train_a_detector_without_what_is_bad(run):
     detector = DetectorTraining(**TINY, judge_images=2)
     config = TRAIN_CONFIGS["detector"](run=run, detector=detector, compute=compute(2))
-    told = fit_detector(config, 0)
+    outcome = train_on("detector", config, ENGINE)
+    told = read_run(Folder(run) / "detector")
+    assert outcome.left_out == 2
+    assert outcome.lines[1].startswith("left out: 2 boxes, such as one of i01: box must have x1 <")
     assert (told["images"], told["images_left_out"], told["left_out"]["count"]) == (7, 1, 2)
     examples = told["left_out"]["examples"]
     assert [one["id"] for one in examples] == ["i01", "i02"]
@@ -147,54 +153,26 @@ class DeadlyLabels:
         return self.labels.read(sample)
 
 
+def fitted(work, folder):
+    ENGINE.fit(train, work, folder, compute(max_failures=1))
+    return load_state(folder).facts
+
+
 def test_a_killed_worker_is_survived_with_the_same_losses(run, tmp_path):
-    network = MaskRCNNTraining(**TINY, grow=True)
-    config = TRAIN_CONFIGS["mask_rcnn"](run=run, mask_rcnn=network, compute=compute(max_failures=1))
     truths = TrueInstances(Folder(run) / "manifest", "train")
     calm, deadly = Folder(str(tmp_path / "calm")), Folder(str(tmp_path / "deadly"))
-    told = fit_mask_rcnn(config, calm, truths, 0)
     armed = tmp_path / "armed"
     armed.touch()
-    # what true masks are trained with, which the labels are not known to be
-    config = replace(config, mask_rcnn=replace(network, grow=False, mask_loss="plain"))
+    # true masks are trained on in this way, which the labels are not known to be
+    network = MaskRCNNTraining(**TINY, grow=False, mask_loss="plain")
     labels = DeadlyLabels(truths, deadly.path(STATE), str(armed), 6)
-    again = fit_mask_rcnn(config, deadly, labels, 0)
+    told, again = (
+        fitted(Work(run, folder.location, network, source, sorted(truths.ids), CLASSES), folder)
+        for folder, source in ((calm, truths), (deadly, labels))
+    )
     assert not armed.exists()
     curves = [[entry["loss"] for entry in one["curve"]] for one in (told, again)]
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     assert "loss_mask" in told["curve"][0]
     assert {"ap", "ap50", "box_ap50"} <= told["judged"][-1].keys()
     assert load_mask_rcnn(calm.path("mask_rcnn.safetensors"), CLASSES).num_classes == 2
-
-
-def test_a_loss_that_is_no_number_is_told_in_one_line_with_its_images(run, tmp_path):
-    steep = DetectorSGD(lr=1e30, warmup_steps=0)
-    network = MaskRCNNTraining(**TINY | {"schedule": steep})
-    config = TRAIN_CONFIGS["mask_rcnn"](run=run, mask_rcnn=network, compute=compute())
-    truths = TrueInstances(Folder(run) / "manifest", "train")
-    folder = Folder(str(tmp_path / "steep"))
-    with pytest.raises(FloatingPointError) as caught:
-        fit_mask_rcnn(config, folder, truths, 0)
-    said = str(caught.value)
-    assert said.startswith("loss must be finite, got ")
-    assert "on images i0" in said
-    assert "try a lower mask_rcnn.schedule.lr" in said
-    assert "\n" not in said
-    assert not load_state(folder).facts
-
-
-def test_bf16_trains_a_one_stage_detector_on_images_whose_coarsest_level_is_one_cell():
-    config = DetectorTraining(**TINY, kind="retinanet")
-    work = ObjectWork("", "", GivenBoxes, [], "", config, 1, 0)
-    target = {"boxes": torch.tensor([[5.0, 6.0, 40.0, 50.0]]), "classes": torch.tensor([1])}
-    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    given = [([image] * 2, [target] * 2, ["a", "b"])] * 8
-    losses = []
-    for dtype in (torch.float32, torch.bfloat16):
-        network = work.network(CLASSES).train()
-        keep_slow_float(network)
-        optimizer = config.schedule.optimizer(network)
-        steps = ObjectSteps(config.schedule, 8, dtype)
-        found = steps.run(network, optimizer, iter(given), lowered=_lowered(network))
-        losses.append([one["loss"] for one in found])
-    assert losses[1] == pytest.approx(losses[0], rel=0.05)

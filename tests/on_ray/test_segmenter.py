@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rayseg.on_ray.run import check_labels
-from rayseg.on_ray.scoring import _add_ratios
 
 from rayseg.config import TRAIN_CONFIGS, Compute, PredictConfig, RunConfig, ScoreConfig
-from rayseg.learn import SegmentationCrops, SegmenterSGD, SegmenterTraining
+from rayseg.learn import STATE, SegmentationCrops, SegmenterSGD, SegmenterTraining
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
-from rayseg.on_ray import jobs
-from rayseg.on_ray.train import STATE, load_state
+from rayseg.on_ray.engine import RayEngine
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine.segmenter_crf import SegmenterCRF
+from rayseg.steps.predictions import predict
+from rayseg.steps.recipe import check_labels
+from rayseg.steps.score import score
+from rayseg.steps.scoring import _add_ratios
+from rayseg.steps.training import train as train_on
 from rayseg.store import (
     MASKS_SCHEMA,
     Folder,
@@ -32,13 +34,15 @@ from rayseg.store import (
     write_run,
     write_shard,
 )
-from tests.on_ray.fakes import BlindingCrops, BrokenCrops, DeadlySegmentationCrops
+from tests.on_ray.fakes import BrokenCrops, DeadlySegmentationCrops
 
+ENGINE = RayEngine()
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(500),
 ]
 CROPS = {"crop": 40, "scales": (0.75, 1.0)}
 CONFIG = SegmenterTraining(
@@ -106,7 +110,7 @@ def curve(config, name="made"):
 def trained(cluster, tmp_path_factory):
     """Twelve iterations by one worker on stored and on true masks, without any incident."""
     config = new_run(tmp_path_factory.mktemp("one"), labels=("made", "truth"))
-    return config, jobs.train_segmenter(config)
+    return config, train_on("segmenter", config, ENGINE)
 
 
 def test_training_leaves_weights_that_load_and_cleans_up(trained):
@@ -137,13 +141,13 @@ def test_the_job_says_what_came_out(trained):
 
 def test_a_finished_training_is_not_repeated(trained):
     config, outcome = trained
-    assert jobs.train_segmenter(config) == outcome
+    assert train_on("segmenter", config, ENGINE) == outcome
 
 
 def test_another_training_into_the_same_folder_is_refused(trained):
     other = replace(trained[0], segmenter=replace(CONFIG, iterations=13))
     with pytest.raises(ValueError, match=r"segmenter.iterations is 12 there, 13 here"):
-        jobs.train_segmenter(other)
+        train_on("segmenter", other, ENGINE)
 
 
 def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(trained, tmp_path):
@@ -152,12 +156,12 @@ def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(trained, tmp_path
     masks = Folder(config.run) / "masks" / "made"
     store_masks(Folder(config.run), list(read_rows(masks))[:7])
     with pytest.raises(ValueError, match=r"trained_on.images is 10 there, 7 here.*; delete the fo"):
-        jobs.train_segmenter(config)
+        train_on("segmenter", config, ENGINE)
 
 
 def test_two_workers_see_together_what_one_sees(trained, tmp_path):
     config = new_run(tmp_path / "two", workers=2)
-    jobs.train_segmenter(config)
+    train_on("segmenter", config, ENGINE)
     assert curve(config) == pytest.approx(curve(trained[0]), rel=0.02)
     judged = [entry["miou"] for entry in facts(config)["judged"]]
     assert judged == pytest.approx([one["miou"] for one in facts(trained[0])["judged"]], abs=0.02)
@@ -174,36 +178,9 @@ def deadly_run(folder, max_failures):
 
 def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
     config = deadly_run(tmp_path / "death", max_failures=1)
-    jobs.train_segmenter(config)
+    train_on("segmenter", config, ENGINE)
     assert not (tmp_path / "death" / "armed").exists()
     assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
-
-
-def test_a_stopped_training_goes_on_after_its_last_checkpoint(trained, tmp_path):
-    config = deadly_run(tmp_path / "stop", max_failures=0)
-    with pytest.raises(ChildProcessError, match=r"^training failed: "):
-        jobs.train_segmenter(config)
-    assert load_state(Folder(config.run) / "segmenters" / "made").facts["iteration"] == 5
-    jobs.train_segmenter(config)
-    assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
-
-
-def test_a_loss_that_is_no_number_stops_at_once_and_says_where(tmp_path):
-    config = new_run(tmp_path / "nan")
-    red = np.full((48, 48, 3), 7, np.uint8)
-    Image.fromarray(red).save(tmp_path / "nan" / "images" / "i03.png")
-    crops = BlindingCrops(**CROPS, id_red=7)
-    config = replace(config, segmenter=replace(CONFIG, crops=crops, save_every=1))
-    with pytest.raises(FloatingPointError) as caught:
-        jobs.train_segmenter(config)
-    said = str(caught.value)
-    assert said.startswith("loss must be finite, got nan at iteration ")
-    assert "i03" in said
-    iteration = int(said.partition("at iteration ")[2].split()[0])
-    state = Path(config.run) / "segmenters" / "made" / STATE
-    kept = f"iteration {iteration - 1} in {state}" if iteration > 1 else "none yet"
-    assert f"the last good checkpoint is {kept}; " in said
-    assert "\n" not in said
 
 
 def test_what_must_fail_again_is_not_tried_again(tmp_path):
@@ -211,7 +188,7 @@ def test_what_must_fail_again_is_not_tried_again(tmp_path):
     crops = BrokenCrops(**CROPS, asked=str(tmp_path / "asked"))
     config = replace(config, segmenter=replace(CONFIG, crops=crops))
     with pytest.raises(ChildProcessError, match=r"^training failed: ValueError: .*no crop of this"):
-        jobs.train_segmenter(config)
+        train_on("segmenter", config, ENGINE)
     assert (tmp_path / "asked").read_text() == "."
 
 
@@ -223,7 +200,7 @@ def test_bad_masks_are_left_out_and_named(tmp_path):
     rows[2]["labels"] = encode_labels(np.full((48, 48), 9, np.uint8))
     rows[3]["labels"] = encode_labels(np.full((48, 48), 255, np.uint8))
     store_masks(run, rows)
-    outcome = jobs.train_segmenter(config)
+    outcome = train_on("segmenter", config, ENGINE)
     assert (outcome.failed, outcome.left_out) == (frozenset(), 3)
     told = facts(config)
     assert (told["images"], told["left_out"]["count"]) == (7, 3)
@@ -238,42 +215,12 @@ def test_bad_masks_are_left_out_and_named(tmp_path):
     assert outcome.lines[1].startswith("left out: 3 masks, such as that of i01: mask of 'i01'")
 
 
-def test_v3_needs_two_images_a_worker_for_its_batch_normalisation(tmp_path):
-    segmenter = replace(CONFIG, network="deeplab_v3", input_scales=(1.0,), accumulate=4)
-    config = new_run(tmp_path / "v3", segmenter=segmenter)
-    with pytest.raises(ValueError, match=r"^deeplab_v3 must have 2 or more images .* got 1$"):
-        jobs.train_segmenter(config)
-
-
 def test_a_run_refuses_labels_that_it_will_not_have(tmp_path):
     config = new_run(tmp_path / "typo")
     given = RunConfig(run=config.run, labels=("advcam+label_crff",))
     with pytest.raises(ValueError, match=r"got 'advcam\+label_crff'; did you mean 'advcam\+label_"):
-        check_labels(given, Folder(config.run))
-    check_labels(RunConfig(run=config.run, labels=("truth", "made")), Folder(config.run))
-
-
-def test_no_usable_mask_at_all_is_an_error(tmp_path):
-    config = new_run(tmp_path / "none")
-    ignored = encode_labels(np.full((48, 48), 255, np.uint8))
-    rows = [row | {"labels": ignored} for row in read_rows(Folder(config.run) / "masks" / "made")]
-    store_masks(Folder(config.run), rows)
-    with pytest.raises(ValueError, match=r"10 have a mask, 10 of them a bad one; that of i00: "):
-        jobs.train_segmenter(config)
-
-
-def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path):
-    config = new_run(tmp_path / "half")
-    with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
-        jobs.train_segmenter(replace(config, labels=("cam",)))
-    with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; the run has made$"):
-        jobs.train_segmenter(replace(config, labels=("made", "cam")))  # before it trains on made
-    masks = Folder(config.run) / "masks" / "made"
-    masks.write("run.json", json.dumps({"config": {}}).encode())
-    with pytest.raises(ValueError, match=r"masks/made is not complete; run refine-seeds once more"):
-        jobs.train_segmenter(config)
-    with pytest.raises(ValueError, match=r"^labels must name masks or truth, got none"):
-        jobs.train_segmenter(replace(config, labels=()))
+        check_labels(given)
+    check_labels(RunConfig(run=config.run, labels=("truth", "made")))
 
 
 # Prediction
@@ -292,7 +239,7 @@ def labels_of(config, name):
 
 @pytest.fixture(scope="module")
 def predicted(trained):
-    return jobs.predict(predict_config(trained[0]))
+    return predict(predict_config(trained[0]), ENGINE)
 
 
 def test_every_val_image_gets_labels_of_its_size(trained, predicted):
@@ -303,7 +250,7 @@ def test_every_val_image_gets_labels_of_its_size(trained, predicted):
 
 
 def test_a_crf_after_it_fills_a_folder_of_its_own(trained, predicted):
-    outcome = jobs.predict(predict_config(trained[0], labels=("made",), crf=True))
+    outcome = predict(predict_config(trained[0], labels=("made",), crf=True), ENGINE)
     assert outcome.lines == ["predictions made+crf: 4 ok"]
     smooth = labels_of(trained[0], "made+crf")
     assert smooth.keys() == labels_of(trained[0], "made").keys()
@@ -318,7 +265,7 @@ def test_a_crf_after_it_fills_a_folder_of_its_own(trained, predicted):
 
 def test_scores_have_the_share_of_full_supervision(trained, predicted):
     config = ScoreConfig(run=trained[0].run, compute=trained[0].compute)
-    jobs.score(config)
+    score(config, ENGINE)
     entries = json.loads(Folder(config.run).read("scores.json"))
     made, truth = entries["predictions/made"], entries["predictions/truth"]
     assert (made["split"], made["images"]) == ("val", 4)
@@ -373,12 +320,12 @@ def test_a_segmenter_of_other_classes_is_refused(trained, tmp_path):
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     write_manifest(run / "manifest", [Sample("a", "a.png", 8, 8, (), *none, "val")], ("green",))
     with pytest.raises(ValueError, match=r"segmenter.safetensors was trained on 2 classes"):
-        jobs.predict(PredictConfig(run=str(tmp_path)))
+        predict(PredictConfig(run=str(tmp_path)), ENGINE)
 
 
 def test_predicting_without_a_segmenter_says_what_to_do(tmp_path):
     config = new_run(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match=r"has no segmenter; train one with train-segment"):
-        jobs.predict(predict_config(config))
+        predict(predict_config(config), ENGINE)
     with pytest.raises(FileNotFoundError, match=r"segmenters/made holds no trained segmenter; the"):
-        jobs.predict(predict_config(config, labels=("made",)))
+        predict(predict_config(config, labels=("made",)), ENGINE)

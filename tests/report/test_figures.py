@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from rayseg.records.progress import read_progress
 from rayseg.report import figures
 from rayseg.report.contents import Score
 from rayseg.report.segmenters import Segmenter
@@ -53,8 +54,17 @@ def test_the_threshold_that_was_used_is_marked_on_the_curve_it_was_chosen_on():
 
 def test_a_curve_of_unknown_numbers_is_still_drawn():
     epochs = [{"epoch": 1, "loss": None, "map": float("nan")}, {}]
-    assert "<svg" in figures.epoch_curves(epochs)
+    assert "<svg" in figures.classifier_curves(read_progress({"epochs": epochs}))
     assert "<svg" in figures.threshold_curve([Score("seeds/cam", {})])
+
+
+def test_a_classifier_is_drawn_by_iteration_and_by_epoch_where_it_was_counted_so():
+    curve = [{"iteration": n, "loss": 1 / n} for n in (20, 40)]
+    judged = [{"iteration": 30, "map": 0.5, "f1": 0.4}]
+    new = read_progress({"curve": curve, "judged": judged})
+    assert "iteration" in _texts(figures.classifier_curves(new))
+    old = read_progress({"epochs": [{"loss": 1.0, "map": 0.5, "f1": 0.4}]})
+    assert "epoch" in _texts(figures.classifier_curves(old))
 
 
 def _segmenter(name, judged=()):

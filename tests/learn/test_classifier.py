@@ -1,21 +1,29 @@
+"""Steps of the classifier's training: optimisers by hand, what it learns, no NaN."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from rayseg.learn import ClassifierScores, HalvedAdam, PolySGD, predict_logits, train_epoch
+from rayseg.config import as_plain
+from rayseg.learn import (
+    ClassifierScores,
+    ClassifierTraining,
+    FickleNetTraining,
+    HalvedAdam,
+    Length,
+    NotFinite,
+    PolySGD,
+    load_state,
+    predict_logits,
+)
+from rayseg.learn.state import TrainingState
 from rayseg.nets.losses import multilabel_soft_margin
-
-
-class TwoLayers(nn.Module):
-    def __init__(self, inputs=3 * 4 * 4, classes=2):
-        super().__init__()
-        torch.manual_seed(0)
-        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 8), nn.ReLU())
-        self.head = nn.Linear(8, classes)
-
-    def forward(self, images):
-        return self.head(self.trunk(images))
+from rayseg.store import claim, read_run, write_run
+from tests.learn.steps import TwoLayers, course, losses_of, separable_batches
+from tests.learn.tiny import Here, Killed, folder_of, killed_after, scenes, store, tiny, trained
 
 
 @pytest.fixture
@@ -25,19 +33,23 @@ def network():
 
 @pytest.fixture
 def separable():
-    """Batches whose classes are bright in the first or the second channel."""
-    generator = torch.Generator().manual_seed(0)
-    targets = torch.randint(0, 2, (10, 8, 2), generator=generator).float()
-    noise = torch.randn(10, 8, 3, 4, 4, generator=generator) / 2
-    noise[:, :, :2] += (2 * targets - 1)[..., None, None]
-    return list(zip(noise, targets, strict=True))
+    return separable_batches()
+
+
+def training(schedule):
+    return ClassifierTraining(weights="none", schedule=schedule)
+
+
+def named(pairs):
+    """The batches with two ids each."""
+    return [(*pair, [f"b{place}i0", f"b{place}i1"]) for place, pair in enumerate(pairs)]
 
 
 def test_schedule_is_the_polynomial(network):
     schedule = PolySGD(lr=0.1, head_factor=10.0, power=0.9)
     optimizer = schedule.optimizer(network)
     for step, factor in ((0, 1.0), (5, 0.5**0.9), (9, 0.1**0.9), (10, 0.0), (11, 0.0)):
-        schedule.set_step(optimizer, step, 5, 2)
+        schedule.set_step(optimizer, step, 10, 2)
         trunk, head = (group["lr"] for group in optimizer.param_groups)
         assert trunk == pytest.approx(0.1 * factor)
         assert head == pytest.approx(1.0 * factor)
@@ -74,7 +86,9 @@ def test_two_steps_are_sgd_by_hand(network, separable):
     schedule = PolySGD(lr=0.1, momentum=0.5, weight_decay=0.01)
     mine = TwoLayers()
     velocity = [torch.zeros_like(parameter) for parameter in mine.parameters()]
-    list(train_epoch(network, schedule.optimizer(network), schedule, separable[:2], 2, 5, 2))
+    one, given = course(training(schedule), network, 10, 2), iter(named(separable))
+    for step in (4, 5):
+        one.take_step(network, given, step)
     for step, (images, targets) in enumerate(separable[:2], 4):
         logits = mine(images)
         chance = logits.sigmoid()
@@ -90,7 +104,7 @@ def test_two_steps_are_sgd_by_hand(network, separable):
 
 def test_network_learns_a_separable_task(network, separable):
     schedule = PolySGD()
-    losses = list(train_epoch(network, schedule.optimizer(network), schedule, separable, 0, 1, 10))
+    losses = losses_of(training(schedule), network, named(separable), 10, epoch=10)
     assert len(losses) == 10
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
     scores = ClassifierScores.of(*predict_logits(network, separable))
@@ -102,9 +116,8 @@ def test_halved_adam_by_hand(network, separable):
     schedule = HalvedAdam(lr=0.01, head_factor=3.0, every=2)
     mine = TwoLayers()
     means = [[torch.zeros_like(parameter) for parameter in mine.parameters()] for _ in range(2)]
-    optimizer = schedule.optimizer(network)
-    for epoch in range(3):
-        list(train_epoch(network, optimizer, schedule, separable[:2], epoch, 3, 2))
+    fickle = FickleNetTraining(weights="none", schedule=schedule)
+    losses_of(fickle, network, named(3 * separable[:2]), 6, epoch=2)
     for step, (images, targets) in enumerate(3 * separable[:2]):
         loss = multilabel_soft_margin(mine(images), targets)
         gradients = torch.autograd.grad(loss, list(mine.parameters()))
@@ -124,37 +137,69 @@ def test_loss_that_is_no_number_stops_before_the_step(network, separable):
     images, targets = separable[0]
     broken = [(images, targets), (images * float("nan"), targets)]
     schedule = PolySGD()
-    losses = train_epoch(network, schedule.optimizer(network), schedule, broken, 3, 5, 2)
-    next(losses)
+    one, given = course(training(schedule), network, 10, 2), iter(named(broken))
+    one.take_step(network, given, 6)
     before = [parameter.detach().clone() for parameter in network.parameters()]
-    with pytest.raises(FloatingPointError, match="must be finite, got nan at step 7"):
-        next(losses)
+    with pytest.raises(NotFinite, match="must be finite, got nan at iteration 8 on ") as caught:
+        one.take_step(network, given, 7)
+    assert caught.value.ids == ["b1i0", "b1i1"]
     assert all(map(torch.equal, network.parameters(), before))
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_prediction_puts_the_mode_back_also_after_an_exception(network, separable, training):
-    network.train(training)
-    logits, targets = predict_logits(network, separable[:2])
-    assert logits.shape == targets.shape == (16, 2)
-    assert network.training is training
-    with pytest.raises(RuntimeError):
-        predict_logits(network, [(torch.zeros(1, 5), torch.zeros(1, 2))])
-    assert network.training is training
+# Epochs that are counted in iterations
 
 
-def test_average_precision_and_f1_by_hand():
-    logits = np.array([[3.0, -1.0, -5.0], [2.0, 4.0, -5.0], [1.0, -2.0, 5.0], [-1.0, -3.0, -5.0]])
-    targets = np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]])
-    scores = ClassifierScores.of(logits, targets)
-    # class 0: right at ranks 1 and 3: (1 + 2/3) / 2; class 1: ranks 1 and 4: (1 + 2/4) / 2;
-    # class 2 does not occur and does not count
-    assert scores.mean_average_precision == pytest.approx((5 / 6 + 3 / 4) / 2)
-    # five decisions, of which three are right (class 0 twice, class 1 once); four are wanted
-    assert scores.f1 == pytest.approx(2 * 3 / (5 + 4))
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, Length(15, 3)),
+        ({"iterations": 7}, Length(7, 3)),
+        ({"iterations": 99}, Length(15, 3)),
+        ({"batch_size": 20}, Length(5, 1)),
+    ],
+)
+def test_epochs_are_iterations_of_whole_batches(changed, expected):
+    assert ClassifierTraining(**{"batch_size": 4} | changed).length(14) == expected
 
 
-def test_scores_of_no_targets_are_no_numbers():
-    scores = ClassifierScores.of(-np.ones((2, 2)), np.zeros((2, 2)))
-    assert np.isnan(scores.mean_average_precision)
-    assert np.isnan(scores.f1)
+def test_it_is_saved_and_judged_after_each_epoch_and_saved_in_between():
+    length = Length(3000, 1200)
+    for every, ends in ((0, [500, 1000, 1200]), (300, [300, 600, 900, 1200])):
+        one = ClassifierTraining(save_every=every)
+        assert [n for n in range(1, 1201) if one.saves_after(n, length)] == ends
+        assert [n for n in range(1, 1201) if one.judges_after(n, length)] == [1200]
+
+
+def test_a_state_of_whole_epochs_is_gone_on_from(tmp_path):
+    """What a classifier left that was begun when epochs were counted."""
+    store(tmp_path, scenes(tmp_path / "images"))
+    with pytest.raises(Killed):
+        trained(tmp_path, "classifier", Here(killed_after(4)))
+    folder = folder_of(tmp_path, "classifier")
+    state = load_state(folder)
+    epochs = [{"epoch": n, "loss": 0.5, "map": 0.9, "f1": 0.1, "seconds": 2.0} for n in (1, 2)]
+    network = tiny("classifier").build("ab")
+    optimizer = tiny("classifier").schedule.optimizer(network)
+    state.restore(network, optimizer)
+    TrainingState({"epochs": epochs}).save(folder, network, optimizer)
+    trained(tmp_path, "classifier")
+    told = read_run(folder)
+    assert [one["iteration"] for one in told["curve"]] == [2, 4, 5]
+    assert [one["iteration"] for one in told["judged"]] == [2, 4, 5]
+    assert told["seconds"] > 4.0
+
+
+def test_a_finished_folder_of_whole_epochs_is_taken_as_it_is(tmp_path):
+    """Its configuration lacks what is new, it says nothing of tags, and its figures are epochs."""
+    store(tmp_path, scenes(tmp_path / "images"))
+    folder, one = folder_of(tmp_path, "classifier"), ClassifierTraining(weights="none")
+    new = {"iterations", "precision", "log_every", "save_every", "judge_images"}
+    config = {name: value for name, value in as_plain(one).items() if name not in new}
+    claim(folder, {"split": "train", "classifier": config})
+    folder.write("classifier.safetensors", b"numbers")
+    epochs = [{"epoch": 1, "loss": 0.25, "map": 0.5, "f1": 0.75, "judged_on": "val", "seconds": 2}]
+    write_run(folder, {"epochs": epochs, "done": True})
+    outcome = trained(tmp_path, "classifier", training=one)
+    assert outcome.lines == ["classifier: loss 0.250, mAP 0.500, F1 0.750 on val after 1 epochs"]
+    with pytest.raises(ValueError, match=r"judge_images is None there, 7 here"):
+        trained(tmp_path, "classifier", training=replace(one, judge_images=7))

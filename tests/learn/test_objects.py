@@ -1,14 +1,19 @@
 """Steps of networks that find objects: schedule, shares of workers, resumption, precision."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from rayseg.learn.object_steps import lower_precision
 from torch import nn
 
-from rayseg.learn import DetectorSGD, NotFinite, ObjectSteps, Workers
+from rayseg.learn import DetectorSGD, DetectorTraining, NotFinite, Worker, objects
+from rayseg.learn.precision import lower_precision
+from tests.learn.steps import Told, course, losses_of, taken
+from tests.learn.tiny import tiny
 
 SCHEDULE = DetectorSGD(lr=0.05, warmup_steps=3)
+TRAINING = DetectorTraining(weights="none", schedule=SCHEDULE, precision="fp32")
 
 
 class TwoLosses(nn.Module):
@@ -47,27 +52,8 @@ def batches(number=8, size=4):
         yield images, targets, [f"b{batch}i{place}" for place in range(size)]
 
 
-def trained(network, steps=6, given=None, first=0, optimizer=None, **options):
-    optimizer = optimizer or SCHEDULE.optimizer(network)
-    run = ObjectSteps(SCHEDULE, steps, **options)
-    return list(run.run(network, optimizer, iter(given or batches(steps)), first))
-
-
-# The schedule
-
-
-def test_the_learning_rate_is_that_of_bbams_detector():
-    schedule = DetectorSGD()
-    rates = {step: 0.01 * schedule.factor(step, 18_000) for step in (0, 250, 500, 11_999, 12_000)}
-    expected = {0: 0.01 / 3, 250: 0.01 * 2 / 3, 500: 0.01, 11_999: 0.01, 12_000: 0.001}
-    assert rates == pytest.approx(expected)
-    assert schedule.factor(15_999, 18_000) == pytest.approx(0.1)
-    assert schedule.factor(16_000, 18_000) == pytest.approx(0.01)
-
-
-def test_a_shorter_training_falls_at_the_same_shares():
-    factors = [DetectorSGD(warmup_steps=0).factor(step, 9) for step in range(9)]
-    assert factors == pytest.approx([1] * 6 + [0.1] * 2 + [0.01])
+def trained(network, steps=6, given=None, first=0, **options):
+    return taken(TRAINING, network, given or batches(steps), steps, first, **options)
 
 
 def test_biases_learn_twice_as_fast_without_decay_and_frozen_weights_not_at_all():
@@ -78,21 +64,6 @@ def test_biases_learn_twice_as_fast_without_decay_and_frozen_weights_not_at_all(
     assert [id(p) for p in biases["params"]] == [id(network.trunk.bias), id(network.box.bias)]
     assert (weights["base_lr"], biases["base_lr"]) == (0.05, 0.1)
     assert (weights["weight_decay"], biases["weight_decay"]) == (1e-4, 0)
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"lr": 0.0}, "lr must be positive, got 0.0"),
-        ({"drops": (0.9, 0.5)}, r"drops must ascend between 0 and 1, got \(0.9, 0.5\)"),
-        ({"drops": (1.5,)}, "drops must ascend between 0 and 1"),
-        ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
-        ({"max_norm": -1.0}, "max_norm must be 0 or more, got -1.0"),
-    ],
-)
-def test_a_schedule_without_sense_is_refused(changed, said):
-    with pytest.raises(ValueError, match=said):
-        DetectorSGD(**changed)
 
 
 # Steps
@@ -135,27 +106,26 @@ def test_a_training_in_two_parts_is_one_training():
     whole = trained(TwoLosses(0.1), 6, given)
     network = TwoLosses(0.1)
     optimizer = SCHEDULE.optimizer(network)
-    steps = ObjectSteps(SCHEDULE, 6).run(network, optimizer, iter(given))
-    first = [next(steps) for _ in range(3)]
-    steps.close()
+    begun, drawn = course(TRAINING, network, 6, optimizer=optimizer), iter(given)
+    first = [begun.take_step(network, drawn, step) for step in range(3)]
     rest = trained(network, 6, given[3:], first=3, optimizer=optimizer)
     assert first + rest == whole
 
 
 def test_workers_draw_each_their_own():
-    alone, again, other = (trained(TwoLosses(1.0), 2, rank=rank)[0]["loss"] for rank in (0, 0, 1))
+    alone, again, other = (
+        trained(TwoLosses(1.0), 2, worker=Worker(rank))[0]["loss"] for rank in (0, 0, 1)
+    )
     assert alone == again
     assert alone != other
 
 
 def test_the_loss_is_the_mean_over_workers():
-    summed = Workers(2, lambda tensor: tensor + torch.tensor([4.0, 8.0]))
     images, targets, ids = next(batches())
     own = trained(TwoLosses(), 1)[0]
-    network = TwoLosses()
-    run = ObjectSteps(SCHEDULE, 1)
-    given = iter([(images, targets, ids)])
-    got = next(run.run(network, SCHEDULE.optimizer(network), given, workers=summed))
+    others = torch.tensor([[4.0, 8.0], [1.0, 1.0]])  # losses, and what they are means over
+    both = Told(world=2, wrap=lambda network: network, together=lambda told: told + others)
+    (got,) = trained(TwoLosses(), 1, [(images, targets, ids)], worker=both)
     assert got["loss_box"] == pytest.approx((own["loss_box"] + 4) / 2)
     assert got["loss"] == pytest.approx((own["loss"] + 12) / 2)
 
@@ -164,11 +134,12 @@ def test_a_loss_that_is_no_number_stops_before_it_changes_the_weights():
     network = TwoLosses()
     given = list(batches(3))
     given[2][1][1]["boxes"][0, 0] = float("nan")
-    steps = ObjectSteps(SCHEDULE, 3).run(network, SCHEDULE.optimizer(network), iter(given))
-    next(steps), next(steps)
+    begun, drawn = course(TRAINING, network, 3), iter(given)
+    for step in range(2):
+        begun.take_step(network, drawn, step)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(NotFinite) as caught:
-        next(steps)
+        begun.take_step(network, drawn, 2)
     assert (caught.value.step, caught.value.ids) == (2, ["b2i0", "b2i1", "b2i2", "b2i3"])
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
@@ -177,7 +148,7 @@ def test_long_gradients_are_cut_where_that_is_asked_for():
     schedule = DetectorSGD(lr=1.0, warmup_steps=0, momentum=0, weight_decay=0, max_norm=1e-3)
     network = TwoLosses()
     before = [p.clone() for p in network.parameters() if p.dim() > 1]
-    list(ObjectSteps(schedule, 1).run(network, schedule.optimizer(network), batches(1)))
+    taken(replace(TRAINING, schedule=schedule), network, batches(1), 1)
     after = [p for p in network.parameters() if p.dim() > 1]
     moved = sum((a - b).square().sum() for a, b in zip(after, before, strict=True)).sqrt()
     assert 0 < moved <= 1.001e-3
@@ -223,14 +194,20 @@ def test_a_lowered_part_that_raises_leaves_nothing_behind():
     assert not layer._forward_pre_hooks
 
 
-def test_bf16_gives_about_the_same_losses():
+def test_bf16_gives_about_the_same_losses(monkeypatch):
     plain = [one["loss"] for one in trained(TwoLosses())]
-    network = TwoLosses()
-    steps = ObjectSteps(SCHEDULE, 6, dtype=torch.bfloat16)
-    lowered = [network.trunk]
-    low = [
-        one["loss"]
-        for one in steps.run(network, SCHEDULE.optimizer(network), batches(6), lowered=lowered)
-    ]
+    monkeypatch.setattr(objects, "lowered", lambda model: [model.trunk])
+    low = losses_of(replace(TRAINING, precision="bf16"), TwoLosses(), batches(6), 6)
     assert low == pytest.approx(plain, rel=0.05)
     assert low != plain
+
+
+def test_bf16_trains_a_one_stage_detector_on_images_whose_coarsest_level_is_one_cell():
+    target = {"boxes": torch.tensor([[5.0, 6.0, 40.0, 50.0]]), "classes": torch.tensor([1])}
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    given, losses = [([image] * 2, [target] * 2, ["a", "b"])] * 8, []
+    for precision in ("fp32", "bf16"):
+        one = tiny("detector", kind="retinanet", precision=precision)
+        network = one.place_on(torch.device("cpu"), one.build(("a", "b"))).train()
+        losses.append(losses_of(one, network, given, 8))
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -1,16 +1,22 @@
 """A segmenter's steps: what they minimise, shares of workers, accumulation, resumption, no NaN."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from rayseg.learn.segmenter_steps import _gathering
 from torch import nn
 from torch.nn import functional
 
-from rayseg.learn import NotFinite, SegmenterSGD, SegmenterSteps, Workers
+from rayseg.learn import NotFinite, SegmenterSGD, SegmenterTraining
+from rayseg.learn.loop import _gathering, _summed
+from tests.learn.steps import ALONE, Told, course, losses_of
+from tests.learn.tiny import tiny
 
 SCHEDULE = SegmenterSGD(lr=0.01, every=1)
-ALONE = Workers()
+TRAINING = SegmenterTraining(
+    weights="none", schedule=SCHEDULE, precision="fp32", loss="cross_entropy"
+)
 
 
 class TwoOutputs(nn.Module):
@@ -44,10 +50,16 @@ def batches(number=4, size=4, seed=0):
         yield torch.from_numpy(images).float(), torch.from_numpy(labels), ids
 
 
-def trained(network, steps=4, workers=ALONE, given=None, first=0, optimizer=None, **options):
-    run = SegmenterSteps(SCHEDULE, steps, **options)
-    optimizer = optimizer or SCHEDULE.optimizer(network)
-    return list(run.run(network, optimizer, iter(given or batches(8)), first, workers))
+def trained(network, steps=4, given=None, first=0, optimizer=None, **changed):
+    training = replace(TRAINING, **changed)
+    given = given or batches(8)
+    return losses_of(training, network, given, steps, first, optimizer=optimizer)
+
+
+def minimised(training, network, batch, worker):
+    """What a worker differentiates, and the loss over all workers."""
+    share, values = _summed(training.losses(network, batch, torch.float32), worker)
+    return share, values["loss"]
 
 
 def test_the_first_loss_is_the_sum_of_the_outputs_mean_cross_entropies(network):
@@ -67,20 +79,19 @@ def test_training_lowers_the_loss(network):
 
 def test_shares_of_workers_give_the_gradients_of_the_whole_batch(network):
     """Two shares with different numbers of counted pixels, added by hand."""
-    images, labels, _ = next(batches())
-    run = SegmenterSteps(SCHEDULE, 1)
-    whole, value = run._loss(network, images, labels, ALONE)
+    images, labels, ids = next(batches())
+    whole, value = minimised(TRAINING, network, (images, labels, ids), ALONE)
     expected = torch.autograd.grad(whole, list(network.parameters()))
-    shares = [slice(0, None, 2), slice(1, None, 2)]
+    shares = [(images[place::2], labels[place::2], ids[place::2]) for place in range(2)]
     counted = []
     for share in shares:
-        run._loss(
-            network, images[share], labels[share], Workers(1, lambda t: counted.append(t) or t)
-        )
+        seen_alone = Told(together=lambda told: counted.append(told) or told)
+        minimised(TRAINING, network, share, seen_alone)
     total = sum(counted)
     means = [torch.zeros_like(part) for part in expected]
     for share in shares:
-        loss, seen = run._loss(network, images[share], labels[share], Workers(2, lambda t: total))
+        both = Told(world=2, together=lambda told: total)
+        loss, seen = minimised(TRAINING, network, share, both)
         assert seen == pytest.approx(value, rel=1e-6)
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         # as distributed training averages
@@ -101,12 +112,8 @@ def test_a_training_in_two_parts_is_one_training():
     whole = trained(network, 6, given=given)
     again = TwoOutputs()
     optimizer = SCHEDULE.optimizer(again)
-    steps = SegmenterSteps(SCHEDULE, 6)
-    first = []
-    for loss in steps.run(again, optimizer, iter(given)):
-        first.append(loss)
-        if len(first) == 3:
-            break
+    begun, drawn = course(TRAINING, again, 6, optimizer=optimizer), iter(given)
+    first = [begun.take_step(again, drawn, step)["loss"] for step in range(3)]
     rest = trained(again, 6, given=given[3:], first=3, optimizer=optimizer)
     assert first + rest == whole
     for one, other in zip(network.parameters(), again.parameters(), strict=True):
@@ -137,12 +144,12 @@ def test_what_is_left_out_follows_from_seed_and_step():
 def test_a_loss_that_is_no_number_stops_before_it_changes_the_weights(network):
     given = list(batches(3))
     given[2][0][1, 0, 0, 0] = float("nan")
-    steps = SegmenterSteps(SCHEDULE, 3).run(network, SCHEDULE.optimizer(network), iter(given))
-    next(steps)
-    next(steps)
+    begun, drawn = course(TRAINING, network, 3), iter(given)
+    for step in range(2):
+        begun.take_step(network, drawn, step)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(NotFinite) as caught:
-        next(steps)
+        begun.take_step(network, drawn, 2)
     assert (caught.value.step, caught.value.ids) == (2, ["b2i0", "b2i1", "b2i2", "b2i3"])
     assert str(caught.value).startswith("loss must be finite, got nan at iteration 3 on ['b2i0'")
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
@@ -155,17 +162,15 @@ def test_a_batch_without_any_label_costs_nothing(network):
 
 def test_balanced_loss_is_asked_for(network):
     plain, balanced = (
-        SegmenterSteps(SCHEDULE, 1, balanced=balanced)._loss(
-            network, *next(batches())[:2], Workers()
-        )
-        for balanced in (False, True)
+        minimised(replace(TRAINING, loss=loss), network, next(batches()), ALONE)[1]
+        for loss in ("cross_entropy", "balanced")
     )
-    assert balanced[1] > 1.5 * plain[1]  # two means in place of one
+    assert balanced > 1.5 * plain  # two means in place of one
 
 
 def test_bf16_gives_about_the_same_losses():
     plain = trained(TwoOutputs())
-    low = trained(TwoOutputs(), dtype=torch.bfloat16)
+    low = trained(TwoOutputs(), precision="bf16")
     assert low == pytest.approx(plain, rel=0.02)
     assert low != plain
 
@@ -184,3 +189,9 @@ def test_gradients_travel_with_the_last_batch_of_a_step_only():
     kept = [_gathering(model, part, 3) for part in range(3)]
     assert model.asked == 2
     assert kept[:2] == ["apart", "apart"]
+
+
+def test_v3_needs_two_images_a_worker_for_its_batch_normalisation():
+    one = tiny("segmenter", network="deeplab_v3", input_scales=(1.0,), accumulate=4)
+    with pytest.raises(ValueError, match=r"^deeplab_v3 must have 2 or more images .* got 1$"):
+        one.check(10, 1)
