@@ -42,7 +42,6 @@ EXPORTED = {
         ("bbam+box_crf", "coco"),
         ("bbam+box_crf", "coco_polygons"),
         ("instances/truth", "coco_results"),
-        ("instances/bbam+box_crf", "voc"),
     ),
 }
 # Classes that compete for every region, where drawn weights alone are sure of one for all of them.
