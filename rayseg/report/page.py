@@ -24,6 +24,7 @@ from rayseg.report.contents import (
     final_score,
     merge_failures,
     merge_notes,
+    number,
     read_scores,
     read_stages,
 )

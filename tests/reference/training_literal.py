@@ -1,0 +1,87 @@
+"""The steps of each training once more, written out: no loop, order or schedule of rayseg's."""
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from rayseg.labels import GivenBoxes, TrueInstances, Truths
+from rayseg.learn import LabelledCrops, ObjectImages, TaggedCrops
+from rayseg.nets.losses import segmentation_loss
+
+
+def literal_losses(training, manifest, samples):
+    """The loss of each of five steps on ten images in batches of four, by one worker."""
+    network = training.build(2).train()
+    optimizer = training.schedule.optimizer(network)
+    steps = {
+        "classifier": _tagged,
+        "ficklenet": _tagged,
+        "segmenter": _labelled,
+        "detector": _objects,
+        "mask_rcnn": _objects,
+    }[training.makes]
+    return [steps(training, network, optimizer, manifest, samples, step) for step in range(5)]
+
+
+def _finish(optimizer, factor):
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _permutation(epoch):
+    return np.random.default_rng([0, epoch]).permutation(10).tolist()
+
+
+def _draws(first, last):
+    """Places in the endless row of permutations, and the images there."""
+    return [(draw, _permutation(draw // 10)[draw % 10]) for draw in range(first, last)]
+
+
+def _tagged(training, network, optimizer, manifest, samples, step):
+    """Two batches an epoch; two images are left out."""
+    epoch, place = divmod(step, 2)
+    crops = TaggedCrops(samples, 2, training.crops, 0)
+    items = [crops[(epoch, i)] for i in _permutation(epoch)[4 * place : 4 * place + 4]]
+    if training.makes == "ficklenet":
+        network.reseed(0, step)
+    images, targets = (torch.stack([item[n] for item in items]) for n in range(2))
+    images = images.contiguous(memory_format=torch.channels_last)
+    loss = functional.multilabel_soft_margin_loss(network(images), targets)
+    loss.backward()
+    # 0.01 * (1 - t) ** 0.9 over all five steps; Adam is halved after each epoch
+    _finish(optimizer, 0.5**epoch if training.makes == "ficklenet" else (1 - step / 5) ** 0.9)
+    return loss.item()
+
+
+def _labelled(training, network, optimizer, manifest, samples, step):
+    """Two halves a step, whose losses are averaged."""
+    crops = LabelledCrops(samples, Truths(manifest, "train"), training.crops, 0)
+    torch.manual_seed(step)
+    total = 0.0
+    for first in (4 * step, 4 * step + 2):
+        items = [crops[key] for key in _draws(first, first + 2)]
+        images, labels = (torch.stack([item[n] for item in items]) for n in range(2))
+        outputs = network(images.contiguous(memory_format=torch.channels_last))
+        pairs = [segmentation_loss(logits, labels) for logits in outputs]
+        loss = sum(added / number for added, number in pairs) / 2
+        loss.backward()
+        total += loss.item()
+    _finish(optimizer, 1.0)  # the rate changes every ten steps
+    return total
+
+
+def _objects(training, network, optimizer, manifest, samples, step):
+    truths = TrueInstances if training.makes == "mask_rcnn" else GivenBoxes
+    images = ObjectImages(samples, truths(manifest, "train"), True, 0)
+    state = np.random.SeedSequence([0, step, 0]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
+    planes, targets, _ = zip(*(images[key] for key in _draws(4 * step, 4 * step + 4)), strict=True)
+    losses = network([one.float() / 255 for one in planes], list(targets))
+    loss = sum(losses.values())
+    loss.backward()
+    warm = (1 / 3, 2 / 3, 1.0)[min(step, 2)]
+    # of five steps, two thirds are three and eight ninths four
+    _finish(optimizer, warm * (1, 1, 1, 0.1, 0.01)[step])
+    return loss.item()
