@@ -32,8 +32,9 @@ from rayseg.config import (
 )
 from rayseg.datasets import DATASETS
 from rayseg.learn import TRAININGS, ClassifierTraining, FickleNetTraining, SegmenterTraining
-from rayseg.nets.backbones import STAGES, STRIDES, TRUNKS
-from rayseg.nets.deeplab import NETWORKS
+from rayseg.nets.backbones import TRUNKS
+from rayseg.nets.deeplab import HEADS
+from rayseg.nets.trunks import STAGES, STRIDES
 from rayseg.refine import REFINERS
 from rayseg.toml import hint, update
 
@@ -400,7 +401,7 @@ def test_a_segmenter_that_cannot_be_is_refused_when_it_is_made(values, said):
 def test_the_choices_of_a_segmenter_are_those_of_the_networks():
     kinds = get_type_hints(SegmenterTraining)
     assert get_args(kinds["trunk"]) == TRUNKS
-    assert get_args(kinds["network"]) == NETWORKS
+    assert get_args(kinds["network"]) == HEADS
 
 
 @pytest.mark.parametrize("name", ["", "masks/cam", "../cam", ".hidden"])
