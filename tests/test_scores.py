@@ -305,6 +305,15 @@ def test_means_of_the_ends_are_means_of_the_confusion():
     assert ends["largest"] == whole.over(largest)
 
 
+def test_ten_classes_are_at_each_end():
+    truth = np.repeat(np.arange(1, 26), np.arange(1, 26)).astype(np.uint8)[None]
+    rng = np.random.default_rng(10)
+    confusion = Confusion.of(truth, rng.permuted(truth), 25)
+    ends = SizeCounts.of(confusion).by_class_size()
+    assert ends["smallest"] == confusion.over(range(1, 11))
+    assert ends["largest"] == confusion.over(range(16, 26))
+
+
 def test_dicts_are_json_without_nan():
     rng = np.random.default_rng(9)
     truth = draw(rng, num_classes=2)  # class index 2 never occurs
