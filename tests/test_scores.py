@@ -273,6 +273,15 @@ def test_a_size_at_a_bound_is_the_larger_band():
     assert [BANDS[row] for row in sizes.regions.argmax(0)] == ["large", "medium", "small", "absent"]
 
 
+@pytest.mark.parametrize(
+    ("pixels", "band"), [(1023, "small"), (1024, "medium"), (9215, "medium"), (9216, "large")]
+)
+def test_the_bounds_of_size_are_cocos(pixels, band):
+    truth = (np.arange(10_000).reshape(100, 100) < pixels).astype(np.uint8)
+    sizes = SizeCounts.of(Confusion.of(truth, truth, 1))
+    assert BANDS[sizes.regions[:, 1].argmax()] == band
+
+
 def test_pixels_of_a_class_that_the_image_lacks_are_in_no_size():
     zeros, ones = np.zeros((3, 3), np.uint8), np.ones((3, 3), np.uint8)
     sizes = SizeCounts.of(Confusion.of(zeros, ones, 1), (4, 9))
