@@ -69,14 +69,14 @@ class Folder(Dataset):
     in the order in which they come first, and the tags of an image are the classes of its boxes.
 
     Attributes:
-        images: folder that the names in the CSVs are relative to.
+        images: Folder that the names in the CSVs are relative to.
         tags: CSV (UTF-8) with a column image, file, filename or id and one of tags, tag, labels,
             label or class; may be left out where there are boxes.
         boxes: CSV (UTF-8) with a column for the image as in `tags`, one of class, label or
             category, and x1, y1, x2, y2 or xmin, ymin, xmax, ymax.
-        class_names: class names in the order of their indices; empty takes the CSV's, sorted.
-        masks: folder of true masks ID.png (indexed or grey PNG), read by scores only.
-        split: name of the list that all the images belong to.
+        class_names: Class names in the order of their indices; empty takes the CSV's, sorted.
+        masks: Folder of true masks ID.png (indexed or grey PNG), read by scores only.
+        split: Name of the list that all the images belong to.
     """
 
     images: Path = Path("images")

@@ -69,11 +69,12 @@ class VOC(Dataset):
     the border between objects, which VOC leaves out of the truth.
 
     Attributes:
-        root: folder VOC2012, or the VOCdevkit that contains it.
-        splits: names of lists in ImageSets/Segmentation, else in ImageSets/Main.
-        tags_from: image_sets reads ImageSets/Main/CLASS_SPLIT.txt, annotations reads the XML.
-        list_file: ids to read instead of the splits, one a line; each keeps the split that lists
-            it, else gets the first split.
+        root: Folder VOC2012, or the VOCdevkit that contains it.
+        splits: Names of lists in ImageSets/Segmentation, else in ImageSets/Main.
+        tags_from: Source of the tags: image_sets reads ImageSets/Main/CLASS_SPLIT.txt, annotations
+            reads the XML.
+        list_file: Text file of ids to read instead of the splits, one on each line. Each keeps the
+            split that lists it, or else gets the first split.
     """
 
     root: Path = Path("VOCdevkit/VOC2012")

@@ -40,33 +40,34 @@ class ObjectTraining(Training):
     `judge_images`. The text gives no constants, so that there is no preset ``as_written``.
 
     Attributes:
-        trunk: what the feature pyramid stands on, one of the classifiers named.
-        weights: of the trunk: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
-            classifier for the trunk of the run's own.
-        batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained
-            learns them; auto freezes them where there are weights.
-        freeze: the last stage of the trunk that does not train, where it has weights: none, stem,
+        trunk: Network below the feature pyramid, named as one of the classifiers.
+        weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
+            path, or classifier for the trunk of the run's own.
+        batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of
+            the weights; trained learns them; auto freezes them where there are weights.
+        freeze: The last stage of the trunk that does not train, where it has weights: none, stem,
             stage1 to stage4.
-        upsample: of the pyramid's coarser levels: bilinear as BBAM, nearest as torchvision.
-        channels: of the pyramid.
-        width: of the box head's hidden layers; the detectors of one stage have none.
-        anchors: sides of the anchors in input pixels, one a level of the pyramid; the detectors of
-            one stage have torchvision's.
-        regions: proposals of an image that the heads of two stages learn from.
-        min_sides: the shorter side of a training image is resized to one of these, drawn for each.
-        test_side: ... of other images to this,
-        max_side: ... unless the longer side would exceed this.
-        flip: half of the images are mirrored.
-        iterations: steps of the training.
-        batch_size: images of a step, over all workers.
-        schedule: the optimiser.
-        precision: of the activations of trunk and pyramid; auto is bf16 where the device is fast
-            in it. Boxes and losses are float32.
-        log_every: steps between two entries of the loss curve.
-        save_every: steps between two checkpoints: the most that a lost worker costs.
-        judge_images: images of the val split on which each checkpoint is judged, a detector's last
+        upsample: How coarser levels of the pyramid are enlarged: bilinear as BBAM, nearest as
+            torchvision.
+        channels: Channels of the pyramid's levels.
+        width: Width of the box head's hidden layers; detectors of one stage have none.
+        anchors: Sides of the anchors in input pixels, one for each level of the pyramid. Detectors
+            of one stage have torchvision's.
+        regions: Proposals of each image that the heads of two stages learn from.
+        min_sides: The shorter side of a training image is resized to one of these, drawn for each.
+        test_side: The shorter side of any other image is resized to this, in pixels.
+        max_side: No longer side is resized beyond this, in pixels, whatever the shorter side's is.
+        flip: Half of the images are mirrored.
+        iterations: Number of training steps.
+        batch_size: Images in each step, over all workers.
+        schedule: Settings of the optimiser.
+        precision: Number format of trunk and pyramid; auto is bf16 where the device is fast in it.
+            Boxes and losses are float32.
+        log_every: Steps between two entries of the loss curve.
+        save_every: Steps between two checkpoints, the most that a lost worker costs.
+        judge_images: Images of the val split on which each checkpoint is judged, a detector's last
             one on all; 0 for none.
-        seed: of the heads, the order, the mirroring and the draws of the network.
+        seed: Seed of the heads, the order, the mirroring and the draws of the network.
     """
 
     trunk: PyramidTrunk = "resnet101"

@@ -34,10 +34,11 @@ class CompanionBank:
     decoding, and a method that wants twenty a step sees each of five hundred once in 25 steps.
 
     Attributes:
-        images: crops in the bank, one an image; a split with fewer tagged images gives them all.
-        split: the images that they are cut from; empty is all images.
-        crops: how each is cut.
-        seed: of the choice and of the crops.
+        images: Crops in the bank, one from each image; a split with fewer tagged images gives them
+            all.
+        split: Split that they are cut from; empty is all images.
+        crops: How each image is cut.
+        seed: Seed of the choice and of the crops.
     """
 
     images: int = 500

@@ -66,11 +66,11 @@ class Attribution(ABC):
     """A method that maps (network, image, classes) to localization maps.
 
     Attributes:
-        scales: the image is looked at in each of these sizes and the maps are added.
-        flip: each size also mirrored; the mirrored map is turned back and added.
-        precision: auto takes bf16 where the device is faster in it.
-        max_pairs: pairs of image and class in one batch; 0 chooses by device. Does not change the
-            maps beyond rounding.
+        scales: The image is seen at each of these sizes, and the maps are added.
+        flip: The mirrored image is seen too at each size; its map is mirrored back and added.
+        precision: Number format of the network; auto takes bf16 where the device is faster in it.
+        max_pairs: Pairs of image and class in one batch; 0 chooses by device. It changes maps by
+            rounding only.
     """
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)

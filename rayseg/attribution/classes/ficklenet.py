@@ -65,15 +65,15 @@ class FickleNet(Attribution):
     """Random selections of hidden units; at drop rate 0 it is Grad-CAM, element by element.
 
     Attributes:
-        num_passes: random selections a view.
-        drop_rate: chance of each hidden unit beside a window's centre to be left out, in [0, 1),
-            within 2**-16; whatever the network was trained with.
-        aggregate: how passes, each divided by its maximum, become one map. threshold is the
+        num_passes: Random selections of each view.
+        drop_rate: Chance, in [0, 1), that a hidden unit beside a window's centre is left out,
+            within 2**-16. It need not be the one of the training.
+        aggregate: How the passes, each divided by its maximum, become one map. threshold is the
             published rule: 0.5 where any pass exceeds `threshold`, plus half their mean over its
-            maximum, so that 0.5 as the background threshold leaves the pixels that any pass found
-            and the mean decides between classes. max and mean are the plain ones.
-        threshold: what a pass must exceed, in [0, 1); only under threshold.
-        seed: selections follow from it, the image's id and the view.
+            maximum. A background threshold of 0.5 then leaves the pixels that any pass found, and
+            the mean decides between classes. max and mean take the plain maximum and mean.
+        threshold: Value in [0, 1) that a pass must exceed; used only by aggregate threshold.
+        seed: Seed of the selections, with the image's id and the view.
     """
 
     scales: tuple[float, ...] = (1.0,)

@@ -29,7 +29,7 @@ class GradCAM(ScaleByScale):
     """Gradient-weighted class activation maps.
 
     Attributes:
-        pooled: the gradient is averaged over the map before it weighs the features.
+        pooled: The gradient is averaged over the map before it weighs the features.
     """
 
     pooled: bool = True

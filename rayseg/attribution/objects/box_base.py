@@ -94,17 +94,17 @@ class BoxAttribution(ABC):
     """A method that maps (detector, image, objects) to one map an object.
 
     Attributes:
-        num_jitters: proposals that are drawn around a given box (code: 1000).
-        jitter: each of their coordinates is moved by up to this share of the box's side (0.3).
-        iou_levels: the predicted box overlaps the given one by more than the first of these that
+        num_jitters: Proposals drawn around a given box (code: 1000).
+        jitter: Each coordinate of a proposal is moved by up to this share of the box's side (0.3).
+        iou_levels: The predicted box overlaps the given one by more than the first of these that
             enough candidates exceed, or the last (code: 0.9, 0.85, 0.8; text: 0.8).
-        max_positives: positives that are kept, the first drawn; a level counts where more exceed it
-            (code: 100); 0 keeps all above the last level (text).
-        iou: int cuts the boxes' fractions off before they are compared (code).
-        precision: auto takes bf16 where the device is faster in it.
-        max_pixels: input pixels in one batch; 0 chooses by device. Does not change the maps beyond
-            rounding.
-        seed: of what is random, with the image's id and the object's box and class.
+        max_positives: Number of positives that are kept, the first drawn; a level counts where more
+            exceed it (code: 100). 0 keeps all above the last level (text).
+        iou: How boxes are compared: int first cuts their fractions off (code); exact does not.
+        precision: Number format of the network; auto takes bf16 where the device is faster in it.
+        max_pixels: Input pixels in one batch; 0 chooses by device. It changes maps by rounding
+            only.
+        seed: Seed of what is random, with the image's id and the object's box and class.
     """
 
     num_jitters: int = 1000
