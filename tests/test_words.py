@@ -10,44 +10,11 @@ import pytest
 from rayseg.config.job_list import JOBS
 
 ROOT = Path(__file__).resolve().parents[1]
-PREPOSITIONS = set(
-    [
-        "above",
-        "across",
-        "after",
-        "against",
-        "among",
-        "as",
-        "at",
-        "before",
-        "behind",
-        "below",
-        "beneath",
-        "beside",
-        "between",
-        "beyond",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "of",
-        "off",
-        "on",
-        "onto",
-        "out",
-        "over",
-        "per",
-        "than",
-        "through",
-        "to",
-        "toward",
-        "under",
-        "until",
-        "up",
-        "with",
-        "without",
-    ]
+PREPOSITION = re.compile(
+    r"(above|across|after|against|among|as|at|before|behind|below|beneath|beside|between|beyond|by"
+    r"|for|from|in|into|of|off|on|onto|out|over|per|than|through|to|toward|under|until|up|with"
+    r"|without)\b",
+    re.IGNORECASE,
 )
 FORBIDDEN = (
     "comes to",
@@ -94,7 +61,7 @@ def faults(text):
         found.append("does not begin with a capital")
     if not text.endswith("."):
         found.append("does not end with a full stop")
-    if words and words[0].lower() in PREPOSITIONS:
+    if words and PREPOSITION.match(words[0]):
         found.append(f"begins with {words[0]!r}")
     if "..." in text:
         found.append("goes on from another text")
@@ -124,3 +91,35 @@ def test_help_of_every_flag_is_whole_sentences(name):
 )
 def test_fragments_are_found(text):
     assert faults(text)
+
+
+def defined_names(tree):
+    """Public classes and aliases of types that a module defines; type variables are not counted."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [one.id for one in targets if isinstance(one, ast.Name)]
+            yield from (
+                name for name in names if re.fullmatch(r"[A-Z][A-Za-z]*[a-z][A-Za-z]*", name)
+            )
+
+
+def defined_twice(files):
+    """Name to the files that define it, of names with more than one."""
+    places = defaultdict(list)
+    for path in files:
+        for name in defined_names(ast.parse(path.read_text())):
+            places[name].append(path.name)
+    return {name: where for name, where in places.items() if len(where) > 1}
+
+
+def test_every_class_and_alias_has_a_name_of_its_own():
+    assert defined_twice(sorted((ROOT / "rayseg").rglob("*.py"))) == {}
+
+
+def test_a_name_that_is_defined_twice_is_found(tmp_path):
+    (tmp_path / "a.py").write_text("class Stage: ...\nT = TypeVar('T')\nKINDS = ()")
+    (tmp_path / "b.py").write_text("Stage = Callable[[int], int]\nT = TypeVar('T')\nKINDS = ()")
+    assert defined_twice(sorted(tmp_path.glob("*.py"))) == {"Stage": ["a.py", "b.py"]}

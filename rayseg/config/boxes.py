@@ -139,7 +139,7 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
 class AnalyseBoxesConfig(BoxRefinerFields, AskDetectorConfig):  # type: ignore[valid-type]
     """Analyses maps of objects as section 5.5 of the dissertation does.
 
-    Objects count whose true mask is known, or told apart by a semantic one.
+    Objects count whose true mask is known, or follows from a semantic one.
 
     Attributes:
         analyses: Analyses to make: heads (what each head needs, Figure 5.6), noise (boxes that are

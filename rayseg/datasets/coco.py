@@ -45,7 +45,7 @@ class COCO(Dataset):
     """Images with an instances JSON; classes are the JSON's categories in the order of their ids.
 
     A crowd region is a tag of its class, as the objects are there; its box is listed in
-    ``Sample.crowds``, as it is not one object. Boxes stand as the JSON has them, also where they
+    ``Sample.crowds``, as it is not one object. Boxes are as the JSON has them, also where they
     leave the image or have no area. Sizes are those of the files; annotations of images that the
     JSON does not list are left out, as pycocotools does.
 

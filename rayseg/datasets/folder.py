@@ -50,7 +50,7 @@ class _Image:
 
 
 @dataclass(frozen=True)
-class Folder(Dataset):
+class FolderDataset(Dataset):
     """Images in a folder, with a CSV of their tags, a CSV of their boxes, or both.
 
     The CSV of tags has a header such as ``image,tags``, one row an image. Its rows are the data
@@ -62,7 +62,7 @@ class Folder(Dataset):
 
     The CSV of boxes has a header such as ``image,class,x1,y1,x2,y2``, one row a box, in pixels from
     the upper left corner of the image, the second corner exclusive. A row with an image alone says
-    that it has no object. Boxes stand as they are, also where they leave the image or have no area.
+    that it has no object. Boxes are as they are, also where they leave the image or have no area.
 
     With both, the tags are as their own CSV says, which also names the images and the classes: a
     box of another image or class is an error. With boxes alone, the images are those of its rows,

@@ -61,7 +61,7 @@ class VOC(Dataset):
     Objects marked difficult count: as tags (value 0 of ``ImageSets/Main`` as well as 1) and as
     boxes, which ``Sample.difficult`` lists. The class labels that IRN and its successors train on
     are made so, from all objects of the XML. VOC counts pixels from 1 and includes the last, so a
-    box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Boxes stand as the XML
+    box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Boxes are as the XML
     has them, also where they leave the image or have no area.
 
     The true mask of an object is value k of ``SegmentationObject/ID.png`` for the XML's k-th

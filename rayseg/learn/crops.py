@@ -81,7 +81,7 @@ class SegmentationCrops:
     """Random crops as deeplab-pytorch trains its segmenter on (METHODS 10).
 
     It subtracts the mean colour only, in BGR, since its weights are Caffe's; ours are torchvision's
-    and want the deviation divided out as well. It resizes by OpenCV, which mixes two pixels an axis
+    and need the deviation divided out as well. It resizes by OpenCV, which mixes two pixels an axis
     at any scale; PIL's bilinear mixes all that a smaller image's pixel covers.
 
     Attributes:

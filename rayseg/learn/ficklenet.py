@@ -24,7 +24,7 @@ class FickleNetTraining(ClassifierTraining):
 
     Recalled from the paper (METHODS 7; there is no public code): VGG-16 without its last pooling
     and with a dilated last block, crops of 321 to maps of 41x41, a kernel of 9, the drop rate,
-    batches of 10 and the optimiser. Ours, for want of a source: the number of epochs, that the
+    batches of 10 and the optimiser. Ours, without a source: the number of epochs, that the
     stem trains too, and the range of sizes that crops are cut from.
 
     Attributes:

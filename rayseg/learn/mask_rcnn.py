@@ -28,8 +28,8 @@ from rayseg.store import local_copy
 class MaskRCNNTraining(ObjectTraining):
     """A Mask R-CNN and its training on masks that leave pixels in doubt.
 
-    True masks leave no doubt: on them nothing is grown and the mask loss is plain, whatever stands
-    here, since what pseudo masks are held against is the ordinary Mask R-CNN.
+    True masks leave no doubt: on them nothing is grown and the mask loss is plain, whatever is
+    set here, since what pseudo masks are held against is the ordinary Mask R-CNN.
 
     Attributes:
         anchors: Sides of the anchors in input pixels, one for each level of the pyramid.

@@ -28,7 +28,7 @@ from rayseg.scores import ObjectGuesses, ObjectTruths
 from rayseg.store import read_file, read_manifest
 
 JUDGED = ("ap", "ap50", "ap75")
-"""Average precisions that stand beside each checkpoint."""
+"""Average precisions beside each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ObjectTraining(Training):
     """What detectors and Mask R-CNNs have in common.
 
     The defaults are those of BBAM's public configuration (METHODS 9), whose ImageNet weights are
-    MSRA's and not torchvision's. Ours, for want of a source: `log_every`, `save_every` and
+    MSRA's and not torchvision's. Ours, without a source: `log_every`, `save_every` and
     `judge_images`. The text gives no constants, so that there is no preset ``as_written``.
 
     Attributes:

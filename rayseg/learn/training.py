@@ -250,7 +250,7 @@ class Training(ABC):
 
     @abstractmethod
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
-        """What stands beside the weights, so that the network can be built again."""
+        """What is stored beside the weights, so that the network can be built again."""
 
     @classmethod
     @abstractmethod

@@ -31,7 +31,7 @@ class CompanionBank:
     """Which crops of which images a method finds its companions among.
 
     The public code of RIB cuts new crops at each step; ours are cut once, so that a step costs no
-    decoding, and a method that wants twenty a step sees each of five hundred once in 25 steps.
+    decoding, and a method that takes twenty a step sees each of five hundred once in 25 steps.
 
     Attributes:
         images: Crops in the bank, one from each image; a split with fewer tagged images gives them

@@ -134,10 +134,10 @@ def _identity_of(
     """What masks follow from besides maps and refiner."""
     if proposals is None:
         return {}
-    told = {"proposal_refinement": as_plain(config.proposal_refinement)}
+    facts = {"proposal_refinement": as_plain(config.proposal_refinement)}
     if isinstance(proposals, FolderProposals):
-        return told | {"proposals": proposals.folder.location}
-    return told | {"proposals": config.proposals, "superpixels": as_plain(config.superpixels)}
+        return facts | {"proposals": proposals.folder.location}
+    return facts | {"proposals": config.proposals, "superpixels": as_plain(config.superpixels)}
 
 
 def _proposals(config: MakeBoxMasksConfig) -> FolderProposals | OwnProposals | None:

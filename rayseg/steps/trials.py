@@ -343,8 +343,8 @@ def _name(complete: dict[str, Any]) -> str:
 def _write_counts(folder: Folder, name: str, counts: Any, facts: dict[str, Any]) -> None:
     """Counts and what they are of, in one file, so that neither can be without the other."""
     sink = io.BytesIO()
-    told = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
-    np.savez_compressed(sink, counts=counts, facts=told)
+    encoded = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
+    np.savez_compressed(sink, counts=counts, facts=encoded)
     (folder / "trials").write(f"{name}.npz", sink.getvalue())
 
 

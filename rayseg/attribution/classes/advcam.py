@@ -34,7 +34,7 @@ from rayseg.attribution.classes.base import (
 )
 from rayseg.attribution.classes.cam import CAM
 from rayseg.attribution.classes.lean import LeanNetwork
-from rayseg.attribution.classes.views import Batch, merge_views
+from rayseg.attribution.classes.views import ViewBatch, merge_views
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class AdvCAM(ScaleByScale):
         check_input(lean, image[None], [classes], [image_id], map_stride)
         if not classes or not self.num_steps:
             return
-        batch = Batch.of(image[None], [classes], [image_id], lean.device)
+        batch = ViewBatch.of(image[None], [classes], [image_id], lean.device)
         owner, target = batch.pairs
         climbs = [
             list(self._climbs(lean, batch.views(s, self.flip), owner, target, self._num_maps(s)))

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from rayseg.attribution.classes.base import Attribution, ScaleResult, seeded
 from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, check_head, placed
-from rayseg.attribution.classes.views import Batch, merge_views
+from rayseg.attribution.classes.views import ViewBatch, merge_views
 from rayseg.nets.inputs import Precision
 
 BLOCK_NUMBERS = 2**21
@@ -127,12 +127,12 @@ class FickleNet(Attribution):
             raise ValueError(f"{error}; train one with train-ficklenet") from None
         return LeanFickle(placed(network, device), self.precision)
 
-    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+    def localize(self, network: LeanNetwork, batch: ViewBatch) -> list[ScaleResult]:
         """All passes at each scale, image by image, view by view."""
         assert isinstance(network, LeanFickle)  # prepare made it
         return [self._at_scale(network, batch, scale) for scale in self.scales]
 
-    def _at_scale(self, network: LeanFickle, batch: Batch, scale: float) -> ScaleResult:
+    def _at_scale(self, network: LeanFickle, batch: ViewBatch, scale: float) -> ScaleResult:
         views = batch.views(scale, self.flip)
         maps, scores = [], []
         with torch.no_grad():

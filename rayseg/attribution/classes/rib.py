@@ -35,7 +35,7 @@ from rayseg.attribution.classes.adaptation import Adaptation, Start, together
 from rayseg.attribution.classes.base import Attribution, Localization, ScaleResult, check_input
 from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
-from rayseg.attribution.classes.views import Batch
+from rayseg.attribution.classes.views import ViewBatch
 from rayseg.nets.losses import activated_bce, rib_loss
 
 LOSSES = ("rib", "sigmoid", "tanh", "softsign")
@@ -198,7 +198,7 @@ class RIB(Attribution):
             return network
         return AdaptableNetwork(placed(network, device), self.precision, companions, self.cache_gb)
 
-    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+    def localize(self, network: LeanNetwork, batch: ViewBatch) -> list[ScaleResult]:
         """Fine-tunes to one image after the other; what precedes the first step is done for all."""
         assert isinstance(network, AdaptableNetwork)
         found = []
@@ -228,7 +228,7 @@ class RIB(Attribution):
         check_input(adaptable, image[None], [classes], [image_id], map_stride)
         if not classes:
             return
-        batch = Batch.of(image[None], [classes], [image_id], adaptable.device)
+        batch = ViewBatch.of(image[None], [classes], [image_id], adaptable.device)
         (start,) = self._starts(adaptable, batch)
         with adaptable.adapting():
             for found in Adaptation(self, adaptable, start).walk():
@@ -236,7 +236,7 @@ class RIB(Attribution):
 
     @contextmanager
     def reaching(
-        self, network: AdaptableNetwork, batch: Batch, map_stride: int
+        self, network: AdaptableNetwork, batch: ViewBatch, map_stride: int
     ) -> Iterator[Localization]:
         """Fine-tunes to the one image of a batch, its last step included.
 
@@ -249,7 +249,7 @@ class RIB(Attribution):
             (found,) = self.assemble(results, network, batch, map_stride)
             yield found
 
-    def _starts(self, network: AdaptableNetwork, batch: Batch) -> list[Start]:
+    def _starts(self, network: AdaptableNetwork, batch: ViewBatch) -> list[Start]:
         """What theta_0 makes of all images at once, as far as no gradient is asked of it."""
         features: list[Tensor] = []
         maps: list[Tensor | None] = []

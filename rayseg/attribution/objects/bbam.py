@@ -29,7 +29,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rayseg.attribution.objects.box_base import BoxAttribution, ObjectMap
-from rayseg.attribution.objects.mask_search import Found, Objective, Problem, interpolation, search
+from rayseg.attribution.objects.mask_search import (
+    Objective,
+    Problem,
+    Searched,
+    interpolation,
+    search,
+)
 from rayseg.attribution.objects.positives import Target
 from rayseg.nets.detection import Detector, InputFit, Window
 
@@ -129,7 +135,7 @@ class BBAM(BoxAttribution):
         """Refuses windows of a detector that takes whole inputs only.
 
         Raises:
-            ValueError: both sides are said.
+            ValueError: they do not fit; the text names both sides.
         """
         if self.region == "windows" and not detector.window_stride:
             raise ValueError(
@@ -159,7 +165,7 @@ class BBAM(BoxAttribution):
         objective = Objective(
             self.use_box, self.use_class, self.reduction, self.sparsity, self.tv, self.tv_power
         )
-        found: dict[int, Found] = {}
+        found: dict[int, Searched] = {}
         for batch in self._batches(problems, targets, inputs.device):
             some = [problems[i] for i in batch]
             made = search(detector, some, objective, self.steps, self.lr, self.early_stop)
@@ -265,7 +271,7 @@ class BBAM(BoxAttribution):
         start = min(first, total - units) * step
         return start, min(units * step, length - start)
 
-    def _map(self, found: Found, positives: int) -> ObjectMap:
+    def _map(self, found: Searched, positives: int) -> ObjectMap:
         curve = found.curve if self.record else None
         last = found.curve.new_tensor([[found.box_loss, found.class_loss]])
         counted = torch.tensor([self.use_box, self.use_class])

@@ -152,7 +152,7 @@ class BoxAttribution(ABC):
         """Refuses settings that no image of this detector can be served with; here there are none.
 
         Raises:
-            ValueError: both sides are said.
+            ValueError: they do not fit; the text names both sides.
         """
         del detector
 
@@ -225,12 +225,12 @@ class BoxAttribution(ABC):
         if not any(len(own.classes) for own in objects):
             return [[] for _ in objects]
         fit, inputs = lean.fit((images.shape[1], images.shape[2])), lean.encode(images)
-        told = [
+        rows = [
             list(self.find_targets(lean, inputs, i, fit, own, name))
             for i, (own, name) in enumerate(zip(objects, ids, strict=True))
         ]
         predicted = [
-            one for row in told for one in row if isinstance(one, Target) and len(one.probabilities)
+            one for row in rows for one in row if isinstance(one, Target) and len(one.probabilities)
         ]
         maps = iter(self.explain(lean, inputs, fit, predicted) if predicted else [])
         return [
@@ -240,7 +240,7 @@ class BoxAttribution(ABC):
                 else self._nothing(one, fit)
                 for one in row
             ]
-            for row in told
+            for row in rows
         ]
 
     @abstractmethod
@@ -332,10 +332,10 @@ class BoxAttribution(ABC):
         ious = overlaps(answers.boxes_xyxy, box_xyxy, self.iou)
         return answers[pick_positives(right, ious, self.iou_levels, self.max_positives)]
 
-    def _nothing(self, told: Target | str, fit: InputFit) -> ObjectMap:
-        if isinstance(told, str):
-            return ObjectMap(torch.zeros(1, 1), told, 0, 0.0, 0.0, 0)
-        grid = torch.zeros(self.grid_hw(told.share, fit.content_hw))
+    def _nothing(self, target: Target | str, fit: InputFit) -> ObjectMap:
+        if isinstance(target, str):
+            return ObjectMap(torch.zeros(1, 1), target, 0, 0.0, 0.0, 0)
+        grid = torch.zeros(self.grid_hw(target.share, fit.content_hw))
         return ObjectMap(grid, MISSED, 0, 0.0, 0.0, 0)
 
 
@@ -353,7 +353,7 @@ def check_input(
     """Refuses what `BoxAttribution.run` says it refuses.
 
     Raises:
-        ValueError: both sides are said.
+        ValueError: they do not fit; the text names both sides.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(

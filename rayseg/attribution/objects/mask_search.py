@@ -80,7 +80,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Found:
+class Searched:
     """What a search came to.
 
     Attributes:
@@ -105,10 +105,10 @@ def search(
     steps: int,
     learning_rate: float,
     early_stop: float = 0.0,
-) -> list[Found]:
+) -> list[Searched]:
     """The grids that make the objective small, by Adam, each clamped to [0, 1] after each step.
 
-    A search that comes to no number goes on alone with it: its grid is NaN, the others are as ever.
+    A search that ends in no number goes on alone with it: its grid is NaN, the others are as ever.
 
     Args:
         detector: frozen.
@@ -119,7 +119,7 @@ def search(
         early_stop: a search ends where its loss moved by less than this share over 20 steps; 0
             never.
     """
-    found: dict[int, Found] = {}
+    found: dict[int, Searched] = {}
     batch, state = _Batch(detector, problems), _State.start(problems)
     course = state.grids.new_zeros(steps + 1, len(problems), 2)
     for count in range(steps + 1):
@@ -147,11 +147,11 @@ def search(
 
 def _settle(
     grid: Float[Tensor, "r s"], problem: Problem, terms: Float[Tensor, "steps 2"], steps: int
-) -> Found:
+) -> Searched:
     rows, columns = problem.start.shape
     terms = terms[: steps + 1].cpu()
     box_loss, class_loss = terms[-1].tolist()
-    return Found(grid[:rows, :columns], box_loss, class_loss, steps, terms[:-1])
+    return Searched(grid[:rows, :columns], box_loss, class_loss, steps, terms[:-1])
 
 
 class _Batch:
@@ -218,7 +218,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _State:
-    """Where each search of a batch stands.
+    """The state of each search of a batch.
 
     Attributes:
         numbers: int64 (b,) which problem each is.
