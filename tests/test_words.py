@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import pytest

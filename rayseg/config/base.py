@@ -16,15 +16,14 @@ class Compute:
     Attributes:
         device: Torch device of the actors: auto, cpu or cuda.
         actors: Actors in a pool; 0 is one for each GPU, or for each core of this machine.
-        max_actors: Most actors of a pool on a cluster that grows, even from no worker. The pool
-            starts with what there is, waits for what is missing and takes what joins. 0 takes no
-            more than at the start, and refuses what the cluster does not have.
+        max_actors: Most actors of a pool on a cluster that grows, even from no worker: it takes
+            what joins, and waits for what is missing; 0 takes no more than at the start, and
+            refuses what the cluster does not have.
         num_gpus: GPUs of each actor or training worker; -1 is 1 where the cluster has any.
         threads: CPU threads of each actor or training worker; 0 divides this machine's cores.
         block_rows: Images between two writes, the most that a killed actor loses.
         workers: Number of workers of a training.
-        loader_workers: Processes that decode ahead for each training worker, at most one for each
-            core.
+        loader_workers: Processes that decode ahead for each training worker, at most one a core.
         max_failures: How often a training starts again from its last epoch after losing a worker.
         stall_seconds: Seconds without any progress after which a job fails.
         retry_failed: Images whose row says error or poison are tried again.
@@ -88,9 +87,9 @@ class SegmentersConfig(JobConfig):
     """What the jobs about segmenters and Mask R-CNNs share.
 
     Attributes:
-        labels: What each segmenter or Mask R-CNN is trained on, and its name: a folder of the run's
-            masks such as advcam+label_crf or bbam+box_crf, or truth for true masks. `run` takes its
-            last masks when empty.
+        labels: Labels that each segmenter or Mask R-CNN is trained on and named by: a folder of the
+            run's masks such as advcam+label_crf or bbam+box_crf, or truth; empty in `run` is its
+            last masks.
         val_split: Split that segmenters and Mask R-CNNs are judged on.
     """
 

@@ -52,8 +52,7 @@ class PredictConfig(SegmentersConfig):
         predict: How a segmenter is applied.
         crf: A CRF follows; its predictions lie in a folder of their own that ends in +crf.
         segmenter_crf: Constants of that CRF.
-        min_probability: Labels that nowhere reach this probability are left out of the CRF; 0 keeps
-            all.
+        min_probability: The CRF leaves out labels that are nowhere likelier; 0 keeps all.
     """
 
     predict: Prediction = Prediction()
@@ -89,8 +88,7 @@ class ScoreConfig(JobConfig):
         ids: A text file of image ids, one on each line, to use no others. Empty means all.
         threshold_step: Step between the background thresholds at which seeds are scored.
         over: Class names that a second mean is taken over, with background; empty for none.
-        size_bounds_px: Areas in pixels at which medium and large objects begin; COCO's suit
-            photographs.
+        size_bounds_px: Areas at which medium and large objects begin; COCO's fit photographs.
     """
 
     split: str = "train"
@@ -125,9 +123,8 @@ class RunConfig(
     """All jobs one after the other up to scores and report, skipping what is done.
 
     Attributes:
-        supervision: Labels to start from: tags leads through classifier, seeds, masks and
-            segmenters; boxes through detector, box maps, masks of objects and Mask R-CNNs;
-            tags+boxes does both.
+        supervision: With tags it makes classifier, seeds, masks and segmenters; with boxes
+            detector, box maps, masks of objects and Mask R-CNNs; with tags+boxes both.
         until: The last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).
     """
 
@@ -175,8 +172,8 @@ class ExportConfig(ExporterFields, JobConfig):  # type: ignore[valid-type]
             predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
         format: Exporter to use; the settings of one that has some follow as to_<format>.
         out: Folder to write into.
-        split: Split to export, which also names the list of ids. Empty exports all and names the
-            list train, or val for predictions and instances.
+        split: Split to export, and the list's name. Empty exports all to the list train, or val for
+            predictions and instances.
     """
 
     masks: str = "advcam+label_crf"

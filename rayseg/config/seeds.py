@@ -38,16 +38,13 @@ Thresholds = make_part(
         for maker in MAKERS
     ],
 )
-Thresholds.__doc__ = """Background thresholds of each method's maps.
+_WORDS = "Foreground is sure above the first, background below the second."
+Thresholds.__doc__ = """Background thresholds of each method's maps; advcam_rib are advcam+rib's.
 
-Those of a combination such as advcam+rib are called advcam_rib and default to those of its first
-method; a method without official ones has CAM's.
+A combination defaults to those of its first method, a method without official ones to CAM's.
 
 Attributes:
-""" + "".join(
-    f"    {one.name}: Foreground is sure above the first, background below the second.\n"
-    for one in fields(Thresholds)
-)
+""" + "".join(f"    {one.name}: {_WORDS}\n" for one in fields(Thresholds))
 
 
 @dataclass(frozen=True, kw_only=True)

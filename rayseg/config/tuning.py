@@ -32,16 +32,14 @@ class TuneConfig(
     Attributes:
         space: What is searched: a name in tune_spaces/, or the path of a file like those, named
             after the method or refiner. What it does not search is as the other flags say.
-        sweep: Folder of the sweep in tuning/; empty names it after the space, with `seeds_of`
-            before it for a refiner's. Other images, steps that are read off or flags need another
-            folder.
+        sweep: Folder of the sweep in tuning/; empty is the space's name, with `seeds_of` before it
+            for a refiner's. Other images, steps that are read off or flags need another folder.
         search: How settings are chosen: grid combines the space's grid, random draws from its
             domains, as does optuna (TPE; pip install 'rayseg[optuna]').
-        grid: Values in place of the space's, such as restrict_weight=0,3,7 or num_steps=5,10. Grid
-            search takes only these once a searched field is among them.
+        grid: Values in place of the space's, such as restrict_weight=0,3,7 or num_steps=5,10; grid
+            search takes these only, where a searched field is among them.
         samples: Trials of random and optuna; those that a folder already holds count.
-        stop_early: When trials end early: none never ends one, asha ends those that lag behind
-            others on as many images.
+        stop_early: Trials that lag behind others on as many images end early with asha.
         max_images: Images of the split with a truth, the same fixed draw for all trials; 0 is all.
         slice_images: Images after which a trial reports, and can be ended or resumed.
         seeds_of: Method whose maps a refiner's trials start from.

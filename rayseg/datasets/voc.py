@@ -71,8 +71,7 @@ class VOC(Dataset):
     Attributes:
         root: Folder VOC2012, or the VOCdevkit that contains it.
         splits: Names of lists in ImageSets/Segmentation, else in ImageSets/Main.
-        tags_from: Source of the tags: image_sets reads ImageSets/Main/CLASS_SPLIT.txt, annotations
-            reads the XML.
+        tags_from: Tags of ImageSets/Main/CLASS_SPLIT.txt (image_sets) or the XML (annotations).
         list_file: Text file of ids to read instead of the splits, one on each line. Each keeps the
             split that lists it, or else gets the first split.
     """

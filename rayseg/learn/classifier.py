@@ -43,8 +43,7 @@ class ClassifierTraining(Training):
     Attributes:
         trunk: Network that makes the features, named as one of the classifiers.
         stride: Image pixels of each feature cell: 8, 16 or 32; some trunks have 8 only.
-        weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, or a
-            path.
+        weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
         batch_norm: Batch normalisation of the trunk: frozen keeps the statistics of the weights;
             trained learns them; auto freezes them where there are weights.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.

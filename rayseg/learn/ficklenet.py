@@ -33,8 +33,7 @@ class FickleNetTraining(ClassifierTraining):
         dilated: The trunk's last stages are dilated where they lost their stride.
         kernel: Side of the head's windows in cells, an odd number.
         drop_rate: Chance, in [0, 1), that a hidden unit of a window is left out.
-        selection: How hidden units are selected: closed or expanded (Figure 3.2b). Both give the
-            same numbers; expanded is far slower.
+        selection: Closed or expanded (Figure 3.2b): the same numbers, the second far slower.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
         epochs: Passes over the images.
         batch_size: Images in each step, over all workers.

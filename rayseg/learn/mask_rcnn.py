@@ -42,8 +42,7 @@ class MaskRCNNTraining(ObjectTraining):
         grow: Pixels in doubt become foreground or background where the network is sure of them.
         sure_foreground: Probability above which a pixel is surely foreground.
         sure_background: Probability below which a pixel is surely background.
-        mask_loss: Loss of masks: balanced weighs foreground and background the same; plain weighs
-            pixels.
+        mask_loss: Foreground and background weigh the same if balanced; plain weighs pixels.
     """
 
     anchors: tuple[int, ...] = (21, 42, 84, 168, 332)

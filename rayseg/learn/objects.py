@@ -47,8 +47,7 @@ class ObjectTraining(Training):
             the weights; trained learns them; auto freezes them where there are weights.
         freeze: The last stage of the trunk that does not train, where it has weights: none, stem,
             stage1 to stage4.
-        upsample: How coarser levels of the pyramid are enlarged: bilinear as BBAM, nearest as
-            torchvision.
+        upsample: Upsampling of the pyramid: bilinear as BBAM, nearest as torchvision.
         channels: Channels of the pyramid's levels.
         width: Width of the box head's hidden layers; detectors of one stage have none.
         anchors: Sides of the anchors in input pixels, one for each level of the pyramid. Detectors
@@ -67,7 +66,7 @@ class ObjectTraining(Training):
         save_every: Steps between two checkpoints, the most that a lost worker costs.
         judge_images: Images of the val split on which each checkpoint is judged, a detector's last
             one on all; 0 for none.
-        seed: Seed of the heads, the order, the mirroring and the draws of the network.
+        seed: Seed of the heads, the order, the mirroring and the network's draws.
     """
 
     trunk: PyramidTrunk = "resnet101"
@@ -215,7 +214,7 @@ class ObjectTraining(Training):
         try:
             pixels = decode_image(read_file(path)).pixels
         except ImageError:
-            return None  # what is wrong with it is said when predictions are made
+            return None  # the predictions name what is wrong with it
         return self.guess(network, torch.from_numpy(pixels[None].copy()).to(device))
 
     @classmethod

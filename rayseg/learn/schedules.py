@@ -186,8 +186,7 @@ class DetectorSGD:
         warmup_start: Share of the learning rate that the first step has.
         drops: Shares of the training after which the learning rate falls, ascending.
         drop_factor: Factor of the learning rate at each drop.
-        max_norm: Norm that all gradients together are scaled down to where they exceed it; 0 never
-            scales.
+        max_norm: Gradients longer than this all together are scaled down to it; 0 never does.
     """
 
     lr: float = 0.01

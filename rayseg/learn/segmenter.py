@@ -40,8 +40,7 @@ class SegmenterTraining(Training):
         network: Segmenter to train: deeplab_v2 (summed ASPP) or deeplab_v3 (torchvision's head).
         trunk: Network that makes the features, named as one of the classifiers.
         stride: Image pixels of each cell of the logits: 8 or 16.
-        input_scales: Sizes at which the network sees the image, to take the maximum; (1.0,) for
-            one.
+        input_scales: The network sees the image at these and takes the maximum; (1.0,) for one.
         weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
             path, or classifier for the trunk of the run's own.
         batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of
@@ -49,8 +48,7 @@ class SegmenterTraining(Training):
         iterations: Number of training steps.
         batch_size: Images in each step, over all workers.
         accumulate: Batches that a step is cut into, to save memory.
-        loss: Loss over pixels: cross_entropy, or balanced, in which background and foreground weigh
-            the same.
+        loss: Cross entropy over pixels, or balanced: background and foreground weigh the same.
         crops: How images are cut.
         schedule: Settings of the optimiser.
         precision: Number format of the activations; auto is bf16 where the device is fast in it.
@@ -192,7 +190,7 @@ class SegmenterTraining(Training):
                 pixels = decode_image(read_file(sample.path)).pixels
                 truth = truths.read(sample.id, pixels.shape[:2])
             except (ImageError, ValueError):
-                continue  # what is wrong with it is said when predictions are scored
+                continue  # the scores name what is wrong with it
             images = torch.from_numpy(pixels[None].copy()).to(worker.device)
             labels = prediction(lean, images)[0].argmax(0).to(torch.uint8).cpu().numpy()
             total, number = total + Confusion.of(truth, labels, len(work.classes)), number + 1

@@ -250,7 +250,7 @@ def _quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images and says the time left
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is said once, by us
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we report what fails, once
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 

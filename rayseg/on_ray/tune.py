@@ -66,7 +66,7 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
     if failure and not any(one["done"] for one in stored_trials(folder)):
         raise ChildProcessError(failure)
     outcome = write_sweep(plan, folder, left_out)
-    if failure:  # what the other trials came to is written
+    if failure:  # the results of the other trials are written
         raise ChildProcessError(failure)
     return outcome
 

@@ -2,7 +2,7 @@
 
 matplotlib writes colours as six hexadecimal digits. We draw with stand-ins that no eye ever sees
 and put the page's CSS variables in their place, so that one drawing serves the light scheme, the
-dark one and print. Series are told apart by the legend that the page puts beside each figure.
+dark one and print. The legend that the page puts beside each figure names the series.
 """
 
 from __future__ import annotations

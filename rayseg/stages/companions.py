@@ -34,8 +34,7 @@ class CompanionBank:
     decoding, and a method that takes twenty a step sees each of five hundred once in 25 steps.
 
     Attributes:
-        images: Crops in the bank, one from each image; a split with fewer tagged images gives them
-            all.
+        images: Crops in the bank, one an image; with fewer tagged images it has them all.
         split: Split that they are cut from; empty is all images.
         crops: How each image is cut.
         seed: Seed of the choice and of the crops.

@@ -38,8 +38,7 @@ class InstancePrediction:
     """How a Mask R-CNN is applied to whole images.
 
     Attributes:
-        min_score: Lowest score of an object that is kept; average precision is taken over 0.05 and
-            above.
+        min_score: Least score of an object that is kept; average precision is taken from 0.05.
         max_objects: Most objects of an image, the likeliest.
         mask_threshold: Probability above which a pixel is of an object, where there is no CRF.
         crf: A CRF refines each object, as the authors' does at test time.

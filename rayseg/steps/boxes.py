@@ -94,7 +94,7 @@ def _without_map(label: str, folder: Folder) -> Outcome:
 
 def make_box_masks(config: MakeBoxMasksConfig, engine: Engine) -> Outcome:
     """Makes the masks of each method by each refiner."""
-    _proposals(config)  # a folder that is not there is said here
+    _proposals(config)  # a missing folder fails here
     with engine.open(config.address, config.run):
         return carry_out(box_mask_steps(config), engine, config.compute)
 

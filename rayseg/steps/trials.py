@@ -360,6 +360,6 @@ def _unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
 
 
 def stored_trials(folder: Folder) -> Iterator[dict[str, Any]]:
-    """What each trial that the folder holds came to."""
+    """The result of each trial that the folder holds."""
     for name in (folder / "trials").names(".npz"):
         yield _unpack((folder / "trials").read(name))[1]

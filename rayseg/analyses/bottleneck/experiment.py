@@ -117,8 +117,7 @@ class ToyBottleneck:
         num_images: Marked, unseen images over which all ratios are averaged (text: 100).
         threshold: A gradient is high above this share of its own map's maximum (text: 0.3).
         num_iterations: K of RIB (code: 10); 0 measures the network before RIB only.
-        rib_learning_rate: Lambda, the rate of plain gradient descent on a loss summed over the
-            batch.
+        rib_learning_rate: Lambda of plain gradient descent on a loss that is a sum over the batch.
         rib_batch: B; the image and B - 1 training images newly drawn in each iteration (code: 20).
         margin: Margin m, the logit above which the loss falls no further.
         seed: Seed of everything that is random.

@@ -46,8 +46,7 @@ class AdvCAM(ScaleByScale):
         step_size: Step size xi.
         restrict_weight: Lambda, the weight of keeping high attributions as they were.
         restrict_threshold: Tau; attributions above this share of the maximum are kept as they were.
-        suppress_weight: Weight of the other classes' logits; the paper has 1, and 0 switches it
-            off.
+        suppress_weight: Weight of the other classes' logits; the paper's 1, 0 switches it off.
         normalise_gradient: The step is xi * g / max|g| when true (code), else xi * g (text).
         clamp: The image stays between its own smallest and largest value (code).
         maps: Maps that are added: ``gradcam`` is the code's Grad-CAM, rectified and weighted over

@@ -303,7 +303,7 @@ def check_input(
 
 
 def _default_pairs(device: torch.device) -> int:
-    # a CPU's caches hold the activations of few images; a GPU wants many to be full
+    # a CPU's caches hold the activations of few images; a GPU needs many to be full
     return 2 if device.type == "cpu" else 16
 
 

@@ -67,7 +67,7 @@ class FickleNet(Attribution):
     Attributes:
         num_passes: Random selections of each view.
         drop_rate: Chance, in [0, 1), that a hidden unit beside a window's centre is left out,
-            within 2**-16. It need not be the one of the training.
+            within 2**-16, whatever the training's was.
         aggregate: How the passes, each divided by its maximum, become one map. threshold is the
             published rule: 0.5 where any pass exceeds `threshold`, plus half their mean over its
             maximum. A background threshold of 0.5 then leaves the pixels that any pass found, and

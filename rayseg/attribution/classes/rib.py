@@ -54,28 +54,23 @@ class RIB(Attribution):
         learning_rate: Learning rate lambda of the trunk's last two stages.
         head_factor: The head learns this many times faster.
         weight_decay: Weight decay of all weights that train.
-        momentum: Momentum of the gradient; 1e-4 since the code passes the weight decay in its
-            place.
+        momentum: Momentum of the gradient; 1e-4 since the code passes the weight decay here.
         power: Exponent of the schedule lambda * (1 - k / K) ** power; 0 keeps the rate constant.
-        decay_steps: Takes the place of K in that schedule, so that a run may end before its rate
-            does; 0 is `num_steps`.
-        loss: Loss that is minimised: rib, or binary cross entropy of an activation that saturates
-            (Table 3.9a).
+        decay_steps: Takes the place of K there, so that a run may end before its rate does; 0 is K.
+        loss: Loss, rib or binary cross entropy of an activation that saturates (Table 3.9a).
         margin: Margin m, used as `margin_role` says.
         margin_role: What m does: stop ends the image once the target logits of its rows add up to
             more than m (code); loss is min(m, y) (text).
-        pooling: How a map becomes a logit: gndrp leaves high positions out of the labelled classes'
-            logits; gap does not.
+        pooling: With gndrp the labelled classes' logits leave high positions out; gap keeps them.
         tau: Positions above this share of a row's maximum are high.
-        divide_by: Number that GNDRP divides by: all positions (code) or the kept ones (text).
+        divide_by: GNDRP divides by all positions (code) or by the kept ones (text).
         num_companions: Number of other images in each step's batch.
         disjoint: Companions share no class with the image (code), or are any others (text).
         unpooled_scales: Scales that add to the maps but are not learned from.
         explosion_threshold: A map is high above this share of its maximum.
         explosion_share: An image ends where the first scale's maps are high on more than this share
-            of it; 1 never ends it.
-        maps: How maps are added: rectified adds them as they are (code); cam is Eq. 2.1, each
-            divided by its maximum.
+            of it; 1 never.
+        maps: Maps are added as they are if rectified (code); cam is Eq. 2.1, each over its maximum.
         add_last: The map after the last step is added too (text: 0..K; code: 0..K-1).
         max_seconds: Seconds after which an image that has its first maps takes no further group of
             rows; 0 sets no limit. It is the one setting by which results depend on the machine.

@@ -29,13 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rayseg.attribution.objects.box_base import BoxAttribution, ObjectMap
-from rayseg.attribution.objects.mask_search import (
-    Objective,
-    Problem,
-    Searched,
-    interpolation,
-    search,
-)
+from rayseg.attribution.objects.mask_search import Found, Objective, Problem, interpolation, search
 from rayseg.attribution.objects.positives import Target
 from rayseg.nets.detection import Detector, InputFit, Window
 
@@ -50,10 +44,10 @@ class BBAM(BoxAttribution):
     """The smallest mask that preserves a detector's answers; with `steps` 0 its predicted boxes.
 
     Attributes:
-        use_box: The box is explained: 1_box (Figure 5.4).
+        use_box: The box is explained, 1_box (Figure 5.4).
         use_class: The class is explained: 1_cls (Figure 5.4).
-        sparsity: Lambda, the weight of the mask's size (0.007; for predicted boxes the code's demo
-            has 0.07).
+        sparsity: Lambda, the weight of the mask's size (0.007; the code's demo on predicted boxes
+            0.07).
         tv: Weight of the total variation (code: 1e-4, its demo 1e-3; the text has none).
         tv_power: Exponent of each difference in the total variation (code: 3).
         steps: Number of Adam's steps (300).
@@ -61,19 +55,17 @@ class BBAM(BoxAttribution):
         stride_base: Smallest stride s(a) of the mask, in input pixels (16).
         stride_range: How much larger s(a) can get, in input pixels (48).
         fixed_stride: Stride in place of s(a), in input pixels (Figure 5.7b: 24, 48); 0 keeps s(a).
-        grid: Rounding of the image's sides over the stride, down (floor, code) or up (ceil, text),
-            to at least one cell.
-        reduction: How terms are added: mean halves them and takes the mean over the four offsets
-            (code); sum takes the L1 norms (text).
-        start: First mask: boxes has 1 in the union of the positives' predicted boxes, cut to whole
-            cells, which for an object below one cell is nothing (code); ones has 1 everywhere.
-        region: What the detector sees in each step: full is the whole image; windows is only what
-            is around the object's candidates and boxes, and the mask is 0 elsewhere.
+        grid: The image's sides over the stride are rounded down (code) or up (text), to at least 1.
+        reduction: The mean halves the terms and averages the four offsets (code); sum is the L1
+            norms (text).
+        start: The first mask: boxes is 1 in the union of the positives' predicted boxes, cut to
+            whole cells, which for an object below one cell is nothing (code); ones is 1 everywhere.
+        region: What a step shows the detector: the image (full), or only what is around the
+            object's candidates and boxes, and the mask is 0 elsewhere (windows).
         window_margin: A window is wider than its boxes on each side by this share of their sides.
-        window_pixels: A window is wider than its boxes on each side by at least this many input
-            pixels.
+        window_pixels: A window is wider on each side by at least this many input pixels.
         early_stop: An object ends where its loss moved by less than this share over 20 steps; 0
-            never ends it early, as published.
+            never, as published.
         record: Each map comes with the curve of its losses.
     """
 
@@ -165,7 +157,7 @@ class BBAM(BoxAttribution):
         objective = Objective(
             self.use_box, self.use_class, self.reduction, self.sparsity, self.tv, self.tv_power
         )
-        found: dict[int, Searched] = {}
+        found: dict[int, Found] = {}
         for batch in self._batches(problems, targets, inputs.device):
             some = [problems[i] for i in batch]
             made = search(detector, some, objective, self.steps, self.lr, self.early_stop)
@@ -271,7 +263,7 @@ class BBAM(BoxAttribution):
         start = min(first, total - units) * step
         return start, min(units * step, length - start)
 
-    def _map(self, found: Searched, positives: int) -> ObjectMap:
+    def _map(self, found: Found, positives: int) -> ObjectMap:
         curve = found.curve if self.record else None
         last = found.curve.new_tensor([[found.box_loss, found.class_loss]])
         counted = torch.tensor([self.use_box, self.use_class])

@@ -80,8 +80,8 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Searched:
-    """What a search came to.
+class Found:
+    """The result of a search.
 
     Attributes:
         grid: float (r, s) in [0, 1].
@@ -105,7 +105,7 @@ def search(
     steps: int,
     learning_rate: float,
     early_stop: float = 0.0,
-) -> list[Searched]:
+) -> list[Found]:
     """The grids that make the objective small, by Adam, each clamped to [0, 1] after each step.
 
     A search that ends in no number goes on alone with it: its grid is NaN, the others are as ever.
@@ -119,7 +119,7 @@ def search(
         early_stop: a search ends where its loss moved by less than this share over 20 steps; 0
             never.
     """
-    found: dict[int, Searched] = {}
+    found: dict[int, Found] = {}
     batch, state = _Batch(detector, problems), _State.start(problems)
     course = state.grids.new_zeros(steps + 1, len(problems), 2)
     for count in range(steps + 1):
@@ -147,11 +147,11 @@ def search(
 
 def _settle(
     grid: Float[Tensor, "r s"], problem: Problem, terms: Float[Tensor, "steps 2"], steps: int
-) -> Searched:
+) -> Found:
     rows, columns = problem.start.shape
     terms = terms[: steps + 1].cpu()
     box_loss, class_loss = terms[-1].tolist()
-    return Searched(grid[:rows, :columns], box_loss, class_loss, steps, terms[:-1])
+    return Found(grid[:rows, :columns], box_loss, class_loss, steps, terms[:-1])
 
 
 class _Batch:
