@@ -119,7 +119,7 @@ def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] |
     """Refuses weights of other classes than those asked for; None asks for none.
 
     Raises:
-        ValueError: both sides are said.
+        ValueError: they do not fit; the text names both sides.
     """
     if classes is not None and list(trained) != list(classes):
         raise ValueError(

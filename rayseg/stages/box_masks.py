@@ -137,7 +137,7 @@ class RefineBoxMaps:
 
     Args:
         refiner: image, maps and boxes to masks.
-        manifest: where the images' paths and crowds stand.
+        manifest: has the images' paths and crowds.
         proposals: of masks; None for none.
         refinement: what is made of them.
         max_pixels: as `DecodeImages` has it.

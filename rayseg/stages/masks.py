@@ -84,7 +84,7 @@ class RefineSeeds:
 
     Args:
         refiner: maps to labels.
-        manifest: where the images' paths stand.
+        manifest: has the images' paths.
         max_pixels: as `DecodeImages` has it.
         saliency: maps that the labels must agree with; None for none.
         weights: of the network, for a refiner that asks for one.

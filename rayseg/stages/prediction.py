@@ -18,7 +18,7 @@ from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
 from rayseg.store import local_copy
 
-LabelCRF = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
+CRFOfImage = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class SmoothLabels:
         crf: image and probabilities to the position of each pixel's label.
     """
 
-    def __init__(self, crf: LabelCRF):
+    def __init__(self, crf: CRFOfImage):
         self.crf = crf
 
     def __call__(self, rows: Rows) -> Rows:

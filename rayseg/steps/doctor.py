@@ -24,7 +24,7 @@ GB = 1e9
 
 
 def doctor(config: DoctorConfig, engine: Engine) -> Outcome:
-    """Says what is there and what a run needs; refuses what would wait for ever.
+    """Says what is there and what a run needs; refuses what would never start.
 
     Raises:
         ValueError: the cluster is too small for what is asked, or a file that is named is missing.

@@ -97,7 +97,7 @@ def check_head(network: Any, side: int) -> None:
     """Refuses a network whose head's windows are of another side.
 
     Raises:
-        ValueError: they are; 0 stands for any side above 1.
+        ValueError: they are; 0 is any side above 1.
     """
     found = network.head.kernel_size[0]
     if found != side and (side or found == 1):

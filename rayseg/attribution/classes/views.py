@@ -14,7 +14,7 @@ from rayseg.nets.inputs import normalise
 
 
 @dataclass(frozen=True)
-class Batch:
+class ViewBatch:
     """Images of one size, and m pairs of image and class to localize in them.
 
     Attributes:
@@ -34,7 +34,7 @@ class Batch:
         classes: Sequence[Sequence[int]],
         ids: Sequence[str],
         device: torch.device,
-    ) -> Batch:
+    ) -> ViewBatch:
         """Images as they are read, on a network's device."""
         return cls(images.to(device).permute(0, 3, 1, 2).contiguous(), classes, ids)
 

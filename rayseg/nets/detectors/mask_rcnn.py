@@ -26,7 +26,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.transform import resize_boxes
 
 from rayseg.nets.classifier import read_network_facts
-from rayseg.nets.detectors.design import UNTAUGHT_MASKS, MaskLearning, MaskRCNNDesign
+from rayseg.nets.detectors.design import UNTRAINED_MASKS, MaskLearning, MaskRCNNDesign
 from rayseg.nets.detectors.feeding import resizing
 from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
 from rayseg.nets.detectors.pooling import RegionPool
@@ -56,7 +56,7 @@ class MaskRCNN(nn.Module):
         ValueError: an unknown trunk, other weights, or not one anchor a level.
     """
 
-    def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTAUGHT_MASKS):
+    def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTRAINED_MASKS):
         super().__init__()
         if len(design.anchors) != len(LEVELS) + 1:
             raise ValueError(

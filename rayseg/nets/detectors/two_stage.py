@@ -24,7 +24,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from rayseg.nets.detection import Detections, InputFit, Reading, Window
-from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning, PyramidDesign
+from rayseg.nets.detectors.design import UNTRAINED, DetectorDesign, Learning, PyramidDesign
 from rayseg.nets.detectors.feeding import PADDED_TO, ResizingDetector, resizing
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import build_pyramid
@@ -43,7 +43,7 @@ class FasterRCNN(ResizingDetector):
     window_stride = PADDED_TO
     feature_layer = "pyramid.trunk.stage4"
 
-    def __init__(self, design: DetectorDesign, learning: Learning = UNTAUGHT):
+    def __init__(self, design: DetectorDesign, learning: Learning = UNTRAINED):
         super().__init__(design, learning)
         self.pyramid = build_pyramid(design, learning, "pool", design.first_level)
         levels = len(self.pyramid.strides)
@@ -197,7 +197,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def suppress(
     reading: Reading,
-    asked: Tensor,
+    eligible: Tensor,
     candidates: Tensor,
     fit: InputFit,
     min_score: float,
@@ -207,13 +207,13 @@ def suppress(
 
     Args:
         reading: of the candidates.
-        asked: bool (m,), those that may be objects.
+        eligible: bool (m,), those that may be objects.
         candidates: of the image, as they were read.
         fit: how the image lies in its input.
         min_score: of an object.
         max_objects: the likeliest that are kept.
     """
-    places = asked.nonzero()[:, 0]
+    places = eligible.nonzero()[:, 0]
     scores = reading.probabilities[places]
     row, classes = (scores > min_score).nonzero().unbind(1)
     column = classes if reading.boxes_xyxy.shape[1] > 1 else torch.zeros_like(classes)
@@ -231,7 +231,7 @@ def check_window(window: Window, input_hw: tuple[int, int], stride: int) -> None
     A side that ends where the input does needs not be a multiple of the stride.
 
     Raises:
-        ValueError: both sides are said.
+        ValueError: they do not fit; the text names both sides.
     """
     spans = ((window.top, window.height, input_hw[0]), (window.left, window.width, input_hw[1]))
     for start, length, end in spans:
