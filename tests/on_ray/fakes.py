@@ -174,25 +174,6 @@ class CountedCrops(Crops):
         return super().cut_levels(pixels, generator)
 
 
-@dataclass(frozen=True)
-class DeadlyCrops(Crops):
-    """Crops of which one kills its process, once, after the first epoch.
-
-    Attributes:
-        state: what an epoch leaves behind.
-        armed: a file that is there until the death.
-    """
-
-    state: str = ""
-    armed: str = ""
-
-    def cut(self, pixels, generator):
-        if Path(self.state).exists() and Path(self.armed).exists():
-            Path(self.armed).unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().cut(pixels, generator)
-
-
 def no_extension_types(schema: pa.Schema):
     """Whether each column is of a type that any reader of Parquet knows."""
     return not any(isinstance(field.type, pa.BaseExtensionType) for field in schema)
@@ -236,20 +217,3 @@ class BrokenCrops(SegmentationCrops):
         with open(self.asked, "a") as file:
             file.write(".")
         raise ValueError("no crop of this image")
-
-
-@dataclass(frozen=True)
-class BlindingCrops(SegmentationCrops):
-    """Crops of which one has a pixel that is no number.
-
-    Attributes:
-        id_red: level of the first pixel's red in the image that it happens to.
-    """
-
-    id_red: int = 255
-
-    def cut(self, pixels, labels, generator):
-        image, labels = super().cut(pixels, labels, generator)
-        if (pixels[..., 0] == self.id_red).all():
-            image[:, 0, 0] = np.nan
-        return image, labels

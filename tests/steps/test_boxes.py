@@ -28,7 +28,7 @@ from rayseg.datasets import DATASETS
 from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.engine import RayEngine
+from rayseg.plain import PlainEngine
 from rayseg.records.rle import mask_area
 from rayseg.refine import BoxThreshold
 from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
@@ -51,14 +51,9 @@ from rayseg.store import (
     write_shard,
 )
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
-]
+pytestmark = pytest.mark.slow
 CLASSES = DATASETS["synthetic"]().classes
-ENGINE = RayEngine()
+ENGINE = PlainEngine()
 TINY = {
     "trunk": "mobilenet_v2",
     "weights": "none",
@@ -92,10 +87,11 @@ def let_speak(address):
 
 
 @pytest.fixture(scope="module")
-def made(cluster, tmp_path_factory):
+def made(tmp_path_factory):
     """The configuration of a finished run, and what it said."""
     config = RunConfig(
         run=str(tmp_path_factory.mktemp("boxes")),
+        engine="plain",
         supervision="boxes",
         synthetic=DATASETS["synthetic"](count=8, val_count=4, size=96),
         detector=DetectorTraining(**TINY),
