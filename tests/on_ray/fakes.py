@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rayseg.attribution import CAM, RIB, AdvCAM
+from rayseg.attribution import RIB, AdvCAM
 from rayseg.learn import Crops, SegmentationCrops
 from rayseg.steps.trials import _unpack
 from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
@@ -107,16 +107,6 @@ class Raising:
 
     def __call__(self, rows):
         raise ValueError(f"no stage for {len(rows)} rows")
-
-
-@dataclass(frozen=True)
-class PickyCAM(CAM):
-    """CAM that fails on a batch in which an image starts with a black pixel."""
-
-    def run(self, network, images, classes, map_stride=1, ids=None):
-        if (images[:, 0, 0] == 0).all(-1).any():
-            raise RuntimeError("black corner")
-        return super().run(network, images, classes, map_stride, ids)
 
 
 @dataclass(frozen=True)
