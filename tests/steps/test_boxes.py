@@ -119,7 +119,7 @@ def maps_config(made, **changed):
     return MakeBoxMapsConfig(**{"run": made[0].run, "bbam": METHOD, "compute": COMPUTE} | changed)
 
 
-def test_rows_of_box_maps_are_those_of_a_plain_loop(made, folder):
+def test_rows_of_box_maps_are_those_of_each_image_by_itself(made, folder):
     manifest = read_manifest(folder / "manifest")
     stage = MakeBoxMaps(METHOD, folder.path("detector/detector.safetensors"), manifest.classes)
     decode = DecodeImages(untagged=True)
@@ -260,6 +260,7 @@ def test_the_run_says_each_training_and_the_table(made):
     assert not made[1].failed
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 @pytest.mark.parametrize("name", [MASKS, f"instances/{MASKS}"])
 def test_an_export_loads_in_pycocotools(made, folder, name, tmp_path):
     export(ExportConfig(run=made[0].run, masks=name, format="coco", out=str(tmp_path)), ENGINE)
