@@ -46,16 +46,3 @@ EXPORTERS: dict[str, type[Exporter]] = {
     "coco_polygons": CocoPolygons,
     "coco_results": CocoResults,
 }
-
-__all__ = [
-    "EXPORTERS",
-    "CocoExport",
-    "CocoInstances",
-    "CocoPolygons",
-    "CocoResults",
-    "Exporter",
-    "VocMasks",
-    "write_coco",
-    "write_coco_results",
-    "write_voc",
-]

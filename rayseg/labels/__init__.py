@@ -19,21 +19,3 @@ from rayseg.labels.objects import (
     bad_boxes,
 )
 from rayseg.labels.true_objects import true_instances
-
-__all__ = [
-    "GivenBoxes",
-    "GivenTags",
-    "LabelSource",
-    "ObjectLabels",
-    "ObjectMasks",
-    "ObjectTargets",
-    "StoredInstances",
-    "StoredMasks",
-    "StoredRows",
-    "Targets",
-    "TrueInstances",
-    "Truths",
-    "bad_boxes",
-    "read_trainable",
-    "true_instances",
-]
