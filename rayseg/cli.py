@@ -48,11 +48,7 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
-    from rayseg.on_ray.submission import (  # noqa: PLC0415  # loads Ray
-        Submission,
-        split_flags,
-        submit,
-    )
+    from rayseg.on_ray.submission import Submission, split_flags, submit  # noqa: PLC0415  # loads Ray
 
     try:
         mine, flags = split_flags(arguments[1:])

@@ -21,12 +21,7 @@ TUNABLE: dict[str, Mapping[str, type]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(
-    BoxRefinerFields,
-    AskDetectorConfig,
-    RefineSeedsConfig,
-    MakeSeedsConfig,
-):
+class TuneConfig(BoxRefinerFields, AskDetectorConfig, RefineSeedsConfig, MakeSeedsConfig):
     """Sweeps the settings of a method or refiner on images whose truth is known.
 
     Attributes:

@@ -341,10 +341,7 @@ def _annotations(
 
 
 def _ascii(counts: bytes, image: _Image) -> dict[str, Any]:
-    return {
-        "size": [image.entry["height"], image.entry["width"]],
-        "counts": counts.decode("ascii"),
-    }
+    return {"size": [image.entry["height"], image.entry["width"]], "counts": counts.decode("ascii")}
 
 
 def _joined(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:

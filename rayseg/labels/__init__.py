@@ -1,12 +1,6 @@
 """Which label belongs to which image: stored masks, true masks, boxes and objects."""
 
-from rayseg.labels.masks import (
-    LabelSource,
-    StoredMasks,
-    StoredRows,
-    Truths,
-    read_trainable,
-)
+from rayseg.labels.masks import LabelSource, StoredMasks, StoredRows, Truths, read_trainable
 from rayseg.labels.objects import (
     GivenBoxes,
     GivenTags,

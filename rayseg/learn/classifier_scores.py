@@ -29,9 +29,7 @@ class ClassifierScores:
     @classmethod
     def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> ClassifierScores:
         """Scores of the logits against 0/1 targets."""
-        from sklearn.metrics import (  # noqa: PLC0415  # half a second of every process
-            average_precision_score,
-        )
+        from sklearn.metrics import average_precision_score  # noqa: PLC0415  # half a second of every process
 
         occurring = targets.any(0)
         precisions = [
@@ -48,9 +46,7 @@ class ClassifierScores:
 
 @torch.no_grad()
 def predict_logits(
-    network: nn.Module,
-    batches: Iterable[Batch],
-    forward: Callable[[Tensor], Tensor] | None = None,
+    network: nn.Module, batches: Iterable[Batch], forward: Callable[[Tensor], Tensor] | None = None
 ) -> tuple[Float[ndarray, "n c"], Float[ndarray, "n c"]]:
     """Logits and targets of all batches, in eval mode; the network's mode is put back.
 

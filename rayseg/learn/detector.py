@@ -15,12 +15,7 @@ from rayseg.labels import GivenBoxes
 from rayseg.learn.objects import JUDGED, ObjectTraining
 from rayseg.learn.training import LearnsFrom
 from rayseg.nets.backbones import freeze_normalisation
-from rayseg.nets.detectors import (
-    DetectorDesign,
-    Learning,
-    build_detector,
-    taken_from,
-)
+from rayseg.nets.detectors import DetectorDesign, Learning, build_detector, taken_from
 from rayseg.nets.detectors.one_stage import OneStage
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
@@ -74,10 +69,7 @@ class DetectorTraining(ObjectTraining):
         )
 
     def figures(
-        self,
-        truths: dict[str, ObjectTruths],
-        guesses: dict[str, ObjectGuesses],
-        num_classes: int,
+        self, truths: dict[str, ObjectTruths], guesses: dict[str, ObjectGuesses], num_classes: int
     ) -> dict[str, Any]:
         """Average precisions of boxes."""
         boxes = average_precision(truths, guesses, num_classes, "boxes").as_dict()

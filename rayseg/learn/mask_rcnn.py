@@ -96,10 +96,7 @@ class MaskRCNNTraining(ObjectTraining):
         )
 
     def figures(
-        self,
-        truths: dict[str, ObjectTruths],
-        guesses: dict[str, ObjectGuesses],
-        num_classes: int,
+        self, truths: dict[str, ObjectTruths], guesses: dict[str, ObjectGuesses], num_classes: int
     ) -> dict[str, Any]:
         """Average precisions of boxes, and of masks where all of these objects have a true one."""
         boxes = average_precision(truths, guesses, num_classes, "boxes").as_dict()

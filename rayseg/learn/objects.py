@@ -182,10 +182,7 @@ class ObjectTraining(Training):
 
     @abstractmethod
     def figures(
-        self,
-        truths: dict[str, ObjectTruths],
-        guesses: dict[str, ObjectGuesses],
-        num_classes: int,
+        self, truths: dict[str, ObjectTruths], guesses: dict[str, ObjectGuesses], num_classes: int
     ) -> dict[str, Any]:
         """What the network is judged by, from truths and guesses of the same images."""
 

@@ -216,10 +216,7 @@ class DetectorSGD:
         """The optimiser over the network's parameters that require a gradient."""
         trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [
-            {
-                "params": [p for n, p in trained if not _is_bias(n)],
-                "base_lr": self.lr,
-            },
+            {"params": [p for n, p in trained if not _is_bias(n)], "base_lr": self.lr},
             {
                 "params": [p for n, p in trained if _is_bias(n)],
                 "base_lr": self.lr * self.bias_factor,

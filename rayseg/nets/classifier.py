@@ -12,12 +12,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rayseg.nets.backbones import (
-    TRUNKS,
-    build_trunk,
-    feature_channels,
-    freeze_statistics,
-)
+from rayseg.nets.backbones import TRUNKS, build_trunk, feature_channels, freeze_statistics
 from rayseg.nets.trunks import STAGES
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 

@@ -36,10 +36,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
 
 
 def load_into(
-    network: nn.Module,
-    tensors: Mapping[str, Tensor],
-    source: str,
-    optional: tuple[str, ...] = (),
+    network: nn.Module, tensors: Mapping[str, Tensor], source: str, optional: tuple[str, ...] = ()
 ) -> None:
     """Copies the tensors into the network's parameters and buffers of the same names.
 

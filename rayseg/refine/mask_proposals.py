@@ -272,10 +272,7 @@ def _region_graph(
         graph.add_node(node, labels=[node], size=int(size), colour=colour)
     sides = [
         np.stack([a.ravel(), b.ravel()])
-        for a, b in (
-            (superpixels[:-1], superpixels[1:]),
-            (superpixels[:, :-1], superpixels[:, 1:]),
-        )
+        for a, b in ((superpixels[:-1], superpixels[1:]), (superpixels[:, :-1], superpixels[:, 1:]))
     ]
     pairs = np.sort(np.concatenate(sides, axis=1), axis=0)  # (2, sides)
     pairs, borders = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1, return_counts=True)

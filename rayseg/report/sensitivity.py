@@ -47,12 +47,7 @@ def draw_sensitivity(
 
 
 def _panel(
-    axes: Axes,
-    entries: Sequence[Entry],
-    best: Entry,
-    name: str,
-    others: Sequence[str],
-    metric: str,
+    axes: Axes, entries: Sequence[Entry], best: Entry, name: str, others: Sequence[str], metric: str
 ) -> None:
     texts = sorted({str(e[name]) for e in entries if not isinstance(e[name], int | float)})
 

@@ -171,10 +171,7 @@ class Confusion:
 
     @classmethod
     def of(
-        cls,
-        truth: Integer[ndarray, "h w"],
-        predicted: Integer[ndarray, "h w"],
-        num_classes: int,
+        cls, truth: Integer[ndarray, "h w"], predicted: Integer[ndarray, "h w"], num_classes: int
     ) -> Confusion:
         """Counts one image.
 

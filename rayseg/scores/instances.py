@@ -291,11 +291,7 @@ def _true_area(truth: ObjectTruths, place: int) -> float:
 
 
 def _guessed_entries(
-    guess: ObjectGuesses,
-    places: Int[ndarray, " o"],
-    truth: ObjectTruths,
-    kind: str,
-    first: int,
+    guess: ObjectGuesses, places: Int[ndarray, " o"], truth: ObjectTruths, kind: str, first: int
 ) -> list[dict[str, Any]]:
     areas = (
         [mask_area(guess.masks[i], truth.size_hw) for i in places]
@@ -337,9 +333,7 @@ def _xywh(boxes_xyxy: Float[ndarray, "o 4"]) -> Float[ndarray, "o 4"]:
 
 
 def average_best_overlap(
-    truths: Mapping[str, ObjectTruths],
-    guesses: Mapping[str, ObjectGuesses],
-    num_classes: int,
+    truths: Mapping[str, ObjectTruths], guesses: Mapping[str, ObjectGuesses], num_classes: int
 ) -> float | None:
     """Mean over the true objects of the best mask IoU with any guess of the class, of any score.
 

@@ -157,9 +157,7 @@ def _check_maps(truth: ndarray, maps: ndarray, classes: Sequence[int], num_class
     check_labels("truth", truth, num_classes)
 
 
-def _top(
-    maps: Float32[ndarray, "k h w"],
-) -> tuple[Float32[ndarray, "h w"], Int[ndarray, "h w"]]:
+def _top(maps: Float32[ndarray, "k h w"]) -> tuple[Float32[ndarray, "h w"], Int[ndarray, "h w"]]:
     """The greatest value of each pixel and the first map that has it.
 
     A running maximum is several times as fast as ``argmax(axis=0)``, which strides over the maps.

@@ -12,15 +12,7 @@ import torch
 
 from rayseg.attribution import BoxAttribution, ObjectMap, Objects
 from rayseg.nets.detectors import load_detector
-from rayseg.stages.rows import (
-    Row,
-    Rows,
-    by_size,
-    choose_device,
-    in_halves,
-    outcome,
-    stack_pixels,
-)
+from rayseg.stages.rows import Row, Rows, by_size, choose_device, in_halves, outcome, stack_pixels
 from rayseg.store import local_copy, pack_maps
 
 SYNONYMS = {

@@ -21,15 +21,7 @@ from rayseg.records import BACKGROUND
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import encode_mask
 from rayseg.refine.instance_crf import InstanceCRF
-from rayseg.stages.rows import (
-    Row,
-    Rows,
-    by_size,
-    choose_device,
-    in_halves,
-    outcome,
-    stack_pixels,
-)
+from rayseg.stages.rows import Row, Rows, by_size, choose_device, in_halves, outcome, stack_pixels
 from rayseg.store import local_copy
 
 

@@ -28,10 +28,7 @@ class Refiner(Protocol):
     """What refiners have in common: (image, maps, classes) to labels."""
 
     def __call__(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        maps: Float[ndarray, "k h w"],
-        classes: Sequence[int],
+        self, image: UInt8[ndarray, "h w 3"], maps: Float[ndarray, "k h w"], classes: Sequence[int]
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0, class index + 1 or 255 of each pixel."""
 

@@ -14,15 +14,7 @@ from torch.nn import functional
 from rayseg.attribution import Attribution, Companions, Localization, OnRIB
 from rayseg.networks import NETWORKS
 from rayseg.records import Seeds
-from rayseg.stages.rows import (
-    Row,
-    Rows,
-    by_size,
-    choose_device,
-    in_halves,
-    outcome,
-    stack_pixels,
-)
+from rayseg.stages.rows import Row, Rows, by_size, choose_device, in_halves, outcome, stack_pixels
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
 
 

@@ -9,13 +9,7 @@ from typing import Any
 
 from rayseg.config import MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
 from rayseg.nets.detectors import load_detector
-from rayseg.stages import (
-    MISSED,
-    FolderProposals,
-    MakeBoxMaps,
-    OwnProposals,
-    RefineBoxMaps,
-)
+from rayseg.stages import MISSED, FolderProposals, MakeBoxMaps, OwnProposals, RefineBoxMaps
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome

@@ -145,11 +145,7 @@ class Engine(Protocol):
         """
 
     def fit(
-        self,
-        loop: Callable[[Any, Worker], None],
-        work: Any,
-        folder: Folder,
-        compute: Compute,
+        self, loop: Callable[[Any, Worker], None], work: Any, folder: Folder, compute: Compute
     ) -> None:
         """Runs a training loop on every worker until all have ended.
 

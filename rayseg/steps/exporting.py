@@ -6,13 +6,7 @@ from rayseg.config import ExportConfig
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there
-from rayseg.store import (
-    Folder,
-    read_manifest,
-    read_rows,
-    shard_columns,
-    stored_ids,
-)
+from rayseg.store import Folder, read_manifest, read_rows, shard_columns, stored_ids
 
 
 def export(config: ExportConfig, engine: Engine) -> Outcome:

@@ -22,14 +22,7 @@ from rayseg.scores import (
 from rayseg.stages import CompareObjects, TrueObjects
 from rayseg.steps.engine import Engine, Pool, Stored
 from rayseg.steps.sources import read_ids
-from rayseg.store import (
-    Folder,
-    find_pending,
-    kind_of,
-    read_manifest,
-    read_rows,
-    read_run,
-)
+from rayseg.store import Folder, find_pending, kind_of, read_manifest, read_rows, read_run
 
 logger = logging.getLogger(__name__)
 

@@ -18,14 +18,7 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.step import Fill, Step, carry_out, nothing
 from rayseg.steps.weights import find_weights
-from rayseg.store import (
-    Folder,
-    local_copy,
-    read_manifest,
-    read_rows,
-    read_run,
-    write_run,
-)
+from rayseg.store import Folder, local_copy, read_manifest, read_rows, read_run, write_run
 
 
 def make_seeds(config: MakeSeedsConfig, engine: Engine) -> Outcome:

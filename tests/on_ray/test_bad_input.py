@@ -14,11 +14,7 @@ from rayseg.nets.weights import to_safetensors
 from rayseg.store import Folder, read_rows
 from tests.bad_images import REFUSED, write_bad_images
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.usefixtures("cluster"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 CONVERTED = {"cmyk", "palette", "grey", "alpha", "animated", "exif_rotated"}
 BAD = 28  # two of each kind
 UNTAGGED = 2

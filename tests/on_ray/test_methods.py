@@ -13,11 +13,7 @@ from rayseg.stages import CompanionBank
 from rayseg.steps.recipe import run
 from rayseg.store import Folder, count_status, read_run
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.usefixtures("cluster"),
-]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 CROPS = Crops(crop=48, long_side=(40, 64))
 NAMES = ("cam", "rib", "advcam+rib", "ficklenet")
 

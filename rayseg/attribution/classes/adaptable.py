@@ -19,12 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from rayseg.attribution.classes.companions import Companions
-from rayseg.attribution.classes.lean import (
-    LeanNetwork,
-    check_head,
-    is_pointwise,
-    suit_cpu,
-)
+from rayseg.attribution.classes.lean import LeanNetwork, check_head, is_pointwise, suit_cpu
 from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import fold_normalisation, is_strided_depthwise
 
