@@ -46,7 +46,7 @@ def refused(capsys, arguments):
         (["make-box-masks", "--box-refiners", "boxcrf"], 2, "did you mean 'box_crf'?"),
         (["make-box-maps", "--bbam.steps", "-1"], 2, "steps must be 0 or more, got -1"),
         (["train-detector", "--detector.kind", "yolo"], 2, ": Invalid choice 'yolo'"),
-        (["train-mask-rcnn", "--run", "/nowhere/run"], 1, "labels must name masks made from boxes"),
+        (["train-mask-rcnn", "--run", "/nowhere/run"], 1, "labels must name masks or truth"),
         (["analyse-boxes", "--run", "/nowhere/run"], 1, "make one with `rayseg prepare`"),
         (["analyse-boxes", "--analyses", "head"], 2, "did you mean 'heads'?"),
         (["score", "--threshold-step", "0"], 2, "threshold_step must lie in (0, 0.5], got 0"),

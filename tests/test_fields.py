@@ -327,6 +327,7 @@ def test_every_field_is_entered(name):
     rounding = {key for part, key in ROUNDING if part == name}
     assert set(CHANGES[name]) == own - rounding
     assert set(getattr(PARTS[name], "rounding_only", ())) == rounding
+    assert PARTS[name].__dataclass_params__.frozen
 
 
 @pytest.mark.parametrize(("name", "key"), [*cases()])

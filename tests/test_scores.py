@@ -273,6 +273,15 @@ def test_a_size_at_a_bound_is_the_larger_band():
     assert [BANDS[row] for row in sizes.regions.argmax(0)] == ["large", "medium", "small", "absent"]
 
 
+@pytest.mark.parametrize(
+    ("pixels", "band"), [(1023, "small"), (1024, "medium"), (9215, "medium"), (9216, "large")]
+)
+def test_the_bounds_of_size_are_cocos(pixels, band):
+    truth = (np.arange(10_000).reshape(100, 100) < pixels).astype(np.uint8)
+    sizes = SizeCounts.of(Confusion.of(truth, truth, 1))
+    assert BANDS[sizes.regions[:, 1].argmax()] == band
+
+
 def test_pixels_of_a_class_that_the_image_lacks_are_in_no_size():
     zeros, ones = np.zeros((3, 3), np.uint8), np.ones((3, 3), np.uint8)
     sizes = SizeCounts.of(Confusion.of(zeros, ones, 1), (4, 9))
@@ -303,6 +312,15 @@ def test_means_of_the_ends_are_means_of_the_confusion():
     assert not set(smallest) & set(largest)
     assert ends["smallest"] == whole.over(smallest)
     assert ends["largest"] == whole.over(largest)
+
+
+def test_ten_classes_are_at_each_end():
+    truth = np.repeat(np.arange(1, 26), np.arange(1, 26)).astype(np.uint8)[None]
+    rng = np.random.default_rng(10)
+    confusion = Confusion.of(truth, rng.permuted(truth), 25)
+    ends = SizeCounts.of(confusion).by_class_size()
+    assert ends["smallest"] == confusion.over(range(1, 11))
+    assert ends["largest"] == confusion.over(range(16, 26))
 
 
 def test_dicts_are_json_without_nan():

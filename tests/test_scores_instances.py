@@ -186,6 +186,14 @@ def test_a_guess_twice_is_false_the_second_time():
     assert scores.ap == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
+@pytest.mark.parametrize("false_first", range(4))
+def test_a_guess_twice_is_false_after_any_number_of_false_ones(false_first):
+    boxes = [[60, 60, 80, 80]] * false_first + [[0, 0, 10, 10]] * 3
+    guess = one(boxes, scores=np.linspace(0.9, 0.1, len(boxes)))
+    scores = average_precision({"a": one([[0, 0, 10, 10]])}, {"a": guess}, 1, "boxes")
+    assert scores.ap == pytest.approx(1 / (1 + false_first))
+
+
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
 @pytest.mark.parametrize(("better", "expected"), [(99, 1 / 100), (100, 0)])
 def test_the_likeliest_hundred_guesses_of_a_class_in_an_image_count(kind, better, expected):

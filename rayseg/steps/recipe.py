@@ -52,7 +52,8 @@ class Road:
     """The way from one kind of cheap labels to trained networks.
 
     Attributes:
-        asked: kinds of networks that maps and masks are made with.
+        asked: kinds of networks that maps are made with.
+        refined: kinds of networks that masks are made with.
         maps: the job that makes maps, the kind of its folders and their names.
         masks: ... and the one that makes masks of them.
         trained: the network that learns from the masks.
@@ -61,6 +62,7 @@ class Road:
     """
 
     asked: Callable[[RunConfig], set[str]]
+    refined: Callable[[RunConfig], set[str]]
     maps: tuple[Job, str, Callable[[RunConfig], tuple[str, ...]]]
     masks: tuple[Job, str, Callable[[RunConfig], list[str]]]
     trained: str
@@ -75,15 +77,15 @@ class Road:
         }
         return tuple(one for one in config.labels if one not in others) or tuple(own[-1:])
 
-    def networks(self, config: RunConfig) -> list[str]:
-        """Kinds of networks that are trained before the maps, each after what it starts from."""
+    def networks(self, config: RunConfig) -> tuple[list[str], list[str]]:
+        """Kinds of networks that are trained before the maps, and between maps and masks."""
         given = config.given_weights
-        needed = {kind for kind in self.asked(config) if not given.get(kind)}
-        later = {self.trained} if config.until == "segmenters" else set()
-        starts = [settings_of(config, kind).weights for kind in needed | later]
-        if "classifier" in starts:
-            needed.add("classifier")
-        return [kind for kind in TRAININGS if kind in needed]
+        first = {kind for kind in self.asked(config) if not given.get(kind)}
+        second = self.refined(config) - first if config.until != "seeds" else set()
+        last = {self.trained} if config.until == "segmenters" else set()
+        if any(settings_of(config, k).weights == "classifier" for k in first | second | last):
+            first.add("classifier")
+        return [k for k in TRAININGS if k in first], [k for k in TRAININGS if k in second]
 
     def parts(self, config: RunConfig, judged: bool) -> Iterator[Part]:
         """Its jobs in order.
@@ -92,12 +94,13 @@ class Road:
             config: of the run.
             judged: whether there are images to judge networks on.
         """
-        for kind in self.networks(config):
-            yield Part(partial(train, kind), kind)
+        first, second = self.networks(config)
+        yield from (Part(partial(train, kind), kind) for kind in first)
         make, kind, names = self.maps
         yield Part(make, kind, tuple(names(config)))
         if config.until == "seeds":
             return
+        yield from (Part(partial(train, kind), kind) for kind in second)
         make, kind, mask_names = self.masks
         yield Part(make, kind, tuple(mask_names(config)))
         if config.until == "masks" or not (judged or config.labels):
@@ -127,7 +130,8 @@ def _has_object_masks(manifest: Folder, split: str) -> bool:
 
 ROADS = {
     "tags": Road(
-        lambda config: config.network_kinds | config.refiner_kinds,
+        lambda config: config.network_kinds,
+        lambda config: config.refiner_kinds,
         (make_seeds, "seeds", lambda config: config.methods),
         (refine_seeds, "masks", lambda config: config.mask_names()),
         "segmenter",
@@ -136,6 +140,7 @@ ROADS = {
     ),
     "boxes": Road(
         lambda config: {"detector"},
+        lambda config: set(),
         (make_box_maps, "box_maps", lambda config: config.box_methods),
         (make_box_masks, "object_masks", lambda config: config.box_mask_names()),
         "mask_rcnn",

@@ -241,6 +241,9 @@ class _Task:
 def training_steps(kind: str, config: Any) -> Iterator[Step]:
     """A network of a kind, or one for each of the labels that are named."""
     run_folder, network = Folder(config.run), NETWORKS[kind]
+    if network.by_labels and not config.labels:
+        there = others_there(run_folder, "masks")
+        raise ValueError(f"labels must name masks or truth, got none{there}")
     training: Training = getattr(config, TRAININGS[kind].field)
     images = read_manifest(run_folder / "manifest").select(config.train_split)
     start = start_of(run_folder, training)
@@ -249,10 +252,6 @@ def training_steps(kind: str, config: Any) -> Iterator[Step]:
         labels = training.given_labels(run_folder / "manifest", config.train_split)
         yield _Task(config, training, start, place, label, images, labels, {}).step
         return
-    if not config.labels:
-        raise ValueError(
-            f"labels must name masks or truth, got none{others_there(run_folder, 'masks')}"
-        )
     for name in config.labels:
         labels, origin = NAMED[training.learns_from](run_folder, name, config.train_split)
         own = (place / name, f"{label} {name}")

@@ -188,7 +188,10 @@ def _acquire(folder: Folder, own: _Holder) -> None:
         FolderLockedError: another process has it.
     """
     if folder.local_path:
-        folder.local_path.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.local_path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot write {folder}: {error}") from error
     while True:
         with _alone(folder):
             there = _read(folder)

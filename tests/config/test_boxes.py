@@ -73,12 +73,6 @@ def test_nested_boxes_are_an_exception_of_the_code_alone():
     assert not as_written(RunConfig()).semantic_masks.keep_nested
 
 
-def test_a_run_trains_on_the_last_masks_of_its_kind_of_supervision():
-    assert RunConfig(supervision="boxes").trained_on() == ("bbam+box_crf",)
-    assert RunConfig().trained_on() == ("advcam+label_crf",)
-    assert RunConfig(supervision="boxes", labels=("truth",)).trained_on() == ("truth",)
-
-
 @pytest.mark.parametrize(
     ("named", "address", "classes"),
     [

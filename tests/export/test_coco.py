@@ -203,6 +203,14 @@ def test_numbers_follow_from_the_id_alone():
     assert image_number("2007_000032") == 1842658493736053
 
 
+def test_numbers_are_exact_where_readers_have_doubles():
+    """JavaScript's largest safe one is 2^53 - 1, of sixteen digits."""
+    assert image_number("9" * 15) == 10**15 - 1
+    long = image_number("9" * 16)
+    assert long != 10**16 - 1
+    assert 1 <= long <= 2**52
+
+
 def test_the_order_of_rows_does_not_matter(rows, tmp_path):
     write_coco(rows, tmp_path, CLASSES, IDS)
     before = (tmp_path / "instances_train.json").read_bytes()

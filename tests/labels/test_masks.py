@@ -150,6 +150,16 @@ def test_truths_are_those_of_the_split_that_have_a_mask(tmp_path):
     assert np.array_equal(truths.of(rows[0]), drawn())
 
 
+def test_pixels_count_that_the_true_mask_does_not_ignore_and_all_with_crowds(tmp_path):
+    labels = drawn()
+    labels[3:5, 2:9] = 255
+    truths = true_masks(tmp_path, {"a": encode_labels(labels)})
+    np.testing.assert_array_equal(truths.counted("a", SIZE), labels != 255)
+    for everything in (truths.counted("a", SIZE, crowds=(0,)), truths.counted("bare", SIZE)):
+        assert everything.dtype == bool
+        np.testing.assert_array_equal(everything, np.ones(SIZE, bool))
+
+
 # Stored masks
 
 

@@ -19,8 +19,8 @@ def run(tmp_path_factory):
 def test_the_loop_takes_the_steps_that_are_written_out(run, kind):
     settings = {"judge_images": 0}
     if TRAININGS[kind].learns_from in ("tags", "masks"):
-        # features of frozen ones fade without weights; those of objects would differ by more than
-        # rounding after some steps, since few cells of a batch are counted in the coarsest level
+        # features of frozen statistics fade without weights; the heads of objects have no such
+        # need, and multiply rounding under statistics that are learnt from few cells
         settings["batch_norm"] = "trained"
     if kind == "mask_rcnn":  # as on true masks
         settings |= {"grow": False, "mask_loss": "plain"}

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from rayseg.records import InstanceMasks, LabelMap, Sample, Seeds
+from rayseg.records import (
+    BACKGROUND,
+    IGNORE,
+    MAX_CLASSES,
+    InstanceMasks,
+    LabelMap,
+    Sample,
+    Seeds,
+)
 
 
 def sample(**changed):
@@ -16,6 +24,11 @@ def sample(**changed):
 
 def test_a_fitting_sample_is_taken_as_it_is():
     assert sample().tags == (0, 2)
+
+
+def test_the_last_class_has_the_label_before_the_ignored_one():
+    assert (BACKGROUND, IGNORE) == (0, 255)  # VOC's
+    assert MAX_CLASSES + 1 == IGNORE
 
 
 @pytest.mark.parametrize("tags", [(2, 0), (1, 1)])

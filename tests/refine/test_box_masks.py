@@ -252,11 +252,21 @@ def test_nothing_is_changed():
         np.testing.assert_array_equal(array, copy)
 
 
+@pytest.mark.parametrize("refiner", BOX_REFINERS.values())
+def test_constants_of_the_field_are_those_of_the_authors_code(refiner):
+    """tools/BBAM/make_annotation/anno_utils.py."""
+    for crf in (refiner.official(), refiner.as_written()):
+        kernels = crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb
+        assert (*kernels, crf.bilateral_compat, crf.iterations) == (1, 3, 80, 3, 4, 10)
+
+
 def test_presets_are_the_code_and_the_text():
     code, text = BoxCRF.official(), BoxCRF.as_written()
     assert (code.foreground, code.background, text.foreground) == (0.85, 0.2, 0.8)
-    kernels = code.gaussian_sxy, code.gaussian_compat, code.bilateral_sxy, code.bilateral_srgb
-    assert (*kernels, code.bilateral_compat, code.iterations) == (1, 3, 80, 3, 4, 10)
+    assert (code.blur, code.blur_gain, code.sure) == (16, 48, 0.9)
+    assert (code.small_share, code.large_box) == (1 / 5, 1 / 10)
+    assert (code.reseeds, code.reseed_share) == ((0.7, 0.8, 0.9, 0.95, 0.96), 1 / 3)
+    assert (code.priors, code.prior_share) == ((0.7, 0.8, 0.9, 0.95), 1 / 5)
     assert BoxThreshold.as_written() == BoxThreshold(foreground=0.8, background=0.2, crf=True)
 
 

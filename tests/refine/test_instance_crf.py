@@ -117,3 +117,10 @@ def test_probabilities_of_another_size_are_refused():
     image, probabilities, _ = scene()
     with pytest.raises(ValueError, match=r"probabilities must be \(48, 64\), .* got \(48, 60\)"):
         InstanceCRF()(image, probabilities[:, :60], BOX)
+
+
+@pytest.mark.parametrize("wrong", [lambda image: image / 255, lambda image: image[..., 0]])
+def test_an_image_that_is_not_rgb_of_8_bits_is_refused_before_any_instance(wrong):
+    image, _, _ = scene()
+    with pytest.raises(ValueError, match=r"image must be uint8 \(h, w, 3\) RGB"):
+        InstanceCRF().on(wrong(image))

@@ -359,6 +359,23 @@ def test_masks_are_read_as_they_were_written(data, suffix):
     np.testing.assert_array_equal(list(read_proposals(data, suffix, (5, 7), 2)), MASKS[:2])
 
 
+class Harmful:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_code_in_a_file_of_masks_is_not_run(tmp_path):
+    held = np.array([Harmful(tmp_path / "run")], object)
+    with pytest.raises(ValueError, match="npz"):
+        read_proposals(as_npz(held), ".npz", (5, 7))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("offset", [0, 300])
 def test_every_superpixel_of_a_png_is_a_proposal(offset):
     labels = REGIONS - 300 + offset

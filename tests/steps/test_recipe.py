@@ -58,6 +58,18 @@ def test_tags_and_boxes_stand_in_one_run():
     assert parts["mask_rcnn"].labels == ("bbam+box_crf",)
 
 
+def test_labels_that_are_named_come_before_the_last_masks():
+    salient = RunConfig(methods=("cam",), saliency_maps="maps")
+    assert labels_of(salient) == ("cam+label_crf+saliency",)
+    assert labels_of(RunConfig(labels=("truth",))) == ("truth",)
+    assert labels_of(boxes(labels=("truth",))) == ("truth",)
+
+
+def labels_of(config):
+    (part,) = (one for one in recipe(config, True) if one.kind in ("segmenter", "mask_rcnn"))
+    return part.labels
+
+
 def test_a_detector_of_others_is_not_trained():
     assert kinds(boxes(detector_weights="a.onnx"))[0] == "box_maps"
 

@@ -1,5 +1,6 @@
 """What detectors are trained by is what torchvision's own networks say of the same weights."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -121,3 +122,11 @@ def test_losses_of_one_stage_equal_torchvisions(kind):
     found = said(ours, images, targets)
     named = [{"boxes": t["boxes"], "labels": t["classes"]} for t in targets]
     assert_same_losses(found, said(one_stage(ours, kind), images, named))
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS.values())
+def test_training_images_have_detectron2s_sides(kind):
+    """MIN_SIZE_TRAIN and MAX_SIZE_TRAIN of its schedules."""
+    given = inspect.signature(kind.__init__).parameters
+    assert given["min_sides"].default == tuple(range(480, 801, 32))
+    assert (given["test_side"].default, given["max_side"].default) == (800, 1333)
