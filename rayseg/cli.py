@@ -5,8 +5,6 @@ Exit status: 0 all done, 1 an error that is said in one line, 2 a wrong flag, 3 
 that have a row saying why.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

@@ -3,8 +3,6 @@
 What each is trained by stands in `rayseg.learn.TRAININGS` under the same name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name

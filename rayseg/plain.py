@@ -1,7 +1,5 @@
 """The engine's verbs as a plain loop in this process: for small work and for tests, without Ray."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext

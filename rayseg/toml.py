@@ -5,8 +5,6 @@ these or None, or a dataclass, which is a table. A whole number will do where a 
 for; nothing else is converted, so that ``epochs = 2.5`` or ``true`` is an error and not a guess.
 """
 
-from __future__ import annotations
-
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping

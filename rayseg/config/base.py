@@ -1,7 +1,5 @@
 """What every job has: a run folder, a cluster, and how widely it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal

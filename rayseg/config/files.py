@@ -1,7 +1,5 @@
 """Configurations from TOML files and presets, and back."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import fields, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One frozen dataclass a job; `RunConfig` is every other job's configuration at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The job that sweeps the settings of a method or refiner."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

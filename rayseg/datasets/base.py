@@ -1,7 +1,5 @@
 """What every reader of a foreign data set is, and the checks that they share."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from abc import ABC, abstractmethod

@@ -7,8 +7,6 @@ as out-of-distribution images. A classifier therefore looks at the part and the 
 map misses the body and bleeds into the water.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """PASCAL VOC in the layout of VOCdevkit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Foreign formats that results leave in; EXPORTERS is the only list of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol

@@ -7,8 +7,6 @@ A file appears whole or not at all, and one that is there is never changed: it m
 export, anything else is refused.
 """
 
-from __future__ import annotations
-
 import filecmp
 import hashlib
 import json

@@ -5,8 +5,6 @@ its polygons enclose. A mask with a hole is therefore cut in two through the hol
 has one; so nothing is filled that the mask leaves out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -9,8 +9,6 @@ is there must be an earlier, perhaps interrupted, export of the same masks, or o
 the same classes; anything else is refused.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where the labels of images come from: true masks, or masks that a run made; checked when read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial

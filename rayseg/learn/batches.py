@@ -1,7 +1,5 @@
 """Samples to crops with their targets, and crops to batches."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence

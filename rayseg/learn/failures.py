@@ -1,7 +1,5 @@
 """Why a training cannot go on, where another start would not help."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

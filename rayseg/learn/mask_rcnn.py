@@ -1,7 +1,5 @@
 """The training of a Mask R-CNN on masks of objects, pseudo or true."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self

@@ -1,7 +1,5 @@
 """Whole images with their objects for the training of detectors and Mask R-CNNs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any

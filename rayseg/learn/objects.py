@@ -1,7 +1,5 @@
 """What the trainings of networks that find objects share: detectors' and Mask R-CNNs'."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which images make which batch, and which worker takes which of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

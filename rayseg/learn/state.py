@@ -4,8 +4,6 @@ It is a safetensors file of ours that appears whole or not at all, not a Ray che
 reported just before a crash can be lost (RAY.md 2).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

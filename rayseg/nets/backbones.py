@@ -1,7 +1,5 @@
 """Trunks of published classifiers at a chosen stride, cut into a stem and four stages."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar

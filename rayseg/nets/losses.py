@@ -1,7 +1,5 @@
 """Losses of the trainers."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Reading and writing weights: tensors only, never code."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Starting or joining Ray, and refusing what would hang there."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """Submitting a job to a cluster: the code travels, the data does not."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """Distributed training by Ray Train: who trains, and starting again what was lost."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ slice of images, whatever the search; and a later search with other values adds 
 Ray Tune draws the settings, starts trials and ends those that lag behind.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ METHODS 9). The field itself is in `lattice`; it sees the image as R, G, B, whic
 tell from theirs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial

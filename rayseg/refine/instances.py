@@ -7,8 +7,6 @@ Source: Lee's dissertation, 5.3.3; the authors' tools/BBAM/make_annotation/creat
 for nested boxes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

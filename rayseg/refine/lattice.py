@@ -10,8 +10,6 @@ colours, exp(-|p_i - p_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2). Filtering wit
 permutohedral lattice that depends on the image only.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -9,8 +9,6 @@ Source: Lee's dissertation, 3.4.3 and Table 3.7; Lee et al., "Reducing Informati
 Weakly Supervised Semantic Segmentation", NeurIPS 2021.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ Source: Chen et al., "DeepLab", TPAMI 2018, section 3.3, as kazuto1011/deeplab-p
 were tested with that code. The field itself is in `lattice`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

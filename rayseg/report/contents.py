@@ -4,8 +4,6 @@ Every part of the folder may be missing. Shards are read one at a time and, but 
 that are shown, without their maps.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

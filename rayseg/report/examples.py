@@ -1,7 +1,5 @@
 """Images shown side by side: the photograph, the truth, every method's maps and masks."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ and put the page's CSS variables in their place, so that one drawing serves the 
 dark one and print. Series are told apart by the legend that the page puts beside each figure.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings

@@ -1,7 +1,5 @@
 """Which images the page shows, and how many of them it can hold."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

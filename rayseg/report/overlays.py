@@ -5,8 +5,6 @@ each photograph is stored once however many methods are compared on it, and so t
 fade the layer away and look at what is underneath.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The pictures that stand side by side in a row of the page, and the names of what is in them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

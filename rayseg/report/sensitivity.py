@@ -1,7 +1,5 @@
 """How much a result depends on each setting, as Figures 3.7 and 3.15 show it."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence

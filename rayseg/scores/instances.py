@@ -8,8 +8,6 @@ Source: Lin et al., Microsoft COCO, ECCV 2014, and cocodataset.org, detection ev
 Pont-Tuset and Van Gool, ICCV 2015, as in the dissertation's Table 5.1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -1,7 +1,5 @@
 """The overlap of masks with the true masks of the same objects."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

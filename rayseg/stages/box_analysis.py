@@ -1,7 +1,5 @@
 """What the analyses of section 5.5 count of each object, image by image."""
 
-from __future__ import annotations
-
 import json
 import logging
 import zlib

@@ -1,7 +1,5 @@
 """Labels held against what a training asks of them, before it starts."""
 
-from __future__ import annotations
-
 from rayseg.labels import LabelSource, read_trainable
 from rayseg.stages.rows import Row, Rows
 

@@ -1,7 +1,5 @@
 """Counts of seeds and masks against true masks; integers that add."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ again has killed its predecessor. Images that died together are tried alone; an 
 alone as well is poison.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

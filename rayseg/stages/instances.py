@@ -1,7 +1,5 @@
 """Instances of whole images by a Mask R-CNN, with a CRF after it or not."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Masks from localization maps by a refiner."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

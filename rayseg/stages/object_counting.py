@@ -1,7 +1,5 @@
 """Rows of instances against true objects: their overlaps, for adding up."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rayseg.records.rle import decode_mask

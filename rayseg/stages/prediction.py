@@ -1,7 +1,5 @@
 """Labels of whole images by a segmenter, with a CRF after it or not."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Rows, as stages take and give them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Localization maps of images by an attribution method."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 

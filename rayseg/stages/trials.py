@@ -4,8 +4,6 @@ A trial is one setting of a method or refiner. What can be read off one trajecto
 as every number of steps, every background threshold, is counted for all its values at once.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """True masks of single objects, from a manifest or out of semantic masks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

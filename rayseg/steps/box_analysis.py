@@ -1,7 +1,5 @@
 """The job that repeats the analyses of the dissertation's section 5.5."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The jobs that make maps of objects from boxes, and masks from the maps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product

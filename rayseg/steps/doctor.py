@@ -1,7 +1,5 @@
 """The job that looks before others leap: what is there, what a run needs, how long it will take."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 from collections.abc import Iterator

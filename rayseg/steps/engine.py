@@ -4,8 +4,6 @@ A step says what is to be done; an engine knows where and by how many processes.
 the same rows and resume the same folders.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ image says itself how long an image took, so that the time for starting processe
 time for images; a training that counts steps is measured over a few of them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The job that writes results of a run in a foreign format."""
 
-from __future__ import annotations
-
 from rayseg.config import ExportConfig
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome

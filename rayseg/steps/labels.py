@@ -1,7 +1,5 @@
 """The labels of a run that have names: its masks, and the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

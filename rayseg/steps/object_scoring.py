@@ -1,7 +1,5 @@
 """Scores of objects: masks made from boxes against true ones, and AP of predicted instances."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Set

@@ -1,7 +1,5 @@
 """The jobs that apply segmenters and Mask R-CNNs to the images of a split."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial

@@ -3,8 +3,6 @@
 A road leads from one kind of cheap labels to trained networks; a run takes one road, or several.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The job that makes localization maps, and the bank of companions that its actors share."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

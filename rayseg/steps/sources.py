@@ -1,7 +1,5 @@
 """What jobs start from: lists of ids, folders that others have filled, and their digests."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

@@ -4,8 +4,6 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

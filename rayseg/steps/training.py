@@ -1,7 +1,5 @@
 """The one way in which a network is trained into a folder of the run, whatever network it is."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Set
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Which weights a job works with: those that are given, or the run's own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar

@@ -6,8 +6,6 @@ folder's and reads those shards alone that differ, so that an index that is miss
 damaged costs time and nothing else; shards are written by many processes, which never touch it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections import Counter

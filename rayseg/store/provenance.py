@@ -1,7 +1,5 @@
 """What made a folder: its run.json."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Mapping

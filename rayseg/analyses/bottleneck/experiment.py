@@ -1,7 +1,5 @@
 """The experiment: train, look at every layer, run RIB on each image and look at the last again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

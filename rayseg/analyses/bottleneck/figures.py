@@ -1,7 +1,5 @@
 """The experiment as a picture and as a table."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The toy network: its training, the gradient maps of its layers, and RIB on one image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Images of a handwritten 2 or 8 with or without a mark, and the three regions of each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

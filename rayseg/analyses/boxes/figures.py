@@ -1,7 +1,5 @@
 """The pictures of the analyses, each from its table alone; PNG."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ Hsu et al., *Weakly Supervised Instance Segmentation using the Bounding Box Tigh
 NeurIPS 2019 (up to 15 %).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ folded and lean. The weights of the last stages and the head lie in one flat ten
 gradient: a step is two products, and putting them back is one copy.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence

@@ -15,8 +15,6 @@ so that one forward and one backward pass to the image make a step, where the pu
 backward passes with weight gradients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self

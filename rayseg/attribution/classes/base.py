@@ -3,8 +3,6 @@
 A method never works on the network that it is given, but on a lean copy of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

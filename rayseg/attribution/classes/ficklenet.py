@@ -21,8 +21,6 @@ divided by its own maximum before it is held against 0.35, and aggregation happe
 grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self

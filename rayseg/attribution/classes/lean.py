@@ -10,8 +10,6 @@ convolution are put another way:
 - The gradient of a strided depthwise convolution is taken in float32 (nets/suited.py).
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 

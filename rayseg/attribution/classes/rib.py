@@ -19,8 +19,6 @@ is not taken; the views whose logits are not pooled have no graph; rows whose gr
 into memory together are taken one group after the other, which is exact, since the loss is a sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

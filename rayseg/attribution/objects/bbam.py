@@ -17,8 +17,6 @@ suppression and the weights' gradients in each step. Here all objects of all ima
 the image is encoded once, and nothing but the heads' answers is computed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

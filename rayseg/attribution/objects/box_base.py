@@ -4,8 +4,6 @@ A method looks at the candidates that predict an object (positives.py) and says 
 image they need. It works on a lean copy of the detector and leaves the one that it is given alone.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -16,8 +16,6 @@ The dissertation does not say which output it explains; the probability alone is
 There are no two presets: nothing public of the authors makes these maps.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

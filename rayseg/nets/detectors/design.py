@@ -1,7 +1,5 @@
 """What networks on a feature pyramid are built from, and what only their training asks for."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

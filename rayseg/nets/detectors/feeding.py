@@ -1,7 +1,5 @@
 """How detectors of torchvision's parts are fed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

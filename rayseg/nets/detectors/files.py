@@ -1,7 +1,5 @@
 """Detectors by name, and to and from files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

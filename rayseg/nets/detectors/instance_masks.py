@@ -3,8 +3,6 @@
 Pixel i covers i to i + 1 and the cells of a box fill it, in both directions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import NamedTuple

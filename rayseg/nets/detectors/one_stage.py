@@ -5,8 +5,6 @@ Source: Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017; Tian et 
 input is no multiple of the coarsest stride (`ExactAnchors`).
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import abstractmethod

@@ -10,8 +10,6 @@ gradient that is added up in no fixed order. Here regions that lie near each oth
 together, from no more of the map than they span.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

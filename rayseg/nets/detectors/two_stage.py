@@ -5,8 +5,6 @@ Source: Ren et al., NeurIPS 2015; Lin et al., CVPR 2017; values of BBAM's public
 own Faster R-CNN: a bilinear top-down path, a smooth L1 with beta 1 in the box head.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

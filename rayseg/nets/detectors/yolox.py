@@ -6,8 +6,6 @@ w, h, objectness, classes) of every point, box in units of its stride. onnx2torc
 it that can be differentiated to its input.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from pathlib import Path
