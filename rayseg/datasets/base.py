@@ -52,11 +52,7 @@ class Dataset(ABC):
 
 
 def require(path: Path, what: str, way_out: str) -> Path:
-    """Returns the absolute form of a path that must exist.
-
-    Raises:
-        DatasetNotFoundError: it does not.
-    """
+    """Returns the absolute form of a path that must exist."""
     if not path.exists():
         raise DatasetNotFoundError(f"{what} not found at {path.absolute()}: {way_out}")
     return path.absolute()

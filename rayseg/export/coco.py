@@ -132,10 +132,6 @@ def write_coco_results(
         category_ids: their numbers in the data set that it is judged on; 1, 2, ... where none are
             given.
         split: names the file.
-
-    Raises:
-        FileExistsError: the file is there with other content.
-        ValueError: as `write_coco`.
     """
     path = _path(folder, "results", split)
     images, left_out = _collect(rows, len(classes))

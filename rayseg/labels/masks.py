@@ -111,9 +111,6 @@ class Truths:
             id_: of the image.
             size_hw: of the image.
             crowds: places of those of its objects that are crowds.
-
-        Raises:
-            ValueError: as `read` has it.
         """
         if crowds or id_ not in self.ids:
             return np.ones(size_hw, bool)
@@ -124,11 +121,7 @@ class Truths:
         return [row for row in rows if row["status"] == "ok" and row["id"] in self.paths]
 
     def of(self, row: Mapping[str, Any]) -> UInt8[ndarray, "h w"]:
-        """The true labels of a row's image.
-
-        Raises:
-            ValueError: as `read` has it.
-        """
+        """The true labels of a row's image."""
         return self.read(row["id"], (row["height"], row["width"]))
 
 
@@ -206,10 +199,6 @@ class StoredMasks(StoredRows):
     Args:
         folder: shards of MASKS_SCHEMA.
         num_classes: foreground classes that the masks may hold.
-
-    Raises:
-        FileNotFoundError: the folder has no shard.
-        ValueError: its shards are not of masks.
     """
 
     def __init__(self, folder: Folder, num_classes: int):

@@ -210,10 +210,6 @@ class StoredInstances(StoredRows):
 
     Args:
         folder: shards of INSTANCES_SCHEMA.
-
-    Raises:
-        FileNotFoundError: the folder has no shard.
-        ValueError: its shards hold no masks of objects.
     """
 
     def __init__(self, folder: Folder):

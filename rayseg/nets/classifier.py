@@ -71,10 +71,6 @@ def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClass
     Args:
         path: the file.
         classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a classifier of ours, or of other classes.
     """
     facts = read_network_facts(path, "classifier", classes)
     network = CamClassifier(str(facts["trunk"]), len(facts["classes"]), int(facts["stride"]))
@@ -92,10 +88,6 @@ def read_network_facts(
         kind: a key of NETWORKS.
         classes: names that it must have been trained on, in this order; None accepts any.
         needed: what the facts must say beside trunk, stride and classes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a network of another kind, or of other classes.
     """
     facts: dict[str, Any] = read_facts(path)
     found = str(facts.get("network", "classifier"))
@@ -111,11 +103,7 @@ def read_network_facts(
 
 
 def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] | None) -> None:
-    """Refuses weights of other classes than those asked for; None asks for none.
-
-    Raises:
-        ValueError: both sides are said.
-    """
+    """Refuses weights of other classes than those asked for; None asks for none."""
     if classes is not None and list(trained) != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "

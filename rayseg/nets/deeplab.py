@@ -197,10 +197,6 @@ def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter
         path: the file.
         classes: names that it must have been trained on, without background, in this order; None
             accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a segmenter of ours, or of other classes.
     """
     facts = read_facts(path)
     needed = ("network", "trunk", "stride", "input_scales", "classes")

@@ -100,10 +100,6 @@ def write_rows(
 
     Returns:
         Wall seconds.
-
-    Raises:
-        ValueError: the cluster is too small for the pool.
-        ChildProcessError: the stage failed as a whole; what is written stays.
     """
     inflight = out / "inflight"
     inflight.remove()

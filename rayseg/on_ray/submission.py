@@ -150,12 +150,7 @@ def submit(asked: Submission, follow: bool = True) -> int:
 
 
 def _submit(client: JobSubmissionClient, asked: Submission, id_: str) -> None:
-    """Hands the job over, again and again to a cluster that has just been started.
-
-    Raises:
-        ConnectionError: the cluster does not take it.
-        ValueError: somebody else has submitted it at the same moment.
-    """
+    """Hands the job over, again and again to a cluster that has just been started."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

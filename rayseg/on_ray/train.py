@@ -29,10 +29,6 @@ def fit(
         folder: of the network; Ray's own files lie in it while it trains.
         compute: how many workers, and how often they may be lost.
         gpus: of a worker; 0 trains on CPUs.
-
-    Raises:
-        ValueError: the cluster is too small.
-        ChildProcessError: the loop failed, or workers were lost too often.
     """
     preflight("training", compute.workers, 0 if gpus else 1, gpus, compute.grows)
     if compute.grows:  # a machine takes minutes to start, for which Ray would wait one

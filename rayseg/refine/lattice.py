@@ -86,11 +86,7 @@ class Lattice:
 
 
 def check_image(image: ndarray) -> None:
-    """Refuses what is no RGB image of 8 bits.
-
-    Raises:
-        ValueError: its type or shape does not fit, or it has no pixel.
-    """
+    """Refuses what is no RGB image of 8 bits."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             "image must be uint8 (h, w, 3) RGB with at least one pixel, "

@@ -41,9 +41,6 @@ class MakeBoxMaps:
         min_score: of a found box.
         device: torch device of the detector; ``auto`` takes CUDA where there is one.
         threads: threads of torch on the CPU; 0 leaves torch's choice.
-
-    Raises:
-        ValueError: the weights are of no detector, or of one with other classes.
     """
 
     def __init__(

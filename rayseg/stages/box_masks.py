@@ -61,11 +61,7 @@ class FolderProposals:
     folder: Folder
 
     def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Proposals:
-        """The proposals of an image.
-
-        Raises:
-            ValueError: there are none, or they are of another size.
-        """
+        """The proposals of an image."""
         for ending in ENDINGS:
             data = read_file(self.folder.path(f"{id_}{ending}"))
             if data is not None:

@@ -78,9 +78,6 @@ class PredictInstances:
         classes: names that it must have been trained on.
         device: torch device of the network; ``auto`` takes CUDA where there is one.
         threads: threads of torch on the CPU; 0 leaves torch's choice.
-
-    Raises:
-        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(

@@ -34,9 +34,6 @@ class PredictLabels:
             to `min_probability` at some pixel, for `SmoothLabels`.
         min_probability: see above; a label that is nowhere likelier has next to no chance of a
             pixel, and each one left out saves the CRF its share of the time. 0 keeps all.
-
-    Raises:
-        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(
@@ -59,11 +56,7 @@ class PredictLabels:
         self.min_probability = min_probability
 
     def __call__(self, rows: Rows) -> Rows:
-        """Predicts the images one by one, since the planes of several would fill the memory.
-
-        Raises:
-            torch.AcceleratorError: the device is lost; no image is to blame.
-        """
+        """Predicts the images one by one, since the planes of several would fill the memory."""
         return [outcome(row) if row["status"] else self._predict(row) for row in rows]
 
     def _predict(self, row: Row) -> Row:

@@ -26,9 +26,6 @@ class MakeSeeds:
         device: torch device of the network; ``auto`` takes CUDA where there is one.
         threads: threads of torch on the CPU; 0 leaves torch's choice.
         companions: gives the bank; asked once, and only by a method that uses companions.
-
-    Raises:
-        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(

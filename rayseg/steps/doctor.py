@@ -65,11 +65,7 @@ def _version(package: str) -> str:
 
 
 def _weights(config: DoctorConfig) -> Iterator[str]:
-    """The weights that the run starts from.
-
-    Raises:
-        FileNotFoundError: a path among them has no file.
-    """
+    """The weights that the run starts from."""
     given_weights = config.given_weights.items()
     asked = {
         "weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights

@@ -101,11 +101,7 @@ class Step:
     hold: Callable[[Folder], Any] = nothing
 
     def claim(self) -> None:
-        """Binds the folder to what fills it.
-
-        Raises:
-            ValueError: it was filled under another configuration.
-        """
+        """Binds the folder to what fills it."""
         claim(self.folder, self.identity, self.kind)
         self.hold(self.folder)
 

@@ -177,11 +177,7 @@ class _Task:
         }
 
     def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]]]:
-        """Ids of the images to train on, and what is left out: the id of its image, and why.
-
-        Raises:
-            ValueError: there is no image.
-        """
+        """Ids of the images to train on, and what is left out: the id of its image, and why."""
         known = self.labels.ids
         labelled = [id_ for id_ in self.images.table.column("id").to_pylist() if id_ in known]
         problems: list[tuple[str, str]] = []

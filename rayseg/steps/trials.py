@@ -156,11 +156,7 @@ class Plan:
         return json.loads(json.dumps(found))
 
     def choose(self) -> list[dict[str, Any]]:
-        """Rows of the manifest: a fixed draw of the images that have a truth.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Rows of the manifest: a fixed draw of the images that have a truth."""
         config = self.config
         manifest = read_manifest(Folder(config.run) / "manifest")
         chosen = manifest.select(config.split, read_ids(config.ids))

@@ -277,11 +277,7 @@ def check_input(
     ids: Sequence[str],
     map_stride: int,
 ) -> None:
-    """Refuses what `Attribution.run` says it refuses.
-
-    Raises:
-        ValueError: both sides are said.
-    """
+    """Refuses what `Attribution.run` says it refuses."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"

@@ -122,11 +122,7 @@ class BBAM(BoxAttribution):
         )
 
     def check(self, detector: Detector) -> None:
-        """Refuses windows of a detector that takes whole inputs only.
-
-        Raises:
-            ValueError: both sides are said.
-        """
+        """Refuses windows of a detector that takes whole inputs only."""
         if self.region == "windows" and not detector.window_stride:
             raise ValueError(
                 "region must be full for a detector that takes whole inputs only, got windows"

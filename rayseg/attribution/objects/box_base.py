@@ -147,11 +147,7 @@ class BoxAttribution(ABC):
         """The dissertation's equations to the letter."""
 
     def check(self, detector: Detector) -> None:
-        """Refuses settings that no image of this detector can be served with; here there are none.
-
-        Raises:
-            ValueError: both sides are said.
-        """
+        """Refuses settings that this detector cannot serve at all; here there are none."""
         del detector
 
     def prepare(self, network: Detector, device: torch.device | None = None) -> Detector:
@@ -348,11 +344,7 @@ def enlarge_grid(grid: Float[Tensor, "y x"], size_hw: tuple[int, int]) -> Float[
 def check_input(
     detector: Detector, images: Tensor, objects: Sequence[Objects], ids: Sequence[str]
 ) -> None:
-    """Refuses what `BoxAttribution.run` says it refuses.
-
-    Raises:
-        ValueError: both sides are said.
-    """
+    """Refuses what `BoxAttribution.run` says it refuses."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"

@@ -21,9 +21,6 @@ class ResizingDetector(Detector):
     Args:
         design: what it is.
         learning: what its training asks for besides.
-
-    Raises:
-        ValueError: an unknown trunk, other weights, or a design that makes no network.
     """
 
     def __init__(self, design: DetectorDesign, learning: Learning):

@@ -51,9 +51,6 @@ class MaskRCNN(nn.Module):
     Args:
         design: what it is.
         learning: what its training asks for besides.
-
-    Raises:
-        ValueError: an unknown trunk, other weights, or not one anchor a level.
     """
 
     def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTAUGHT_MASKS):
@@ -256,10 +253,6 @@ def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
     Args:
         path: the file.
         classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a Mask R-CNN of ours, or of other classes.
     """
     facts = read_network_facts(path, "mask_rcnn", classes, _FACTS)
     network = MaskRCNN(MaskRCNNDesign.from_facts(facts))

@@ -165,9 +165,6 @@ def build_pyramid(
         learning: what its training asks for.
         extra: pool adds a level by taking every second cell, p6p7 two by convolutions.
         first_level: 2 begins at stride 4, 3 at stride 8.
-
-    Raises:
-        ValueError: an unknown trunk or stage, or one without four stages at these strides.
     """
     if design.trunk not in PYRAMID_TRUNKS:
         raise ValueError(

@@ -57,11 +57,7 @@ class YOLOX(Detector):
         self.num_classes = width - 5
 
     def _width(self, path: str) -> int:
-        """Numbers that the network gives of a point.
-
-        Raises:
-            ValueError: it is no YOLOX.
-        """
+        """Numbers that the network gives of a point."""
         try:
             with torch.no_grad():
                 outputs = self._run(torch.zeros(2, 3, SIDE, SIDE))
@@ -108,11 +104,7 @@ class YOLOX(Detector):
         return torch.arange(POINTS, device=self.mean.device)
 
     def in_window(self, candidates: Tensor, input_hw: tuple[int, int], window: Window) -> Tensor:
-        """Refused.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refused."""
         raise ValueError(f"a YOLOX from ONNX takes whole inputs of {SIDE}x{SIDE} only")
 
     def read(
