@@ -53,10 +53,6 @@ class NetworkKind:
     def load(self, path: str, classes: Sequence[str] | None = None) -> Any:
         """The network of a local file, in eval mode.
 
-        Args:
-            path: the file.
-            classes: names that it must have been trained on; None takes any.
-
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file holds another network, or one of other classes.

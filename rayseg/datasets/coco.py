@@ -268,8 +268,6 @@ def rasterise(
 
     Args:
         objects: annotations of one image as in COCO's JSON: polygons or either kind of RLE.
-        index: class index of each category id.
-        size_hw: height and width of the mask in pixels.
         crowd: label of crowd regions: 255, or their class.
 
     Raises:

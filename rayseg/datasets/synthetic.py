@@ -122,9 +122,6 @@ def make_scene(seed: int, index: int, size: int = 128, ood: bool = False) -> Sce
     """Draws scene number ``index`` of the set ``seed``: one to three objects of one or two classes.
 
     Args:
-        seed: of the whole set.
-        index: number of the scene.
-        size: height and width in pixels.
         ood: a background alone, with water and sky as often as all others together.
     """
     rng = np.random.default_rng([seed, index])

@@ -86,11 +86,8 @@ def write_coco(
     Args:
         rows: `id`, `path`, `height` and `width` of each image and lists of `classes`, `foreground`
             (counts) and `scores` with one entry an object; read once.
-        folder: a local folder; made if missing.
-        classes: class names by index.
         category_ids: their numbers in the file; 1, 2, ... where none are given.
         split: names the file.
-        polygons: outlines in place of run-length codes, see `rayseg.export.polygons`.
         tolerance_px: how far they may leave the masks.
 
     Raises:
@@ -124,14 +121,6 @@ def write_coco_results(
     """Writes instances as the list that ``pycocotools.coco.COCO.loadRes`` takes.
 
     It holds no boxes: loadRes would take areas from them and not from the masks.
-
-    Args:
-        rows: as in `write_coco`.
-        folder: a local folder; made if missing.
-        classes: class names by index.
-        category_ids: their numbers in the data set that it is judged on; 1, 2, ... where none are
-            given.
-        split: names the file.
     """
     path = _path(folder, "results", split)
     images, left_out = _collect(rows, len(classes))

@@ -39,12 +39,8 @@ def write_voc(
     Args:
         masks: id and indexed PNG bytes of each image (see
             `rayseg.records.palette.encode_labels`); read once, one at a time.
-        folder: a local folder; made if missing.
         classes: class names by index, so that label i + 1 is ``classes[i]``.
         split: name of the list.
-
-    Returns:
-        How many masks the split has.
 
     Raises:
         FileExistsError: the folder holds something else, other classes or other masks.

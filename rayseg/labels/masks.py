@@ -63,8 +63,6 @@ class Truths:
 
     Args:
         manifest: names the mask of each image that has one; a folder or what was read of it.
-        split: only its images; empty means all.
-        ids: only these; None means all.
     """
 
     def __init__(
@@ -106,11 +104,6 @@ class Truths:
         What the true mask ignores counts for neither side: in VOC the borders, which are of no
         object. In an image with crowds it ignores these, as COCO's do, and all pixels count: crowds
         are judged by a rule of their own.
-
-        Args:
-            id_: of the image.
-            size_hw: of the image.
-            crowds: places of those of its objects that are crowds.
         """
         if crowds or id_ not in self.ids:
             return np.ones(size_hw, bool)
@@ -194,12 +187,7 @@ class StoredRows:
 
 
 class StoredMasks(StoredRows):
-    """Masks that a run made, by id; those of status ok.
-
-    Args:
-        folder: shards of MASKS_SCHEMA.
-        num_classes: foreground classes that the masks may hold.
-    """
+    """Masks that a run made, by id; those of status ok."""
 
     def __init__(self, folder: Folder, num_classes: int):
         super().__init__(folder, ["labels"], "mask")

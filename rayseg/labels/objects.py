@@ -100,12 +100,7 @@ class ObjectLabels(Protocol):
 
 
 class GivenTags:
-    """The tags of a manifest.
-
-    Args:
-        manifest: with the tags.
-        split: only its images; empty means all.
-    """
+    """The tags of a manifest."""
 
     def __init__(self, manifest: Folder, split: str = ""):
         self._ids = frozenset(s.id for s in _open(manifest, split).samples() if s.tags)
@@ -125,7 +120,6 @@ class GivenBoxes:
 
     Args:
         manifest: with the boxes; those of difficult objects are trained on.
-        split: only its images; empty means all.
         keep_empty: images without an object are trained on as well.
     """
 
@@ -156,10 +150,6 @@ class TrueInstances:
 
     The masks are read when the first is asked for, in each process anew: they are as large as all
     else in a manifest together.
-
-    Args:
-        manifest: with true masks.
-        split: only its images; empty means all.
     """
 
     def __init__(self, manifest: Folder, split: str = ""):
@@ -206,11 +196,7 @@ class TrueInstances:
 
 
 class StoredInstances(StoredRows):
-    """Masks of objects that a run made; those of images of status ok with a mask of some object.
-
-    Args:
-        folder: shards of INSTANCES_SCHEMA.
-    """
+    """Masks of objects that a run made; those of images of status ok with a mask of some object."""
 
     def __init__(self, folder: Folder):
         columns = ["height", "width", "boxes_xyxy", "classes", "foreground", "possible"]

@@ -51,8 +51,6 @@ def predict_logits(
     """Logits and targets of all batches, in eval mode; the network's mode is put back.
 
     Args:
-        network: that is looked at.
-        batches: images and targets, at least one.
         forward: the network's logits of images; None calls it.
     """
     mode, ask = network.training, forward or network

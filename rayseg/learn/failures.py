@@ -54,9 +54,7 @@ def failures_recorded(folder: Folder, rate: str, worker: Worker) -> Iterator[Non
     """Leaves a file that says why a worker fails within, where another start would not help.
 
     Args:
-        folder: of the network.
         rate: the setting to lower where the loss is not finite, such as segmenter.schedule.lr.
-        worker: who trains.
     """
     try:
         yield

@@ -29,10 +29,6 @@ def train(work: Work, worker: Worker = _ALONE) -> None:
 
     A loss that is not finite, and what another start does not change, is left in a file that
     `raise_failure` reads; a later start ends at once while that is there.
-
-    Args:
-        work: what is trained on what.
-        worker: who trains; all workers call this at once.
     """
     folder, training = Folder(work.folder), work.training
     if has_failed(folder):

@@ -30,12 +30,6 @@ class ObjectImages(Dataset[tuple[Tensor, Targets, str]]):
     floats would take to a device. An image that cannot be read, is of another size than its boxes
     were drawn in, or has stored masks of another size is replaced by the next one.
 
-    Args:
-        samples: images; the index counts them.
-        labels: of each of the samples.
-        flip: half of the draws are mirrored.
-        seed: of the training; whether a draw is mirrored follows from it and the draw.
-
     Raises:
         ValueError: a sample has no labels.
         ImageError: when read, all of an image's neighbours are unusable too.

@@ -243,8 +243,6 @@ class Training(ABC):
 
         Args:
             network: not wrapped; its mode is put back.
-            work: of the training.
-            worker: looks at its share of the images.
             last: whether no step follows.
         """
 
@@ -255,8 +253,4 @@ class Training(ABC):
     @classmethod
     @abstractmethod
     def summary(cls, facts: Mapping[str, Any]) -> str:
-        """What a job prints of a finished training.
-
-        Args:
-            facts: the folder's run.json, of whatever version.
-        """
+        """What a job prints of a finished training."""

@@ -66,12 +66,7 @@ class CamClassifier(nn.Module):
 
 
 def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClassifier:
-    """A classifier from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-    """
+    """A classifier from the safetensors file that training wrote, in eval mode."""
     facts = read_network_facts(path, "classifier", classes)
     network = CamClassifier(str(facts["trunk"]), len(facts["classes"]), int(facts["stride"]))
     load_into(network, read_tensors(path), path)
@@ -84,9 +79,6 @@ def read_network_facts(
     """The facts of a weights file that must hold a network of that kind.
 
     Args:
-        path: the file.
-        kind: a key of NETWORKS.
-        classes: names that it must have been trained on, in this order; None accepts any.
         needed: what the facts must say beside trunk, stride and classes.
     """
     facts: dict[str, Any] = read_facts(path)

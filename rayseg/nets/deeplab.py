@@ -32,8 +32,6 @@ class ASPP(nn.Module):
     tests/benchmarks/bench_segmenter_training.py.
 
     Args:
-        channels: of the features.
-        num_labels: logits a cell.
         rates: dilation of each convolution, in cells.
     """
 
@@ -170,12 +168,7 @@ def _resized(planes: Float[Tensor, "n a h w"], size_hw: Sequence[int]) -> Float[
 
 
 def segmenter_facts(segmenter: Segmenter, classes: Sequence[str]) -> dict[str, object]:
-    """What `load_segmenter` needs to know beside the tensors; for `to_safetensors`.
-
-    Args:
-        segmenter: the network.
-        classes: names of its labels from 1 on; label 0 is background.
-    """
+    """What `load_segmenter` needs to know beside the tensors; for `to_safetensors`."""
     if segmenter.num_labels != len(classes) + 1:
         raise ValueError(
             f"a segmenter of {segmenter.num_labels} labels must have "
@@ -191,13 +184,7 @@ def segmenter_facts(segmenter: Segmenter, classes: Sequence[str]) -> dict[str, o
 
 
 def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter:
-    """A segmenter from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, without background, in this order; None
-            accepts any.
-    """
+    """A segmenter from the safetensors file that training wrote, in eval mode."""
     facts = read_facts(path)
     needed = ("network", "trunk", "stride", "input_scales", "classes")
     if not set(needed) <= facts.keys():

@@ -37,10 +37,6 @@ class FickleClassifier(nn.Module):
     """Multi-label classifier that sees another random part of each window in every training step.
 
     Args:
-        trunk: one of the trunks of `build_trunk`.
-        num_classes: c.
-        stride: image pixels a feature cell.
-        weights: where the trunk starts, as `build_trunk` takes it.
         frozen_statistics: batch normalisation keeps its stored statistics also in training.
         kernel: side s of a window in cells; odd.
         drop_rate: chance of a place beside the centre to be left out, in [0, 1).
@@ -109,9 +105,7 @@ class FickleClassifier(nn.Module):
         what several draw together.
 
         Args:
-            seed: of the training.
             step: counted over the whole training.
-            rank: of this worker.
             world: number of workers, each with equally many images.
         """
         self._seed = (seed, step, rank, world)
@@ -155,9 +149,6 @@ def draw_selection(
     Args:
         kernel: side s of a window; its places o count row by row, s * s of them.
         drop_rate: chance of a place beside the centre to be left out; the centre never is.
-        number: of images.
-        height: of the map, in cells.
-        width: of the map, in cells.
         generator: on the CPU; None is torch's own.
 
     Returns:
@@ -187,8 +178,6 @@ def closed_logits(
     """Logits by cells: features are summed up place by place, and then weighed once a class.
 
     Args:
-        features: x.
-        kernel: W.
         selection: n[o, v], or the mean of several; 0 where the window lies outside.
     """
     shares = selection.flatten(2).expand(len(features), -1, -1)
@@ -236,13 +225,7 @@ def _generator(seed: int, step: int) -> torch.Generator:
 def fickle_facts(
     network: FickleClassifier, trunk: str, classes: Sequence[str]
 ) -> dict[str, object]:
-    """What `load_ficklenet` needs to know beside the tensors; for `to_safetensors`.
-
-    Args:
-        network: the network.
-        trunk: its trunk's name.
-        classes: names of its classes.
-    """
+    """What `load_ficklenet` needs to know beside the tensors; for `to_safetensors`."""
     return {
         "network": "ficklenet",
         "trunk": trunk,
@@ -255,12 +238,7 @@ def fickle_facts(
 
 
 def load_ficklenet(path: str, classes: Sequence[str] | None = None) -> FickleClassifier:
-    """A FickleNet from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-    """
+    """A FickleNet from the safetensors file that training wrote, in eval mode."""
     needed = ("kernel", "drop_rate", "dilated")
     facts = read_network_facts(path, "ficklenet", classes, needed)
     network = FickleClassifier(

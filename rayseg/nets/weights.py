@@ -40,7 +40,6 @@ def load_into(
 
     Args:
         network: changed in place.
-        tensors: by the network's own key names.
         source: where they come from, for the error.
         optional: prefixes of keys that may be missing, of another shape, or left over.
 

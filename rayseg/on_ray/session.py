@@ -82,12 +82,7 @@ def _start(where: dict[str, Any]) -> None:
 
 @contextmanager
 def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
-    """Says an error that crossed processes in one line: its cause, without the way that it took.
-
-    Args:
-        what: failed.
-        more: kinds of errors beside Ray's own.
-    """
+    """Says an error that crossed processes in one line: its cause, without the way that it took."""
     try:
         yield
     except ExecutionTimeoutError as error:

@@ -108,7 +108,6 @@ def submit(asked: Submission, follow: bool = True) -> int:
     """Submits a job and follows its logs to its end.
 
     Args:
-        asked: the job.
         follow: False returns once the cluster has taken it.
 
     Returns:

@@ -152,7 +152,6 @@ class LabelCRF(Kernels):
         """The CRF of each labeling of one image, on one lattice.
 
         Args:
-            image: RGB.
             labelings: local labels 0 to num_labels - 1, no 255.
             num_labels: l, background included.
 

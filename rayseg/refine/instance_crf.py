@@ -55,11 +55,6 @@ class InstanceCRF(Kernels):
     ) -> Bool[ndarray, "h w"]:
         """The instance's mask.
 
-        Args:
-            image: RGB.
-            probabilities: of the instance at each pixel, in [0, 1].
-            box_xyxy: its box in pixels.
-
         Raises:
             ValueError: sizes do not fit.
         """

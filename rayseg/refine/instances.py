@@ -42,10 +42,6 @@ def semantic_labels(
     says there, and in the boxes of objects without a mask where else 0 would be.
 
     Args:
-        masks: one an object, at the image's size.
-        boxes_xyxy: the objects' boxes.
-        classes: class index of each object.
-        size_hw: height and width of the image.
         keep_nested: whether an object whose box lies wholly in another, unequal one keeps its sure
             pixels against all larger objects, as in the authors' code; the text knows no exception.
         unmasked_xyxy: boxes of objects without a mask, crowds among them; each names pixels of the

@@ -82,11 +82,6 @@ class ProposalRefinement:
     ) -> BoxMask:
         """The refined mask; the same one for a small box or where no proposal fits.
 
-        Args:
-            mask: of one object.
-            box_xyxy: its box, in pixels.
-            proposals: of the image, from any source, in any number.
-
         Raises:
             ValueError: the proposals are of another size.
         """
@@ -200,9 +195,6 @@ class SuperpixelProposals:
     def __call__(self, image: UInt8[ndarray, "h w 3"]) -> Proposals:
         """Different, not empty proposals, the finest first.
 
-        Args:
-            image: RGB.
-
         Raises:
             ValueError: its type or shape does not fit.
         """
@@ -220,7 +212,6 @@ def merge_regions(
     """The superpixels of every region and of every pair of neighbours, in order of merging.
 
     Args:
-        superpixels: numbers 0, 1, ... without a gap.
         colours: in which distances mean something.
         most: how many to keep, the last; None keeps all.
     """
@@ -293,11 +284,9 @@ def read_proposals(
     """Mask proposals of one image that others made.
 
     Args:
-        data: the file.
         suffix: which says what it is: ``.json``, a list of COCO's RLE objects, counts compressed or
             not; ``.npz``, one array, bool (p, h, w); ``.png``, superpixels, whose number each pixel
             is; ``.mat``, MCG's own file of superpixels and the lists of them that are proposals.
-        size_hw: height and width of the image.
         max_proposals: how many are kept, the first, which in MCG's files are the best; the authors
             read all, which for a large image is gigabytes.
 

@@ -41,7 +41,6 @@ class SegmenterCRF(Kernels):
         """The label of greatest probability after the CRF, as its position 0 to l - 1.
 
         Args:
-            image: RGB.
             probabilities: of each of the l labels at the image's size, summing to 1 at each pixel.
 
         Raises:

@@ -55,7 +55,6 @@ def choose_ids(manifest: Manifest, split: str, usable: Collection[str], count: i
     """Ids that take the classes in turn, the same at every call.
 
     Args:
-        manifest: all images.
         split: only images of it; empty means all.
         usable: ids that have a result; empty where nothing has one yet, and all are taken.
         count: how many at most.
@@ -86,8 +85,6 @@ def load_examples(
     """Opens those images with their truth and the stages' results.
 
     Args:
-        run: the run folder.
-        manifest: where the images lie.
         ids: the images; one that the manifest lacks is left out.
         stages: folders of results, in the order in which they are shown.
         thresholds: background threshold of each folder of seeds that is scored.

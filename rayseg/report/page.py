@@ -56,7 +56,6 @@ def write_report(
     Whatever the folder lacks is named on the page instead.
 
     Args:
-        run: the run folder.
         split: images shown with seeds and masks are of it; empty means all.
         max_images: how many images to show of each split, besides the best and the worst.
         val_split: images shown with the segmenters' predictions are of it; empty means all.

@@ -22,11 +22,7 @@ def draw_sensitivity(
     Args:
         entries: at least one; the metric in 0..1.
         best: the one that was chosen.
-        searched: fields that differ between entries.
         metric: what is drawn, in percent.
-
-    Returns:
-        PNG.
     """
     shown = [name for name in searched if len({_place(e[name]) for e in entries}) > 1] or searched
     rows = max(math.ceil(len(shown) / MAX_COLUMNS), 1)

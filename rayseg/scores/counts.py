@@ -179,7 +179,6 @@ class Confusion:
             truth: true labels, 0 to num_classes, or 255 for pixels to leave out.
             predicted: predicted labels; 255 ("unsure") counts as background, as IRN's
                 eval_sem_seg does.
-            num_classes: foreground classes of the dataset.
 
         Raises:
             ValueError: the sizes differ or a label is out of range.

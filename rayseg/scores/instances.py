@@ -165,9 +165,6 @@ def average_precision(
 
     Args:
         truths: by id; an image that `guesses` lacks was guessed to be empty.
-        guesses: by id.
-        num_classes: number of foreground classes c.
-        kind: what is judged.
         bounds_px: areas at which medium and large begin.
 
     Raises:
@@ -339,9 +336,7 @@ def average_best_overlap(
     that are ignored are left out.
 
     Args:
-        truths: by id.
         guesses: by id; an image that it lacks has no guess, so that its objects have overlap 0.
-        num_classes: number of foreground classes.
 
     Returns:
         A number in [0, 1]; None where there is no true object.

@@ -68,8 +68,6 @@ class ThresholdSweep:
         Args:
             truth: true labels, 0 to num_classes, or 255 for pixels to leave out.
             maps: localization maps at the size of the truth, without nan.
-            classes: class index of each map; k may be 0.
-            num_classes: foreground classes of the dataset.
             thresholds: ascending background values.
 
         Raises:

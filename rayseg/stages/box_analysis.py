@@ -52,16 +52,9 @@ class AnalyseObjects:
     Otherwise an object counts where no variant misses it.
 
     Args:
-        analysis: one of ANALYSES.
-        variants: what it compares.
-        weights: of the detector.
-        classes: the run's class names.
         detector_classes: the detector's; empty where they are the run's.
-        truths: true masks of the objects that count.
         refiner: maps to masks, for boxes with noise.
         seed: of the noise, with the image's id.
-        device: torch device of the detector; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
     """
 
     def __init__(

@@ -33,14 +33,8 @@ class MakeBoxMaps:
     own status.
 
     Args:
-        method: what makes the maps.
-        weights: of the detector, a path or a URI.
-        classes: the run's class names, by class index.
         detector_classes: the detector's class names; empty where they are the run's.
         boxes: given takes the manifest's boxes, predicted those that the detector finds.
-        min_score: of a found box.
-        device: torch device of the detector; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
     """
 
     def __init__(

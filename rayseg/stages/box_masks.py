@@ -132,12 +132,8 @@ class RefineBoxMaps:
     would take gigabytes.
 
     Args:
-        refiner: image, maps and boxes to masks.
         manifest: where the images' paths and crowds stand.
         proposals: of masks; None for none.
-        refinement: what is made of them.
-        max_pixels: as `DecodeImages` has it.
-        keep_nested: as `semantic_labels` has it.
     """
 
     def __init__(

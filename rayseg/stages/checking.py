@@ -8,9 +8,6 @@ class CheckLabels:
     """Manifest rows to rows of `id` and `problem`, one line, empty where the labels are good.
 
     The size that labels must have is the manifest's; the images themselves are not opened.
-
-    Args:
-        labels: what a segmenter is to learn from.
     """
 
     def __init__(self, labels: LabelSource):

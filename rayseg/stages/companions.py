@@ -59,8 +59,6 @@ def fill_bank(samples: Iterable[Sample], num_classes: int, bank: CompanionBank) 
     Args:
         samples: in any order; those without tags are passed over, since nobody knows what their
             logits ought to be.
-        num_classes: of the data set.
-        bank: how many, and how they are cut.
 
     Raises:
         ValueError: no image has a tag, or none of those that have can be read.

@@ -74,12 +74,8 @@ class RefineSeeds:
     """Rows of SEEDS_SCHEMA to rows of MASKS_SCHEMA, by one refiner.
 
     Args:
-        refiner: maps to labels.
         manifest: where the images' paths stand.
-        max_pixels: as `DecodeImages` has it.
         saliency: maps that the labels must agree with; None for none.
-        weights: of the network, for a refiner that asks for one.
-        device: torch device of that network; ``auto`` takes CUDA where there is one.
     """
 
     def __init__(

@@ -12,9 +12,6 @@ class CompareObjects:
     """Rows of INSTANCES_SCHEMA made from given boxes to the IoU of each object with its true mask.
 
     Pixels that the truth ignores, such as VOC's borders, are left out of both masks.
-
-    Args:
-        truths: the true masks, and which pixels count.
     """
 
     def __init__(self, truths: TrueObjects):

@@ -25,11 +25,6 @@ class PredictLabels:
     """Decoded rows to rows of MASKS_SCHEMA, by a segmenter.
 
     Args:
-        prediction: how the segmenter is applied.
-        weights: the segmenter's safetensors file, a path or a URI.
-        classes: names that the segmenter must have been trained on.
-        device: torch device of the network; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
         for_crf: rows of PLANES_SCHEMA in place of masks: the probabilities of the labels that come
             to `min_probability` at some pixel, for `SmoothLabels`.
         min_probability: see above; a label that is nowhere likelier has next to no chance of a
@@ -87,11 +82,7 @@ def _mask(probabilities: Float[Tensor, "l h w"]) -> Row:
 
 
 class SmoothLabels:
-    """Rows of PLANES_SCHEMA to rows of MASKS_SCHEMA, by a CRF.
-
-    Args:
-        crf: image and probabilities to the position of each pixel's label.
-    """
+    """Rows of PLANES_SCHEMA to rows of MASKS_SCHEMA, by a CRF."""
 
     def __init__(self, crf: LabelCRF):
         self.crf = crf

@@ -50,8 +50,6 @@ def in_halves(rows: Rows, make: Callable[[Rows], Rows], what: str) -> Rows:
     """What is made of rows; a batch that fails is tried again in halves, down to one bad row.
 
     Args:
-        rows: decoded, of one image size.
-        make: rows to rows with a result.
         what: names the result in the log.
 
     Raises:

@@ -20,11 +20,6 @@ class MakeSeeds:
     """Decoded rows to rows of SEEDS_SCHEMA, by one attribution method on one network.
 
     Args:
-        method: the attribution method, or a combination of two.
-        weights: safetensors file of a network of the method's kind, a path or a URI.
-        classes: names that the network must have been trained on.
-        device: torch device of the network; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
         companions: gives the bank; asked once, and only by a method that uses companions.
     """
 

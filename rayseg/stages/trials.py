@@ -89,10 +89,7 @@ class SeedTrial:
 
     Args:
         method: the setting; with a trajectory it is run at its largest number of steps.
-        network: what it works on, prepared.
         steps: numbers of steps that are scored; empty scores the method as it is.
-        thresholds: background values, ascending.
-        num_classes: foreground classes.
         over: labels of the mean; empty for all that the truth or the labels hold.
     """
 
@@ -166,13 +163,7 @@ def _while_finite(make: Callable[[], Iterable[Localization]]) -> Iterator[Locali
 
 
 class MaskTrial:
-    """Trials of a refiner of stored maps: mean IoU of its masks, ignored pixels as background.
-
-    Args:
-        refiner: the setting.
-        num_classes: foreground classes.
-        over: labels of the mean; empty for all that the truth or the labels hold.
-    """
+    """Trials of a refiner of stored maps: mean IoU of its masks, ignored pixels as background."""
 
     def __init__(self, refiner: Refiner, num_classes: int, over: Sequence[int] = ()):
         self.refiner, self.num_classes, self.over = refiner, num_classes, list(over)
@@ -198,8 +189,6 @@ class ObjectTrial:
     """Trials of a method that makes maps of objects in boxes: mean IoU of the objects' masks.
 
     Args:
-        method: the setting.
-        detector: prepared.
         number_of: class index of the run to that of the detector.
         refiners: maps to masks, one for each value that is read off.
         read: what each refiner stands for, such as ``{"box_crf.foreground": 0.8}``.

@@ -68,7 +68,6 @@ class TrueObjects:
 
     Args:
         manifest: with true masks of objects, or else with semantic ones.
-        split: only its images; empty means all.
         alone: which objects a semantic mask tells apart.
     """
 

@@ -119,11 +119,7 @@ class Engine(Protocol):
 
         Args:
             source: rows, none of which the folder holds.
-            pool: the stage.
-            out: gets the shards.
-            schema: of the rows that are stored.
             label: of the progress bar and of errors.
-            compute: how widely.
             then: CPU tasks to which the stage's planes of probabilities go on.
 
         Raises:
@@ -136,9 +132,6 @@ class Engine(Protocol):
         """Sends rows through a stage and yields the few that come out, for adding up.
 
         Args:
-            source: rows.
-            pool: the stage.
-            compute: how widely.
             scratch: a folder that is gone afterwards; images ask for one.
         """
 
@@ -150,7 +143,6 @@ class Engine(Protocol):
         Args:
             loop: called with the work and who trains; goes on from what the folder holds.
             work: what can be pickled.
-            folder: of the network.
             compute: how many workers, and how often they may be lost.
 
         Raises:

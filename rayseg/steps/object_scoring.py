@@ -180,10 +180,6 @@ def _add_ratios(
 def unlike_images(own: Mapping[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
     """How many images two networks were trained on, where these are not the same.
 
-    Args:
-        own: configuration of a network's training.
-        full: of that on true masks.
-
     Returns:
         ``trained_on`` with the number of ``images`` and that of ``full`` supervision, None where an
         older rayseg did not record it; empty where the images are the same.

@@ -86,12 +86,7 @@ class Road:
         return [k for k in TRAININGS if k in first], [k for k in TRAININGS if k in second]
 
     def parts(self, config: RunConfig, judged: bool) -> Iterator[Part]:
-        """Its jobs in order.
-
-        Args:
-            config: of the run.
-            judged: whether there are images to judge networks on.
-        """
+        """Its jobs in order."""
         first, second = self.networks(config)
         yield from (Part(partial(train, kind), kind) for kind in first)
         make, kind, names = self.maps
@@ -155,12 +150,7 @@ def roads_of(config: RunConfig) -> list[Road]:
 
 
 def recipe(config: RunConfig, judged: bool) -> list[Part]:
-    """The jobs of a run after its manifest, in order; one that several roads need comes once.
-
-    Args:
-        config: of the run.
-        judged: whether there are images to judge networks on.
-    """
+    """The jobs of a run after its manifest, in order; one that several roads need comes once."""
     parts: dict[tuple[str, tuple[str, ...]], Part] = {}
     for road in roads_of(config):
         for part in road.parts(config, judged):

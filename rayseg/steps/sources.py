@@ -24,11 +24,6 @@ def digest(address: str) -> str:
 def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
     """What made a folder that another job goes on from.
 
-    Args:
-        folder: with a row for each image.
-        what: it holds, such as ``maps``.
-        job: that fills it.
-
     Raises:
         FileNotFoundError: it holds nothing.
         ValueError: its job has not ended, so that what follows would pass for complete.

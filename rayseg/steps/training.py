@@ -41,9 +41,7 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
     """Trains a network of one kind, on each of the labels that are named where labels have names.
 
     Args:
-        kind: a key of TRAININGS.
         config: of the job; holds the training under the name of its `field`.
-        engine: where it is trained.
 
     Raises:
         ValueError: a folder was trained on other images or labels than there are now; labels,

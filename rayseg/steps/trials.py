@@ -274,15 +274,6 @@ def run_trial(
 
     What is stored is reported again, since the search may be a new one. An image that a setting
     fails on counts for nothing in that trial, and is named in its file.
-
-    Args:
-        setting: of the trial.
-        plan: makes it.
-        slices: references to images.
-        left_out: images that could not be loaded, with the reason.
-        folder: of the sweep.
-        load: a reference to its image.
-        report: says how good the setting is so far.
     """
     trial, metric = plan.trial(setting), plan.space.metric
     complete = plan.space.complete(plan.base, setting)

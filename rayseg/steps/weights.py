@@ -16,7 +16,6 @@ def own_weights(run_folder: Folder, kind: str, given: str = "", flag: str = "") 
     """The weights of that kind of network: those given, else the run's own.
 
     Args:
-        run_folder: of the run.
         kind: a key of NETWORKS, of which a run has one.
         given: an address, or empty.
         flag: that gives one, for the error.

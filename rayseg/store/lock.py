@@ -157,7 +157,6 @@ def lease(
     """Keeps other processes from writing a folder; within one process it may be entered again.
 
     Args:
-        folder: local or remote; it is made where it is missing.
         job: what is run, for those who are refused.
         beat_seconds: between two heartbeats.
         stale_seconds: after which without a heartbeat others take over.

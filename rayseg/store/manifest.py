@@ -28,9 +28,6 @@ def write_manifest(
     """Writes samples as the folder's one manifest and returns their number.
 
     Args:
-        folder: of the manifest.
-        samples: the images.
-        classes: names of the foreground classes.
         category_ids: their numbers in the data set's own counting; 1, 2, ... where none are given.
 
     Raises:
@@ -125,7 +122,6 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     """Opens the manifest of a run.
 
     Args:
-        folder: of the manifest.
         true_masks: whether to load the objects' true masks, which only scores and a training on
             them need.
 
@@ -164,11 +160,6 @@ def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes
 
 def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
     """Rows of a manifest, read a row group (of a thousand, as written here) at a time.
-
-    Args:
-        folder: of the manifest.
-        ids: of the rows.
-        columns: of MANIFEST_SCHEMA that the rows have, besides the id.
 
     Raises:
         KeyError: an id is not in the manifest.

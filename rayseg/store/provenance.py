@@ -16,11 +16,6 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
 
     A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
 
-    Args:
-        folder: to be filled.
-        config: what its content follows from.
-        kind: of the content, as `kind_of` returns it.
-
     Raises:
         ValueError: the folder was filled under another configuration, or not by rayseg.
     """

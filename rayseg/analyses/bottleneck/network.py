@@ -68,15 +68,6 @@ def train(
 ) -> None:
     """Adam on the sigmoid cross entropy; the network is changed in place.
 
-    Args:
-        network: to train.
-        images: 0 to 1.
-        classes: of each image.
-        epochs: passes over the images.
-        batch_size: images a step; what is left at an epoch's end is a smaller batch.
-        learning_rate: the same throughout.
-        seed: of the order.
-
     Source: L_BCE of dissertation 3.4.3; it names no optimiser for the toy network.
     """
     order = torch.Generator().manual_seed(seed)

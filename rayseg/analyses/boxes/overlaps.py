@@ -67,12 +67,7 @@ class OverlapSums:
 
     @classmethod
     def of(cls, ious: Float[ndarray, " t"], share: float = 0.0) -> Self:
-        """One object.
-
-        Args:
-            ious: as `threshold_ious` gives them.
-            share: area of its box over that of the image.
-        """
+        """One object."""
         sizes = len(SIZE_EDGES) + 1
         total, objects = np.zeros((sizes, len(THRESHOLDS))), np.zeros(sizes, int)
         place = int(np.searchsorted(SIZE_EDGES, np.sqrt(share), side="right"))

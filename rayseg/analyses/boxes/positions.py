@@ -61,11 +61,6 @@ def head_positions(
 ) -> Float64[ndarray, "m 2"]:
     """R of the pixels in which a map is above a threshold.
 
-    Args:
-        map_: in [0, 1], of one head.
-        mask: the object's true mask.
-        threshold: of the map.
-
     Raises:
         ValueError: the two differ in size, or the mask has no pixel.
     """

@@ -120,11 +120,7 @@ class Adaptation:
         )
 
     def _look(self, k: int) -> Tensor:
-        """Adds the maps of all scales, and the gradient of those that are learned from.
-
-        Returns:
-            The target logits of the image's rows, added.
-        """
+        """Adds the maps of all scales, and the gradient of those that are learned from."""
         method = self.method
         reached = torch.zeros((), device=self.network.device)
         for s, scale in enumerate(method.scales):

@@ -164,12 +164,9 @@ class Attribution(ABC):
         """Localization maps of images of one size.
 
         Args:
-            network: a CAM classifier, or what `prepare` made of it; left as it was.
-            images: RGB, 0 to 255.
             classes: class indices of each image; an image may have none.
             map_stride: image pixels a cell of the maps that come back; divides the network's
                 stride.
-            ids: of the images; what is random follows from them and the method's seed.
 
         Raises:
             ValueError: images of another shape or type, a class that the network lacks, or a
@@ -242,10 +239,7 @@ class ScaleByScale(Attribution):
         """Maps of m pairs of image and class at one scale.
 
         Args:
-            network: the lean copy.
             views: normalised images, each alone or with its mirror image behind it.
-            owner: index into `views` of each pair's image.
-            target: class index of each pair.
             scale: what `views` were resized by.
         """
 

@@ -203,11 +203,8 @@ def draw_selections(
     """m[v - o, o] of some passes, one after the other off the generator's stream.
 
     Args:
-        number: of passes t.
-        cells: number of cells v.
         units: places o of a window; the middle one, its centre, is always kept.
         drop_rate: chance of the others to be left out, rounded to a multiple of 2**-16.
-        generator: on the CPU.
     """
     count = -(-cells * units // 4)
     # each draw of 64 bits is four numbers: a quarter of the time of drawing them one by one

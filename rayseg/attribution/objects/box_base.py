@@ -204,10 +204,7 @@ class BoxAttribution(ABC):
         equal up to rounding.
 
         Args:
-            detector: any, or what `prepare` made of it; left as it was.
-            images: RGB, 0 to 255.
             objects: of each image; it may have none.
-            ids: of the images; what is random follows from them and the method's seed.
 
         Raises:
             ValueError: settings that the detector cannot serve, images of another shape or type, or
@@ -245,23 +242,11 @@ class BoxAttribution(ABC):
         fit: InputFit,
         targets: Sequence[Target],
     ) -> list[ObjectMap]:
-        """Maps of objects that have at least one positive, in their order.
-
-        Args:
-            detector: frozen.
-            inputs: the images as `detector.encode` gave them.
-            fit: how they lie in the input.
-            targets: the objects, of any of the images.
-        """
+        """Maps of objects that have at least one positive, in their order."""
 
     @abstractmethod
     def grid_hw(self, share: float, content_hw: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the grid of an object.
-
-        Args:
-            share: the box's area over the image's.
-            content_hw: rows and columns of the image in the input.
-        """
+        """Rows and columns of the grid of an object."""
 
     def find_targets(
         self,

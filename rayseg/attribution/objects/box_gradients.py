@@ -85,15 +85,7 @@ class BoxGradient(BoxAttribution):
         target: Target,
         output: int,
     ) -> Float[Tensor, "y x"]:
-        """How much each input pixel matters to one output; not negative, not normalised.
-
-        Args:
-            detector: frozen.
-            image: as input.
-            fit: how it lies there.
-            target: the object, with at least one candidate.
-            output: as `mean_output` counts them.
-        """
+        """How much each input pixel matters to one output; not negative, not normalised."""
 
     def _explain(
         self, detector: Detector, image: Float[Tensor, "3 y x"], fit: InputFit, target: Target
@@ -227,9 +219,6 @@ def mean_output(
     """One output, averaged over an object's candidates and added over inputs.
 
     Args:
-        detector: frozen.
-        inputs: the object's image, perturbed or not.
-        target: the object.
         output: 0 for the probability of its class, 1 to 4 for an offset of its box.
     """
     number, candidates = len(inputs), target.candidates

@@ -16,12 +16,7 @@ PADDED_TO = 32
 
 
 class ResizingDetector(Detector):
-    """A detector whose images are resized by their sides and normalised.
-
-    Args:
-        design: what it is.
-        learning: what its training asks for besides.
-    """
+    """A detector whose images are resized by their sides and normalised."""
 
     def __init__(self, design: DetectorDesign, learning: Learning):
         super().__init__()

@@ -47,10 +47,6 @@ class MaskRCNN(nn.Module):
     """A trunk with a feature pyramid, a proposal network, a box head and a mask head.
 
     The box loss is smooth L1 with beta 1 as in the authors' code; torchvision has 1/9 there.
-
-    Args:
-        design: what it is.
-        learning: what its training asks for besides.
     """
 
     def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTAUGHT_MASKS):
@@ -162,12 +158,6 @@ class MaskRCNN(nn.Module):
     ) -> list[SoftInstances]:
         """Finds the objects of images of one size, overlapping ones of a class suppressed.
 
-        Args:
-            images: RGB.
-            min_score: of an object.
-            max_objects: in an image; the likeliest.
-            precision: of trunk and pyramid.
-
         Raises:
             FloatingPointError: the features are not finite.
         """
@@ -248,12 +238,7 @@ def _searching(network: MaskRCNN, min_score: float, max_objects: int) -> Iterato
 
 
 def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
-    """A Mask R-CNN from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-    """
+    """A Mask R-CNN from the safetensors file that training wrote, in eval mode."""
     facts = read_network_facts(path, "mask_rcnn", classes, _FACTS)
     network = MaskRCNN(MaskRCNNDesign.from_facts(facts))
     load_into(network, read_tensors(path), path)

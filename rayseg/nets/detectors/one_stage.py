@@ -42,11 +42,6 @@ class ExactAnchors(AnchorGenerator):
     torchvision divides the input's side by the number of cells, which is less than the stride where
     the last cell reaches over the edge: at 288 pixels, cells of stride 128 have anchors 96 pixels
     apart. An anchor of a window would not be that of the whole.
-
-    Args:
-        sizes: sides in input pixels, for each level.
-        ratios: of height to width, the same for all levels.
-        strides: of the levels.
     """
 
     def __init__(

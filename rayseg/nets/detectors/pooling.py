@@ -33,7 +33,6 @@ class RegionPool(nn.Module):
 
     Args:
         levels: of the pyramid that regions are pooled from, named "0", "1", ...
-        size: bins along each axis.
         first_level: of the pyramid, 2 at stride 4.
     """
 
@@ -47,13 +46,7 @@ class RegionPool(nn.Module):
         boxes: Sequence[Float[Tensor, "m 4"]],
         image_sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "m d s s"]:
-        """Features of the regions of all images, image by image.
-
-        Args:
-            features: by the name of the level.
-            boxes: of each image, in input pixels.
-            image_sizes: not asked for.
-        """
+        """Features of the regions of all images, image by image."""
         del image_sizes  # a level's stride is known
         regions = torch.cat(list(boxes))
         owner = torch.arange(len(boxes), device=regions.device).repeat_interleave(

@@ -115,8 +115,6 @@ class Pyramid(nn.Module):
         is asked for.
 
         Args:
-            images: normalised.
-            owner: which image each question is about.
             level: the index of the level that it asks for; none of the extra ones.
 
         Returns:
@@ -161,8 +159,6 @@ def build_pyramid(
     """A pyramid on a classifier's trunk.
 
     Args:
-        design: of the network.
-        learning: what its training asks for.
         extra: pool adds a level by taking every second cell, p6p7 two by convolutions.
         first_level: 2 begins at stride 4, 3 at stride 8.
     """

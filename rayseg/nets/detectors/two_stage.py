@@ -204,11 +204,7 @@ def suppress(
     """The objects of one image among what was read of candidates.
 
     Args:
-        reading: of the candidates.
         asked: bool (m,), those that may be objects.
-        candidates: of the image, as they were read.
-        fit: how the image lies in its input.
-        min_score: of an object.
         max_objects: the likeliest that are kept.
     """
     places = asked.nonzero()[:, 0]

@@ -176,9 +176,6 @@ def free_batch(network: GraphModule) -> GraphModule:
 
     Its reshapes name a first size of 1, by which the channels of several images would be taken for
     cells of one; ONNX's 0 stands for as many as come in.
-
-    Args:
-        network: of onnx2torch; changed in place.
     """
     for node in network.graph.nodes:
         if node.op != "call_module":
@@ -192,11 +189,7 @@ def free_batch(network: GraphModule) -> GraphModule:
 
 
 def fuse_silu(network: GraphModule) -> GraphModule:
-    """Puts one SiLU where an exported graph multiplies x by sigmoid(x).
-
-    Args:
-        network: of onnx2torch; changed in place.
-    """
+    """Puts one SiLU where an exported graph multiplies x by sigmoid(x)."""
     modules = dict(network.named_modules())
     network.add_submodule("silu", nn.SiLU())
     for node in list(network.graph.nodes):
