@@ -1,9 +1,7 @@
 """The jobs about boxes: maps of objects by a detector, and masks from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from rayseg.attribution import BOX_METHODS, BoxAttribution
 from rayseg.config.base import JobConfig, check_names, one_field_each
@@ -85,12 +83,12 @@ class SemanticMasksConfig:
     keep_nested: bool = True
 
     @classmethod
-    def official(cls) -> SemanticMasksConfig:
+    def official(cls) -> Self:
         """The authors' public code."""
         return cls()
 
     @classmethod
-    def as_written(cls) -> SemanticMasksConfig:
+    def as_written(cls) -> Self:
         """The text, 5.3.3."""
         return cls(keep_nested=False)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -174,7 +174,7 @@ class _Part:
     categories: list[tuple[int, str]]
 
     @classmethod
-    def opened(cls, images: Path, annotations: Path, split: str) -> _Part:
+    def opened(cls, images: Path, annotations: Path, split: str) -> Self:
         folder = require(images, "images", "expected the folder of the JSON's file names")
         content = _load(annotations)
         return cls(folder, annotations, split, content, _categories(content, annotations))

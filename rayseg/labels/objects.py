@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class ObjectMasks:
     @classmethod
     def decoded(
         cls, foreground: Sequence[bytes], possible: Sequence[bytes], size_hw: tuple[int, int]
-    ) -> ObjectMasks:
+    ) -> Self:
         """The masks of COCO's counts; empty ones of `possible` leave no doubt."""
         sure, maybe = np.zeros((2, len(foreground), *size_hw), bool)
         for i, (counts, wider) in enumerate(zip(foreground, possible, strict=True)):

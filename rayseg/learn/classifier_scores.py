@@ -1,9 +1,8 @@
 """How well a classifier finds the classes of images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ class ClassifierScores:
     f1: float
 
     @classmethod
-    def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> ClassifierScores:
+    def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> Self:
         """Scores of the logits against 0/1 targets."""
         from sklearn.metrics import average_precision_score  # noqa: PLC0415  # half a second of every process
 

@@ -1,13 +1,11 @@
 """The loop that trains every network: steps, curve, checkpoints, going on after the last one."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +60,7 @@ class Course:
     state: TrainingState
 
     @classmethod
-    def resumed(cls, work: Work, worker: Worker) -> Course:
+    def resumed(cls, work: Work, worker: Worker) -> Self:
         """The course after its last checkpoint, or at its start."""
         training, folder = work.training, Folder(work.folder)
         network = training.place_on(worker.device, training.build(work.classes))

@@ -4,10 +4,8 @@ Zhou et al., *Learning Deep Features for Discriminative Localization*, CVPR 2016
 al., *Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations*, CVPR 2019.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -57,7 +55,7 @@ class CamClassifier(nn.Module):
         """Logits of features: the head on their global average."""
         return self.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
 
-    def train(self, mode: bool = True) -> CamClassifier:
+    def train(self, mode: bool = True) -> Self:
         """As every module's, but frozen statistics stay frozen."""
         super().train(mode)
         if self.frozen_statistics:

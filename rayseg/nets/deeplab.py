@@ -6,11 +6,10 @@ Segmentation*, 2017 (v3). DeepLab-v2 follows the PyTorch code that the segmenter
 W-OoD were trained with, kazuto1011/deeplab-pytorch (METHODS 10).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from math import floor
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -149,7 +148,7 @@ class Segmenter(nn.Module):
         """The logits to predict with, on the grid of the image's own size."""
         return self(images)[-1]
 
-    def train(self, mode: bool = True) -> Segmenter:
+    def train(self, mode: bool = True) -> Self:
         """As every module's, but frozen statistics of the trunk stay frozen."""
         super().train(mode)
         if self.frozen_statistics:

@@ -17,11 +17,9 @@ scaled up by 1 / (1 - drop rate), so that a pass is the plain convolution of wha
 in eval mode logits are the exact mean over all selections, for they are linear in m.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -110,7 +108,7 @@ class FickleClassifier(nn.Module):
         """
         self._seed = (seed, step, rank, world)
 
-    def train(self, mode: bool = True) -> FickleClassifier:
+    def train(self, mode: bool = True) -> Self:
         """As every module's, but frozen statistics stay frozen."""
         super().train(mode)
         if self.frozen_statistics:

@@ -9,15 +9,13 @@ MCG: Arbelaez et al., "Multiscale Combinatorial Grouping", CVPR 2014. Its files 
 from anywhere are read by `read_proposals`, and `SuperpixelProposals` makes some.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import skimage
@@ -68,12 +66,12 @@ class ProposalRefinement:
             )
 
     @classmethod
-    def official(cls) -> ProposalRefinement:
+    def official(cls) -> Self:
         """The values of the authors' public code, with a true IoU."""
         return cls()
 
     @classmethod
-    def as_written(cls) -> ProposalRefinement:
+    def as_written(cls) -> Self:
         """Equation 5.4: any box, any proposal for the best, only whole ones in the mask."""
         return cls(min_side=0, in_box=0, in_mask=1, whole_cells=False)
 

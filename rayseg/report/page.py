@@ -1,12 +1,10 @@
 """The report of a run: one HTML page that needs nothing but itself."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -104,7 +102,7 @@ class _Contents:
     mask_rcnns: list[ObjectNetwork]
 
     @classmethod
-    def of(cls, run: Folder) -> _Contents:
+    def of(cls, run: Folder) -> Self:
         """Reads the folder."""
         manifest = (
             read_manifest(run / "manifest") if run.exists("manifest/manifest.parquet") else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
@@ -165,14 +165,14 @@ class Confusion:
             )
 
     @classmethod
-    def zeros(cls, num_classes: int) -> Confusion:
+    def zeros(cls, num_classes: int) -> Self:
         """Nothing counted yet; the start of a sum."""
         return cls(np.zeros((num_classes + 1, num_classes + 1), np.int64))
 
     @classmethod
     def of(
         cls, truth: Integer[ndarray, "h w"], predicted: Integer[ndarray, "h w"], num_classes: int
-    ) -> Confusion:
+    ) -> Self:
         """Counts one image.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Integer
@@ -48,7 +48,7 @@ class ThresholdSweep:
             )
 
     @classmethod
-    def zeros(cls, num_classes: int, thresholds: Sequence[float]) -> ThresholdSweep:
+    def zeros(cls, num_classes: int, thresholds: Sequence[float]) -> Self:
         """Nothing counted yet; the start of a sum."""
         steps = tuple(float(step) for step in thresholds)
         side = num_classes + 1

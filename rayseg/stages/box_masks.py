@@ -1,13 +1,11 @@
 """Masks of objects from their maps: one binary mask an object, one semantic mask an image."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -103,7 +101,7 @@ class CodedMask:
     size_hw: tuple[int, int]
 
     @classmethod
-    def of(cls, mask: BoxMask) -> CodedMask:
+    def of(cls, mask: BoxMask) -> Self:
         """The codes of a mask."""
         size_hw = (mask.foreground.shape[0], mask.foreground.shape[1])
         return cls(encode_mask(mask.foreground), encode_mask(mask.possible), mask.note, size_hw)

@@ -1,7 +1,5 @@
 """The bank of companions: crops of tagged images, cut once and shared by all that draw from it."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import warnings
@@ -9,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -116,7 +115,7 @@ class CompanionArrays:
     tags: Bool[ndarray, "m c"]
 
     @classmethod
-    def of(cls, companions: Companions) -> CompanionArrays:
+    def of(cls, companions: Companions) -> Self:
         """The same bank on the same memory."""
         parts = (companions.pixels, companions.boxes_yxyx, companions.tags)
         return cls(companions.ids, *(part.numpy() for part in parts))

@@ -1,14 +1,12 @@
 """Search spaces: what `tune_spaces` says of a method or refiner, checked against its fields."""
 
-from __future__ import annotations
-
 import importlib.util
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from rayseg.config import TUNABLE, TuneConfig
 from rayseg.toml import hint, update
@@ -65,7 +63,7 @@ class Space:
             return {f"box_crf.{part.name}" for part in fields(TuneConfig().box_crf)}
         return {"num_steps"} if hasattr(TUNABLE[self.kind][self.name], "course") else set()
 
-    def narrowed(self, given: Sequence[str]) -> Space:
+    def narrowed(self, given: Sequence[str]) -> Self:
         """With the values of ``field=value,value`` in place of its own.
 
         Where a searched field is among them, those are the whole grid.

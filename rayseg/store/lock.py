@@ -14,8 +14,6 @@ What the lease promises:
   jobs store are alike, and `forget_repeats` leaves one of each.
 """
 
-from __future__ import annotations
-
 import fcntl
 import getpass
 import json
@@ -29,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 from rayseg.store.folder import Folder
@@ -70,7 +69,7 @@ class _Holder:
     stale_seconds: float
 
     @classmethod
-    def of(cls, job: str, stale_seconds: float) -> _Holder:
+    def of(cls, job: str, stale_seconds: float) -> Self:
         """This process."""
         try:
             user = getpass.getuser()

@@ -1,13 +1,11 @@
 """The manifest: one image of a data set a row."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +80,7 @@ class Manifest:
     table: pa.Table
     category_ids: tuple[int, ...] = ()
 
-    def select(self, split: str = "", ids: Iterable[str] | None = None) -> Manifest:
+    def select(self, split: str = "", ids: Iterable[str] | None = None) -> Self:
         """Only the rows of that split, and of those ids; empty and None mean all.
 
         Raises:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -231,7 +231,7 @@ class _State:
     losses: tuple[Float[Tensor, " b"], ...] = ()
 
     @classmethod
-    def start(cls, problems: Sequence[Problem]) -> _State:
+    def start(cls, problems: Sequence[Problem]) -> Self:
         grids = _pad([one.start for one in problems])
         zeros = torch.zeros_like(grids)
         return cls(torch.arange(len(problems), device=grids.device), grids, zeros, zeros)

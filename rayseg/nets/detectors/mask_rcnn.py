@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -216,7 +217,7 @@ class _MaskRoIs:
     @classmethod
     def of(
         cls, proposals: Tensor, matched: Tensor, labels: Tensor, target: Mapping[str, Tensor]
-    ) -> _MaskRoIs:
+    ) -> Self:
         """Those that are matched to an object with a mask."""
         positive = (labels > 0).nonzero().flatten()
         taught = positive[target["has_mask"][matched[positive]]]

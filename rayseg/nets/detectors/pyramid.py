@@ -4,10 +4,8 @@ Source: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017. 
 BBAM enlarges the coarser levels bilinearly (METHODS 9); torchvision's take the nearest cell.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -68,7 +66,7 @@ class Pyramid(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def train(self, mode: bool = True) -> Pyramid:
+    def train(self, mode: bool = True) -> Self:
         """As ever, but frozen statistics stay frozen."""
         super().train(mode)
         if self.frozen_statistics:
