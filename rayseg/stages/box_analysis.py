@@ -1,7 +1,6 @@
 """What the analyses of section 5.5 count of each object, image by image."""
 
 import json
-import logging
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,11 @@ from rayseg.records.boxes import box_areas, box_problem
 from rayseg.scores import mask_iou
 from rayseg.stages.box_maps import class_numbers
 from rayseg.stages.box_masks import BoxRefiner
-from rayseg.stages.rows import Row, Rows, choose_device, outcome
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
 from rayseg.stages.true_objects import TrueObjects
 from rayseg.store import local_copy
 
 ANALYSES = ("heads", "noise", "strides", "methods")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,19 +82,10 @@ class AnalyseObjects:
 
     def __call__(self, rows: Rows) -> Rows:
         """One row each; an image that cannot be analysed says why."""
-        return [self._row(row) for row in rows]
+        return one_by_one(rows, self._row, "analysis")
 
     def _row(self, row: Row) -> Row:
-        if row["status"]:
-            return outcome(row)
-        try:
-            told = self._image(row)
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            logger.warning("no analysis of %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | {"status": "ok", "objects": json.dumps(told)}
+        return {"status": "ok", "objects": json.dumps(self._image(row))}
 
     def _image(self, row: Row) -> list[dict[str, Any]]:
         size_hw = (row["height"], row["width"])

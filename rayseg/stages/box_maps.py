@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +11,7 @@ import torch
 
 from rayseg.attribution import BoxAttribution, ObjectMap, Objects
 from rayseg.nets.detectors import load_detector
-from rayseg.stages.rows import Row, Rows, by_size, choose_device, in_halves, outcome, stack_pixels
+from rayseg.stages.rows import Row, Rows, choose_device, in_sizes, outcome, stack_pixels
 from rayseg.store import local_copy, pack_maps
 
 SYNONYMS = {
@@ -61,22 +60,15 @@ class MakeBoxMaps:
 
     def __call__(self, rows: Rows) -> Rows:
         """Runs the method on images of one size at a time; rows come back in their order."""
-        done = {row["id"]: outcome(row) for row in rows}
-        ready = [row for row in rows if not row["status"]]
-        for group in by_size(ready):
-            done.update((row["id"], row) for row in in_halves(group, self._explain, "box maps"))
-        return [done[row["id"]] for row in rows]
+        return in_sizes(rows, self._explain, "box maps")
 
     def _explain(self, rows: Rows) -> Rows:
-        start = time.perf_counter()
         images = stack_pixels(rows)
         asked = self._found(rows, images) if self.predicted else [self._given(row) for row in rows]
         objects = [one for _, one in asked]
         made = self.method.run(self.detector, images, objects, [row["id"] for row in rows])
-        seconds = (time.perf_counter() - start) / len(rows)
         return [
-            _row(row, told, maps) | {"seconds": seconds}
-            for row, (told, _), maps in zip(rows, asked, made, strict=True)
+            _row(row, told, maps) for row, (told, _), maps in zip(rows, asked, made, strict=True)
         ]
 
     def _given(self, row: Row) -> tuple[_Told, Objects]:

@@ -1,7 +1,5 @@
 """Masks of objects from their maps: one binary mask an object, one semantic mask an image."""
 
-import logging
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,14 +21,12 @@ from rayseg.refine.box_masks import MaskMaker
 from rayseg.refine.mask_proposals import SuperpixelProposals, read_proposals
 from rayseg.refine.proposals import Proposals
 from rayseg.stages.masks import image_paths
-from rayseg.stages.rows import Row, Rows, outcome
+from rayseg.stages.rows import Row, Rows, one_by_one
 from rayseg.store import Folder, read_file, read_manifest, unpack_grid
 
 ENDINGS = (".json", ".npz", ".mat", ".png")
 """Of the files that hold an image's mask proposals."""
 NO_MASK = "no object has a mask"
-
-logger = logging.getLogger(__name__)
 
 
 class BoxRefiner(Protocol):
@@ -153,19 +149,10 @@ class RefineBoxMaps:
 
     def __call__(self, rows: Rows) -> Rows:
         """One row each; a row without maps keeps its status and reason."""
-        return [self._refine(row) if row["status"] == "ok" else outcome(row) for row in rows]
+        return one_by_one(rows, self._masks, "masks", ready="ok")
 
-    def _refine(self, row: Row) -> Row:
-        start = time.perf_counter()
-        try:
-            image = decode_image(read_file(self.paths[row["id"]]), self.max_pixels).pixels
-            made = self._masks(row, image)
-        except Exception as error:
-            logger.warning("no masks for %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | made | {"seconds": time.perf_counter() - start}
-
-    def _masks(self, row: Row, image: UInt8[ndarray, "h w 3"]) -> Row:
+    def _masks(self, row: Row) -> Row:
+        image = decode_image(read_file(self.paths[row["id"]]), self.max_pixels).pixels
         size_hw = (image.shape[0], image.shape[1])
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
         sound = [i for i, box in enumerate(boxes) if not box_problem(box, size_hw)]

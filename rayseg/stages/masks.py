@@ -1,7 +1,5 @@
 """Masks from localization maps by a refiner."""
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +13,9 @@ from rayseg.networks import NETWORKS
 from rayseg.records import IGNORE, LabelMap
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, choose_device, outcome
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
 from rayseg.stages.seeds import enlarge
 from rayseg.store import Folder, local_copy, read_file, read_manifest, unpack_seeds
-
-logger = logging.getLogger(__name__)
 
 
 class Refiner(Protocol):
@@ -97,25 +93,18 @@ class RefineSeeds:
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
-        return [self._refine(row) if row["status"] == "ok" else outcome(row) for row in rows]
+        return one_by_one(rows, self._refine, "mask", ready="ok")
 
     def _refine(self, row: Row) -> Row:
-        start = time.perf_counter()
-        try:
-            decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
-            seeds = unpack_seeds(row)
-            labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
-            if self.saliency:
-                labels = self.saliency(row["id"], labels)
-            mask = LabelMap(row["id"], labels)
-        except Exception as error:
-            logger.warning("no mask for %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | {
+        decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
+        seeds = unpack_seeds(row)
+        labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
+        if self.saliency:
+            labels = self.saliency(row["id"], labels)
+        return {
             "status": "ok",
-            "labels": encode_labels(mask.labels),
-            "ignored": float((mask.labels == IGNORE).mean()),
-            "seconds": time.perf_counter() - start,
+            "labels": encode_labels(LabelMap(row["id"], labels).labels),
+            "ignored": float((labels == IGNORE).mean()),
         }
 
 

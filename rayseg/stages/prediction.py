@@ -13,7 +13,7 @@ from torch import Tensor
 from rayseg.nets.prediction import Prediction
 from rayseg.networks import NETWORKS
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one, outcome, stack_pixels
 from rayseg.store import local_copy
 
 LabelCRF = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
@@ -52,21 +52,13 @@ class PredictLabels:
 
     def __call__(self, rows: Rows) -> Rows:
         """Predicts the images one by one, since the planes of several would fill the memory."""
-        return [outcome(row) if row["status"] else self._predict(row) for row in rows]
+        return one_by_one(rows, self._predict, "prediction")
 
     def _predict(self, row: Row) -> Row:
-        start = time.perf_counter()
-        try:
-            probabilities = self.prediction(self.network, stack_pixels([row]).to(self.device))[0]
-            if not torch.isfinite(probabilities).all():
-                raise FloatingPointError("probabilities must be finite, got nan or infinity")
-            made = self._planes(row, probabilities) if self.for_crf else _mask(probabilities)
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            logger.warning("no prediction for %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | made | {"seconds": time.perf_counter() - start}
+        probabilities = self.prediction(self.network, stack_pixels([row]).to(self.device))[0]
+        if not torch.isfinite(probabilities).all():
+            raise FloatingPointError("probabilities must be finite, got nan or infinity")
+        return self._planes(row, probabilities) if self.for_crf else _mask(probabilities)
 
     def _planes(self, row: Row, probabilities: Float[Tensor, "l h w"]) -> Row:
         peaks = probabilities.amax((1, 2))
