@@ -187,19 +187,11 @@ class Training(ABC):
 
     @abstractmethod
     def check(self, num_images: int, workers: int) -> None:
-        """Refuses what every worker would fail at.
-
-        Raises:
-            ValueError: images, batch size and workers do not fit each other.
-        """
+        """Refuses what every worker would fail at."""
 
     @abstractmethod
     def build(self, classes: Sequence[str]) -> nn.Module:
-        """The network before its first step; the same on every worker.
-
-        Raises:
-            ValueError: the weights are of another network.
-        """
+        """The network before its first step; the same on every worker."""
 
     def place_on(self, device: torch.device, network: nn.Module) -> nn.Module:
         """The network as it trains on a device."""

@@ -130,9 +130,6 @@ class LabelCRF(Kernels):
             image: RGB.
             maps: localization maps of the present classes at the image's size, in [0, 1].
             classes: class index of each map. Without any, all is background and no CRF is run.
-
-        Raises:
-            ValueError: shapes, types or classes do not fit.
         """
         _check(image, maps, classes)
         sides = [_winners(maps, threshold) for threshold in (self.fg_threshold, self.bg_threshold)]

@@ -53,11 +53,7 @@ class InstanceCRF(Kernels):
         probabilities: Float[ndarray, "h w"],
         box_xyxy: Float[ndarray, " 4"],
     ) -> Bool[ndarray, "h w"]:
-        """The instance's mask.
-
-        Raises:
-            ValueError: sizes do not fit.
-        """
+        """The instance's mask."""
         return self.on(image)(probabilities, box_xyxy)
 
     def on(

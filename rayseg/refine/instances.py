@@ -46,9 +46,6 @@ def semantic_labels(
             pixels against all larger objects, as in the authors' code; the text knows no exception.
         unmasked_xyxy: boxes of objects without a mask, crowds among them; each names pixels of the
             image. None for none.
-
-    Raises:
-        ValueError: numbers or sizes do not fit, or a class has no label.
     """
     _check(len(masks), boxes_xyxy, classes)
     labels = np.zeros(size_hw, np.uint8)

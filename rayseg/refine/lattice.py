@@ -29,9 +29,6 @@ class Kernels:
         bilateral_sxy: deviation of the appearance kernel in position, pixels.
         bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
         bilateral_compat: weight of the appearance kernel.
-
-    Raises:
-        ValueError: a deviation is under 0.1, a weight or the number of iterations negative.
     """
 
     iterations: int = 10

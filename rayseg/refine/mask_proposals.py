@@ -78,11 +78,7 @@ class ProposalRefinement:
     def __call__(
         self, mask: BoxMask, box_xyxy: Float[ndarray, " 4"], proposals: Proposals
     ) -> BoxMask:
-        """The refined mask; the same one for a small box or where no proposal fits.
-
-        Raises:
-            ValueError: the proposals are of another size.
-        """
+        """The refined mask; the same one for a small box or where no proposal fits."""
         return self.on(proposals)(mask, box_xyxy)
 
     def on(self, proposals: Proposals) -> Callable[[BoxMask, Float[ndarray, " 4"]], BoxMask]:
@@ -191,11 +187,7 @@ class SuperpixelProposals:
             )
 
     def __call__(self, image: UInt8[ndarray, "h w 3"]) -> Proposals:
-        """Different, not empty proposals, the finest first.
-
-        Raises:
-            ValueError: its type or shape does not fit.
-        """
+        """Different, not empty proposals, the finest first."""
         check_image(image)
         superpixels = skimage.segmentation.felzenszwalb(
             image, self.scale, self.sigma, self.min_size

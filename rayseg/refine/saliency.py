@@ -41,9 +41,6 @@ class SaliencyAgreement:
         Args:
             labels: 0 background, class index + 1, 255 to ignore; what is 255 stays so.
             saliency: 0 not salient to 255 fully.
-
-        Raises:
-            ValueError: types or sizes do not fit.
         """
         _check(labels, saliency)
         foreground = labels != BACKGROUND

@@ -42,9 +42,6 @@ class SegmenterCRF(Kernels):
 
         Args:
             probabilities: of each of the l labels at the image's size, summing to 1 at each pixel.
-
-        Raises:
-            ValueError: shapes, types or values do not fit.
         """
         _check(image, probabilities)
         seen = wrap_image(image) if self.wrapped_image else image

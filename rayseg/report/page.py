@@ -79,18 +79,7 @@ def _environment() -> Environment:
 
 @dataclass(frozen=True)
 class _Contents:
-    """All of a run folder that the page is made of.
-
-    Attributes:
-        run: the folder.
-        manifest: its images; None before there are any.
-        classifier: run.json of the classifier; empty before it is trained.
-        scores: entries of scores.json.
-        stages: folders of results.
-        segmenters: folders of segmenters.
-        detector: the run's own; None where it has none.
-        mask_rcnns: folders of Mask R-CNNs.
-    """
+    """All of a run folder that the page is made of."""
 
     run: Folder
     manifest: Manifest | None

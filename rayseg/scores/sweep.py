@@ -69,9 +69,6 @@ class ThresholdSweep:
             truth: true labels, 0 to num_classes, or 255 for pixels to leave out.
             maps: localization maps at the size of the truth, without nan.
             thresholds: ascending background values.
-
-        Raises:
-            ValueError: shapes, classes, labels or values do not fit.
         """
         sweep = cls.zeros(num_classes, thresholds)
         _check_maps(truth, maps, classes, num_classes)

@@ -58,9 +58,6 @@ def fill_bank(samples: Iterable[Sample], num_classes: int, bank: CompanionBank) 
     Args:
         samples: in any order; those without tags are passed over, since nobody knows what their
             logits ought to be.
-
-    Raises:
-        ValueError: no image has a tag, or none of those that have can be read.
     """
     tagged = sorted((sample for sample in samples if sample.tags), key=lambda one: one.id)
     if not tagged:

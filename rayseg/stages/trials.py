@@ -257,11 +257,7 @@ def lengthened(method: Any, steps: Sequence[int]) -> Any:
 
 
 def tagged_image(row: Row, truths: Truths, seeds: Seeds | None = None) -> TrialImage:
-    """A decoded row with its true labels.
-
-    Raises:
-        ValueError: the row has no pixels or its truth cannot be used; a reason is given.
-    """
+    """A decoded row with its true labels."""
     pixels = _pixels(row)
     truth = truths.read(row["id"], pixels.shape[:2])
     return TrialImage(row["id"], pixels, tuple(row["classes"]), truth, seeds)

@@ -22,12 +22,7 @@ GB = 1e9
 
 
 def doctor(config: DoctorConfig, engine: Engine) -> Outcome:
-    """Says what is there and what a run needs; refuses what would wait for ever.
-
-    Raises:
-        ValueError: the cluster is too small for what is asked, or a file that is named is missing.
-        FileNotFoundError: likewise.
-    """
+    """Says what is there and what a run needs; refuses what would wait for ever."""
     lines = [*_machine(config), *_weights(config)]
     with engine.open(config.address, config.run):
         slots = engine.slots(config.compute)

@@ -144,15 +144,7 @@ def _timed(job: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class _Measuring:
-    """How the parts of a run are measured.
-
-    Attributes:
-        config: of the run.
-        engine: that will run it.
-        scratch: the run folder of the few images.
-        counts: of images.
-        few: the configuration for these.
-    """
+    """How the parts of a run are measured."""
 
     config: DoctorConfig
     engine: Engine

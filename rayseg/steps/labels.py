@@ -9,12 +9,7 @@ from rayseg.store import Folder, kind_of, read_manifest, read_run
 
 
 def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
-    """The masks of that name, and what made them.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are not complete.
-    """
+    """The masks of that name, and what made them."""
     if name == "truth":
         truths = Truths(run_folder / "manifest", split)
         if not truths.ids:

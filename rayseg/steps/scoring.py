@@ -47,9 +47,6 @@ def score_run(
     `config.over` where it is given); masks are taken as they are, ignored pixels as background, as
     the authors' evaluation does. Predictions are those of the val split; each gets the share of
     full supervision that it reaches, where a segmenter was trained on true masks as well.
-
-    Raises:
-        ValueError: an id is not in the manifest, or no class has the name to take the mean over.
     """
     manifest = read_manifest(run / "manifest")
     over = _labels_of(config.over, manifest.classes)
@@ -124,14 +121,7 @@ def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Scoring:
-    """How the folders of a run are scored.
-
-    Attributes:
-        config: the job's.
-        engine: that counts.
-        truths: of the images that count.
-        over: labels of the second mean; empty for none.
-    """
+    """How the folders of a run are scored."""
 
     config: ScoreConfig
     engine: Engine
@@ -225,14 +215,7 @@ def _means(total: Confusion, labels: Sequence[int] | None) -> dict[str, float | 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a folder that are counted.
-
-    Attributes:
-        folder: of seeds or masks.
-        left_out: ids of its other rows.
-        config: the job's.
-        engine: that counts.
-    """
+    """The rows of a folder that are counted."""
 
     folder: Folder
     left_out: set[str]

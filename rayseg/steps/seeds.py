@@ -96,11 +96,7 @@ class SharedBank:
         return partial(_read_bank, self._cut[1])
 
     def bound(self, make: Callable[..., MakeSeeds], folder: Folder) -> Callable[[], MakeSeeds]:
-        """The stage with the bank, to which the folder is held.
-
-        Raises:
-            ValueError: the folder's rows were made with companions of other images.
-        """
+        """The stage with the bank, to which the folder is held."""
         known = read_run(folder).get("bank")
         if known not in (None, self._cut[0]):
             raise ValueError(

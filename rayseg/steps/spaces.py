@@ -67,9 +67,6 @@ class Space:
         """With the values of ``field=value,value`` in place of its own.
 
         Where a searched field is among them, those are the whole grid.
-
-        Raises:
-            ValueError: no such field, or values that are none.
         """
         said = dict(_values(one) for one in given)
         known = [*self.domains, *self.read_off]
@@ -84,11 +81,7 @@ class Space:
         return replace(self, grid=searched or self.grid, read_off=read_off)
 
     def setting(self, base: Any, values: Mapping[str, Any]) -> Any:
-        """The method or refiner with these values.
-
-        Raises:
-            ValueError: a value of another type, or one that it refuses.
-        """
+        """The method or refiner with these values."""
         plain = {name: _plain(value) for name, value in values.items()}
         return update(base, plain, f"space {self.name}")
 

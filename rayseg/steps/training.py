@@ -76,18 +76,7 @@ def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Task:
-    """One network of a job.
-
-    Attributes:
-        config: of the job.
-        training: the network, as it is asked for.
-        start: ... and with the weights that it starts from.
-        folder: of the network.
-        label: names it to the user.
-        images: of the split that is trained on.
-        labels: what is learnt.
-        origin: what made the labels, where they have a name.
-    """
+    """One network of a job."""
 
     config: Any
     training: Training

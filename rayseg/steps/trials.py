@@ -190,11 +190,7 @@ class Plan:
         return Plan(self.config, self.space, self.classes, bank.reader)
 
     def image(self, row: dict[str, Any]) -> TrialImage:
-        """An image of the manifest with its truth.
-
-        Raises:
-            ValueError: it, its truth or its stored maps cannot be used.
-        """
+        """An image of the manifest with its truth."""
         (decoded,) = DecodeImages(untagged=True)([row])
         if self.space.kind == "objects":
             return boxed_image(decoded, self.true_objects)

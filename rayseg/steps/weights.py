@@ -19,9 +19,6 @@ def own_weights(run_folder: Folder, kind: str, given: str = "", flag: str = "") 
         kind: a key of NETWORKS, of which a run has one.
         given: an address, or empty.
         flag: that gives one, for the error.
-
-    Raises:
-        FileNotFoundError: the run has none yet.
     """
     network = NETWORKS[kind]
     own = run_folder / network.place
@@ -54,22 +51,14 @@ class ChosenDetector:
 
 
 def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
-    """The detector that is asked for, else the run's own.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """The detector that is asked for, else the run's own."""
     given = config.detector_weights
     address = own_weights(Folder(config.run), "detector", given, "--detector-weights")
     return ChosenDetector(address, config.classes_of_detector(address))
 
 
 def start_of(run_folder: Folder, training: T) -> T:
-    """The training with the path of the run's own classifier where it is to start from that.
-
-    Raises:
-        FileNotFoundError: the run has none.
-    """
+    """The training with the path of the run's own classifier where it is to start from that."""
     if training.weights != "classifier":
         return training
     return replace(training, weights=own_weights(run_folder, "classifier"))

@@ -67,11 +67,7 @@ class Folder:
         return f"{self.location.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
-        """The whole file.
-
-        Raises:
-            FileNotFoundError: there is none of that name.
-        """
+        """The whole file."""
         with self.open(name) as file:
             return file.read()
 
@@ -129,11 +125,7 @@ def read_file(address: str) -> bytes | None:
 
 
 def local_copy(address: str) -> str:
-    """The path of a file for libraries that open only local ones; a remote file is fetched.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """The path of a file for libraries that open only local ones; a remote file is fetched."""
     if "://" not in address:
         return address
     data = read_file(address)

@@ -44,28 +44,16 @@ class FolderLockedError(OSError):
 
 @dataclass(frozen=True)
 class _Holder:
-    """Who writes a folder.
-
-    Attributes:
-        token: of this lease alone.
-        job: what is run.
-        user: who runs it.
-        host: name of its machine.
-        space: in which its pid is a process: a boot of a machine, a container.
-        pid: of its process.
-        since: when it began, in seconds of the epoch.
-        beat: its last heartbeat, likewise.
-        stale_seconds: after which without a heartbeat it is dead.
-    """
+    """Who writes a folder."""
 
     token: str
     job: str
     user: str
     host: str
-    space: str
+    space: str  # in which its pid is a process: a boot of a machine, a container
     pid: int
     since: float
-    beat: float
+    beat: float  # its last heartbeat, like `since` in seconds of the epoch
     stale_seconds: float
 
     @classmethod

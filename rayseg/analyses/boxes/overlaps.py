@@ -33,9 +33,6 @@ def threshold_ious(
         mask: the object's true mask.
         counted: pixels that the truth does not ignore, as VOC's does borders; the others are left
             out of both sides. None counts all.
-
-    Raises:
-        ValueError: arrays of different sizes, or a mask without a pixel that counts.
     """
     if map_.shape != mask.shape:
         raise ValueError(f"map_ must be of the mask's size {mask.shape}, got {map_.shape}")

@@ -17,11 +17,7 @@ DETECTORS = ("faster_rcnn", *ONE_STAGE)
 
 
 def build_detector(design: DetectorDesign, learning: Learning = UNTAUGHT) -> FasterRCNN | OneStage:
-    """The detector of a design.
-
-    Raises:
-        ValueError: an unknown kind or trunk, other weights, or not one anchor a level.
-    """
+    """The detector of a design."""
     if design.kind not in DETECTORS:
         raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {design.kind!r}")
     return ONE_STAGE.get(design.kind, FasterRCNN)(design, learning)

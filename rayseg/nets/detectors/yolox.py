@@ -33,10 +33,6 @@ class YOLOX(Detector):
 
     Args:
         path: of the ONNX file, for inputs of 416x416.
-
-    Raises:
-        ImportError: onnx2torch is not installed.
-        ValueError: the file is no such network.
     """
 
     score_threshold = 0.05
