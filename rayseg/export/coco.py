@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pycocotools import mask as codec
 
+from rayseg.export.base import Export
 from rayseg.export.polygons import mask_polygons, polygons_iou
 from rayseg.records.rle import as_rle, decode_mask, mask_area
 
@@ -146,16 +147,9 @@ class CocoInstances:
     columns: ClassVar[tuple[str, ...]] = ("height", "width", "classes", "foreground", "scores")
     statuses: ClassVar[tuple[str, ...]] = ("ok", "empty")
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> CocoExport:
+    def write(self, export: Export) -> CocoExport:
         """Writes rows as `write_coco` does."""
-        return write_coco(rows, folder, classes, category_ids, split)
+        return write_coco(*export)
 
 
 @dataclass(frozen=True)
@@ -168,32 +162,18 @@ class CocoPolygons(CocoInstances):
 
     tolerance_px: float = 0.0
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> CocoExport:
+    def write(self, export: Export) -> CocoExport:
         """Writes rows as `write_coco` does, as polygons."""
-        return write_coco(rows, folder, classes, category_ids, split, True, self.tolerance_px)
+        return write_coco(*export, polygons=True, tolerance_px=self.tolerance_px)
 
 
 @dataclass(frozen=True)
 class CocoResults(CocoInstances):
     """The list of results that COCO's evaluation takes."""
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> CocoExport:
+    def write(self, export: Export) -> CocoExport:
         """Writes rows as `write_coco_results` does."""
-        return write_coco_results(rows, folder, classes, category_ids, split)
+        return write_coco_results(*export)
 
 
 def image_number(id_: str) -> int:

@@ -151,6 +151,10 @@ class ObjectTraining(Training):
             parts: dict[str, Tensor] = model(planes, targets)
         return parts
 
+    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
+        """What `load_detector` and `load_mask_rcnn` need beside the tensors."""
+        return network.design.facts  # type: ignore[return-value,union-attr]
+
     def limit_gradients(self, model: nn.Module) -> None:
         """Scales long gradients down, where that is asked for."""
         if self.schedule.max_norm:
@@ -226,6 +230,18 @@ class ObjectTraining(Training):
             f"loss {last['loss']:.3f} after {last['iteration']} iterations "
             f"on {number} of {number + facts['images_left_out']} images{judged}"
         )
+
+
+def guesses_of(
+    boxes_xyxy: Tensor, classes: Tensor, scores: Tensor, masks: tuple[bytes, ...] = ()
+) -> ObjectGuesses:
+    """What a network found in one image, as it is judged."""
+    return ObjectGuesses(
+        boxes_xyxy.float().cpu().numpy(),
+        classes.long().cpu().numpy(),
+        scores.float().cpu().numpy(),
+        masks,
+    )
 
 
 def keep_slow_float(network: nn.Module) -> None:

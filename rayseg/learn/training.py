@@ -21,6 +21,7 @@ from rayseg.learn.schedules import PolySGD, Schedule
 from rayseg.learn.worker import Worker
 from rayseg.nets.inputs import Precision
 from rayseg.records import Sample
+from rayseg.records.bounds import check_least
 from rayseg.store import Folder, read_manifest
 from rayseg.toml import check_literals
 
@@ -133,9 +134,7 @@ class Training(ABC):
         self._check_least(batch_size=1, log_every=1, save_every=1, judge_images=0)
 
     def _check_least(self, **least: int) -> None:
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise ValueError(f"{name} must be {number} or more, got {getattr(self, name)}")
+        check_least(self, **least)
 
     @property
     def frozen_statistics(self) -> bool:

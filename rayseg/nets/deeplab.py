@@ -18,6 +18,7 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
+from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
 HEADS = ("deeplab_v2", "deeplab_v3")
@@ -192,11 +193,7 @@ def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter
             f"got {', '.join(sorted(facts))}"
         )
     trained: list[str] = list(facts["classes"])  # type: ignore[call-overload]
-    if classes is not None and trained != list(classes):
-        raise ValueError(
-            f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
-            f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...)"
-        )
+    check_trained_on(path, trained, classes)
     try:
         segmenter = Segmenter(
             str(facts["network"]),

@@ -9,6 +9,8 @@ MCG: Arbelaez et al., "Multiscale Combinatorial Grouping", CVPR 2014. Its files 
 from anywhere are read by `read_proposals`, and `SuperpixelProposals` makes some.
 """
 
+from __future__ import annotations  # skimage.graph is slow to load, and named here only
+
 import io
 import json
 from collections import deque

@@ -39,11 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class LabelNames:
-    """Names of labels for people.
-
-    Attributes:
-        classes: foreground class names.
-    """
+    """Names of labels for people."""
 
     classes: tuple[str, ...]
 

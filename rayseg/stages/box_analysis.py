@@ -27,13 +27,7 @@ ANALYSES = ("heads", "noise", "strides", "methods")
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the ways that an analysis compares.
-
-    Attributes:
-        name: of it in the table and picture.
-        method: that makes the maps.
-        noise: of the boxes, a share of their sides.
-    """
+    """One of the ways that an analysis compares."""
 
     name: str
     method: BoxAttribution

@@ -66,11 +66,7 @@ class FolderProposals:
 
 @dataclass(frozen=True)
 class OwnProposals:
-    """Mask proposals from superpixels.
-
-    Attributes:
-        superpixels: how they are made.
-    """
+    """Mask proposals from superpixels."""
 
     superpixels: SuperpixelProposals
 

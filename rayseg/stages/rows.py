@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 def by_size(rows: Rows) -> Iterator[Rows]:
     """The rows in groups of one image size, since only those fit into one batch."""
-
-    def size(row: Row) -> tuple[int, int]:
-        return row["height"], row["width"]
-
+    size = itemgetter("height", "width")
     for _, group in groupby(sorted(rows, key=size), key=size):
         yield list(group)
 

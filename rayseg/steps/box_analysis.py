@@ -32,13 +32,7 @@ from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows,
 
 @dataclass(frozen=True)
 class Analysed:
-    """What an analysis came to.
-
-    Attributes:
-        figures: all numbers, ready for JSON.
-        picture: PNG.
-        said: in one line.
-    """
+    """What an analysis came to."""
 
     figures: dict[str, Any]
     picture: bytes

@@ -1,6 +1,7 @@
 """The job that writes results of a run in a foreign format."""
 
 from rayseg.config import ExportConfig
+from rayseg.export import Export
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there
@@ -37,5 +38,7 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
         if row["status"] in exporter.statuses and (not config.split or row["id"] in paths)
     )
     split = config.split or ("train" if kind == "masks" else "val")
-    written = exporter.write(ready, config.out, manifest.classes, manifest.category_ids, split)
+    written = exporter.write(
+        Export(ready, config.out, manifest.classes, manifest.category_ids, split)
+    )
     return Outcome([f"export: {written}"])

@@ -49,7 +49,7 @@ def score_run(
     full supervision that it reaches, where a segmenter was trained on true masks as well.
     """
     manifest = read_manifest(run / "manifest")
-    over = _labels_of(config.over, manifest.classes)
+    over = labels_of(config.over, manifest.classes)
     seen = Truths(run / "manifest", config.split, ids)
     unseen = None
     if config.val_split in ("", *manifest.table.column("split").to_pylist()):
@@ -112,7 +112,8 @@ def _training(run: Folder, name: str) -> dict[str, Any]:
     return config
 
 
-def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Background and the labels of these classes; none where none is named."""
     missing = [name for name in names if name not in classes]
     if missing:
         raise ValueError(f"over must name classes ({', '.join(classes)}), got {missing[0]!r}")

@@ -74,11 +74,6 @@ class SharedBank:
 
     All processes of a machine look at the same memory. A copy that is lost with its machine is cut
     again, the same to the bit.
-
-    Attributes:
-        run: folder of the run.
-        bank: which crops.
-        engine: shares it.
     """
 
     run: Folder

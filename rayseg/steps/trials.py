@@ -41,6 +41,7 @@ from rayseg.stages import (
 from rayseg.steps.box_analysis import spread_objects
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
+from rayseg.steps.scoring import labels_of
 from rayseg.steps.seeds import SharedBank, identity
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.spaces import Space
@@ -97,11 +98,7 @@ class Plan:
                 raise ValueError(f"num_steps must be 1 or more in a sweep, got {value}")
         for combined in itertools.product(*space.grid.values()):
             space.setting(plan.base, dict(zip(space.grid, combined, strict=True)))
-        missing = [name for name in config.over if name not in plan.classes]
-        if missing:
-            raise ValueError(
-                f"over must name classes ({', '.join(plan.classes)}), got {missing[0]!r}"
-            )
+        labels_of(config.over, plan.classes)
         plan._refiners()
         return plan
 
@@ -197,14 +194,14 @@ class Plan:
         seeds = None
         if self.space.kind == "masks":
             folder = Folder(self.config.run) / "seeds" / self.config.seeds_of
-            seeds = unpack_seeds(_stored_seeds(folder).row(row["id"]))
+            seeds = unpack_seeds(_stored_rows(folder, SEEDS_COLUMNS, "map").row(row["id"]))
         return tagged_image(decoded, self.truths, seeds)
 
     def trial(self, setting: dict[str, Any]) -> Trial:
         """The trial of a setting."""
         config, kind = self.config, self.space.kind
         made = self.space.setting(self.base, setting)
-        over = [0, *(self.classes.index(name) + 1 for name in config.over)] if config.over else []
+        over = labels_of(config.over, self.classes)
         threads = threads_each(config.compute)
         torch.set_num_threads(threads)
         if kind == "masks":
@@ -242,19 +239,9 @@ def _network(kind: str, weights: str, classes: tuple[str, ...], device: str) -> 
 
 
 # once a process each: tasks are many and short, the manifest of a large data set is long
-@lru_cache(maxsize=1)
-def _truths(manifest: Folder, split: str) -> Truths:
-    return Truths(manifest, split)
-
-
-@lru_cache(maxsize=1)
-def _true_objects(manifest: Folder, split: str) -> TrueObjects:
-    return TrueObjects(manifest, split)
-
-
-@lru_cache(maxsize=1)
-def _stored_seeds(folder: Folder) -> StoredRows:
-    return StoredRows(folder, SEEDS_COLUMNS, "map")
+_truths = lru_cache(maxsize=1)(Truths)
+_true_objects = lru_cache(maxsize=1)(TrueObjects)
+_stored_rows = lru_cache(maxsize=1)(StoredRows)
 
 
 def run_trial(

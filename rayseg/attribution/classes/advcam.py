@@ -33,6 +33,7 @@ from rayseg.attribution.classes.base import (
 from rayseg.attribution.classes.cam import CAM
 from rayseg.attribution.classes.lean import LeanNetwork
 from rayseg.attribution.classes.views import Batch, merge_views
+from rayseg.records.bounds import check_least
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,7 @@ class AdvCAM(ScaleByScale):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_steps < 0:
-            raise ValueError(f"num_steps must be 0 or more, got {self.num_steps}")
-        if self.maps not in ("gradcam", "cam"):
-            raise ValueError(f"maps must be gradcam or cam, got {self.maps!r}")
+        check_least(self, num_steps=0)
 
     @classmethod
     def as_written(cls) -> Self:

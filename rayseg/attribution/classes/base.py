@@ -17,6 +17,7 @@ from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
 from rayseg.attribution.classes.views import Batch, resize_maps
 from rayseg.nets.inputs import Precision
+from rayseg.records.bounds import check_choices
 
 EPSILON = 1e-5  # maps are divided by their maximum + this, as in IRN's make_cam.py
 
@@ -86,8 +87,7 @@ class Attribution(ABC):
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales must be positive and at least one, got {self.scales}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ValueError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
+        check_choices(self)
 
     @classmethod
     def official(cls) -> Self:

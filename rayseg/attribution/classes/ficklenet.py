@@ -34,6 +34,7 @@ from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, check_head, placed
 from rayseg.attribution.classes.views import Batch, merge_views
 from rayseg.nets.inputs import Precision
+from rayseg.records.bounds import check_least
 
 BLOCK_NUMBERS = 2**21
 """Units selected at a time: 8 MiB as float32, 15 passes of a 321-pixel image at stride 8."""
@@ -88,12 +89,9 @@ class FickleNet(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_passes < 1:
-            raise ValueError(f"num_passes must be 1 or more, got {self.num_passes}")
+        check_least(self, num_passes=1)
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate must be in [0, 1), got {self.drop_rate}")
-        if self.aggregate not in ("threshold", "max", "mean"):
-            raise ValueError(f"aggregate must be threshold, max or mean, got {self.aggregate!r}")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
 

@@ -35,6 +35,7 @@ from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
 from rayseg.attribution.classes.views import Batch
 from rayseg.nets.losses import activated_bce, rib_loss
+from rayseg.records.bounds import check_least
 
 LOSSES = ("rib", "sigmoid", "tanh", "softsign")
 AT_LEAST_0 = (
@@ -108,21 +109,7 @@ class RIB(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in AT_LEAST_0:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        choices = {
-            "loss": LOSSES,
-            "margin_role": ("stop", "loss"),
-            "pooling": ("gndrp", "gap"),
-            "divide_by": ("all", "kept"),
-            "maps": ("rectified", "cam"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}"
-                )
+        check_least(self, **dict.fromkeys(AT_LEAST_0, 0))
         for name in ("tau", "explosion_threshold", "explosion_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")

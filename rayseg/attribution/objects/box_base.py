@@ -25,6 +25,7 @@ from rayseg.attribution.objects.positives import (
 )
 from rayseg.nets.detection import Detector, InputFit
 from rayseg.nets.inputs import Precision
+from rayseg.records.bounds import check_choices, check_least
 from rayseg.records.boxes import box_problem
 
 MISSED = "missed"
@@ -119,8 +120,8 @@ class BoxAttribution(ABC):
     """Fields that change results by no more than rounding."""
 
     def __post_init__(self) -> None:
-        if self.num_jitters < 1:
-            raise ValueError(f"num_jitters must be 1 or more, got {self.num_jitters}")
+        check_choices(self)
+        check_least(self, num_jitters=1, max_positives=0, max_pixels=0)
         if not 0 <= self.jitter < 0.5:
             raise ValueError(f"jitter must lie in [0, 0.5), got {self.jitter}")
         levels = self.iou_levels
@@ -128,13 +129,6 @@ class BoxAttribution(ABC):
             raise ValueError(f"iou_levels must lie in [0, 1) and be at least one, got {levels}")
         if list(levels) != sorted(levels, reverse=True):
             raise ValueError(f"iou_levels must descend, got {levels}")
-        if self.iou not in ("int", "exact"):
-            raise ValueError(f"iou must be int or exact, got {self.iou!r}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ValueError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
-        for name in ("max_positives", "max_pixels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     @classmethod
     def official(cls) -> Self:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeVar
 
+from rayseg.records.bounds import check_choices
+
 Upsample = Literal["bilinear", "nearest"]
 T = TypeVar("T")
 
@@ -129,8 +131,7 @@ class MaskLearning(Learning):
     mask_loss: Literal["balanced", "plain"] = "balanced"
 
     def __post_init__(self) -> None:
-        if self.mask_loss not in ("balanced", "plain"):
-            raise ValueError(f"mask_loss must be balanced or plain, got {self.mask_loss!r}")
+        check_choices(self)
 
 
 UNTAUGHT = Learning()
