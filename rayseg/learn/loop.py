@@ -169,7 +169,10 @@ def _summed(
 
     Gradients are averaged over the workers, hence their number before what is differentiated.
     """
-    shares = {name: one if isinstance(one, Share) else _mean(one) for name, one in losses.items()}
+    shares = {
+        name: one if isinstance(one, Share) else Share(one[None], one.new_ones(1))
+        for name, one in losses.items()
+    }
     sums = torch.cat([share.sums for share in shares.values()])  # (k,)
     counts = torch.cat([share.counts.to(sums) for share in shares.values()])
     whole_sums, whole_counts = worker.add(torch.stack([sums.detach(), counts]).float())
@@ -178,10 +181,6 @@ def _summed(
     sizes = [len(share.sums) for share in shares.values()]
     parts = {name: float(own.sum()) for name, own in zip(shares, means.split(sizes), strict=True)}
     return (sums / divisors).sum() * worker.world, {"loss": float(means.sum())} | parts
-
-
-def _mean(loss: Tensor) -> Share:
-    return Share(loss[None], loss.new_ones(1))
 
 
 def _gathering(model: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:

@@ -66,13 +66,12 @@ def choose_ids(manifest: Manifest, split: str, usable: Collection[str], count: i
         if split in ("", of_split) and (not usable or name in usable):
             for tag in tags or [_UNTAGGED]:
                 queues.setdefault(tag, []).append(name)
-    shuffled = [sorted(queues[tag], key=_digest) for tag in sorted(queues)]
+    shuffled = [
+        sorted(queues[tag], key=lambda name: hashlib.sha256(name.encode()).digest())
+        for tag in sorted(queues)
+    ]
     turns = chain.from_iterable(zip_longest(*shuffled))
     return list(dict.fromkeys(name for name in turns if name is not None))[:count]
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
 
 
 def load_examples(

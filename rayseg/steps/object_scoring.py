@@ -141,17 +141,15 @@ def _precision(
     """AP of masks over the images whose objects all have a true mask, of boxes over all."""
     judged = {id_: truths[id_] for id_ in guesses}
     boxes = average_precision(judged, guesses, num_classes, "boxes", bounds_px).as_dict()
-    masked = {i: one for i, one in judged.items() if all(one.masks) and _has_all(one)}
+    masked = {
+        i: one for i, one in judged.items() if all(one.masks) and len(one.masks) == len(one.classes)
+    }
     entry = {"images": len(judged), "images_with_masks": len(masked), "boxes": boxes}
     if not any(one.masks for one in masked.values()):
         return entry
     chosen = {id_: guesses[id_] for id_ in masked}
     masks = average_precision(masked, chosen, num_classes, "masks", bounds_px).as_dict()
     return entry | masks | {"abo": average_best_overlap(masked, chosen, num_classes)}
-
-
-def _has_all(one: ObjectTruths) -> bool:
-    return len(one.masks) == len(one.classes)
 
 
 def _add_ratios(

@@ -174,15 +174,11 @@ def run(config: RunConfig, engine: Engine) -> Outcome:
     *jobs, last = recipe(config, judged)
     with engine.open(config.address, config.run):
         for part in jobs:
-            done = part.job(_for(config, part), engine)
+            done = part.job(replace(config, labels=part.labels) if part.labels else config, engine)
             outcome += done if part.told else Outcome()
         if config.until == "segmenters" and not judged:
             outcome += _unjudged(config)
         return outcome + last.job(config, engine)
-
-
-def _for(config: RunConfig, part: Part) -> RunConfig:
-    return replace(config, labels=part.labels) if part.labels else config
 
 
 def _unjudged(config: RunConfig) -> Outcome:
