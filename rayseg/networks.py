@@ -51,12 +51,7 @@ class NetworkKind:
         return "weights" if self.kind == "classifier" else f"{self.kind}_weights"
 
     def load(self, path: str, classes: Sequence[str] | None = None) -> Any:
-        """The network of a local file, in eval mode.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds another network, or one of other classes.
-        """
+        """The network of a local file, in eval mode."""
         return resolve_name(self.loader)(path, classes)
 
 

@@ -17,12 +17,7 @@ C = TypeVar("C")
 
 
 def read(path: str) -> dict[str, Any]:
-    """What the file says.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no TOML.
-    """
+    """What the file says."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"configuration file {path} does not exist")
     try:

@@ -104,11 +104,7 @@ def box_arrays(
 
 
 def finite(text: str) -> float:
-    """Returns the number that a text says.
-
-    Raises:
-        ValueError: it says none, or one that is not finite.
-    """
+    """Returns the number that a text says."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"a number must be finite, got {text!r}")

@@ -269,9 +269,6 @@ def rasterise(
     Args:
         objects: annotations of one image as in COCO's JSON: polygons or either kind of RLE.
         crowd: label of crowd regions: 255, or their class.
-
-    Raises:
-        DatasetError: an RLE is of another size than the image.
     """
     layers: list[tuple[bool, int, int, ndarray]] = []
     for entry in objects:

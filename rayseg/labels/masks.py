@@ -87,11 +87,7 @@ class Truths:
         return f"true mask {self.paths[id_]}" if id_ in self.paths else f"true mask of {id_!r}"
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
-        """The true labels of an image of that size.
-
-        Raises:
-            ValueError: the mask is missing, no mask, of another size or with labels of no class.
-        """
+        """The true labels of an image of that size."""
         path = self.paths.get(id_)
         data = read_file(path) if path else None
         return _labels(data, self.name(id_), size_hw, self.num_classes)
@@ -163,11 +159,7 @@ class StoredRows:
         return f"{self.what} of {id_!r} in {self.folder.path(shard) if shard else self.folder}"
 
     def row(self, id_: str) -> dict[str, Any]:
-        """The row of an image.
-
-        Raises:
-            ValueError: the row is missing or cannot be read.
-        """
+        """The row of an image."""
         try:
             return self._rows[id_]
         except (KeyError, FileNotFoundError):
@@ -194,11 +186,7 @@ class StoredMasks(StoredRows):
         self.num_classes = num_classes
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
-        """The labels made for an image of that size.
-
-        Raises:
-            ValueError: the mask is missing, no mask, of another size or with labels of no class.
-        """
+        """The labels made for an image of that size."""
         return _labels(self.row(id_)["labels"], self.name(id_), size_hw, self.num_classes)
 
 

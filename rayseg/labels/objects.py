@@ -166,11 +166,7 @@ class TrueInstances:
         return self._ids
 
     def read(self, sample: Sample) -> ObjectTargets:
-        """The boxes of the sample with the masks of its manifest.
-
-        Raises:
-            ValueError: the manifest has other objects of that image.
-        """
+        """The boxes of the sample with the masks of its manifest."""
         counts: list[bytes] = self._counts(sample.id)
         if len(counts) not in (0, len(sample.boxes_xyxy)):
             raise ValueError(
@@ -203,11 +199,7 @@ class StoredInstances(StoredRows):
         super().__init__(folder, columns, "object mask", needed="foreground")
 
     def read(self, sample: Sample) -> ObjectTargets:
-        """The objects that the row of that image holds, which are no crowds.
-
-        Raises:
-            ValueError: the row is missing, cannot be read, or is of an image of another size.
-        """
+        """The objects that the row of that image holds, which are no crowds."""
         size_hw = (sample.height, sample.width)
         row = self.row(sample.id)
         if (row["height"], row["width"]) != size_hw:

@@ -94,10 +94,6 @@ class Segmenter(nn.Module):
 
     The rates are those of the authors: 6, 12, 18, 24 cells for v2 whatever the stride; 12, 24, 36
     for v3 at stride 8, half as many at each doubling of it.
-
-    Raises:
-        ValueError: an unknown network, trunk or stride, other weights, or scales that do not begin
-            with 1.
     """
 
     def __init__(

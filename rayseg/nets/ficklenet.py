@@ -46,9 +46,6 @@ class FickleClassifier(nn.Module):
         trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features
             (n, d, ceil(h / stride), ceil(w / stride)).
         head: s x s convolution (d to c) without bias.
-
-    Raises:
-        ValueError: a kernel that has no centre, a drop rate out of range, or as `build_trunk`.
     """
 
     def __init__(

@@ -82,11 +82,7 @@ def in_sizes(rows: Rows, make: Callable[[Rows], Rows], what: str, at_once: int =
 
 
 def in_halves(rows: Rows, make: Callable[[Rows], Rows], what: str) -> Rows:
-    """What is made of rows, and each one's seconds; a batch that fails is tried again in halves.
-
-    Raises:
-        torch.AcceleratorError: the device is lost; no image is to blame.
-    """
+    """What is made of rows, and each one's seconds; a batch that fails is tried again in halves."""
     start = time.perf_counter()
     try:
         made = make(rows)

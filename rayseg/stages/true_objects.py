@@ -81,11 +81,7 @@ class TrueObjects:
         self.alone = alone or AloneInBox()
 
     def masks(self, id_: str, size_hw: tuple[int, int]) -> dict[int, Bool[ndarray, "h w"]]:
-        """The true masks of an image's objects that are known, by their place in the manifest.
-
-        Raises:
-            ValueError: the semantic mask is missing, no mask or of another size.
-        """
+        """The true masks of an image's objects that are known, by their place in the manifest."""
         row = self.rows.get(id_)
         if row is None:
             return {}

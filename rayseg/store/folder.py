@@ -79,11 +79,7 @@ class Folder:
         return filesystem.open_input_file(f"{path}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes the file so that a reader sees all of it or nothing.
-
-        Raises:
-            OSError: the folder cannot be written to.
-        """
+        """Writes the file so that a reader sees all of it or nothing."""
         filesystem, path = self._where
         draft = f"{path}/.{name}.{uuid4().hex[:8]}.tmp"  # of this writer's own
         try:

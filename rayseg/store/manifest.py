@@ -157,11 +157,7 @@ def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes
 
 
 def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
-    """Rows of a manifest, read a row group (of a thousand, as written here) at a time.
-
-    Raises:
-        KeyError: an id is not in the manifest.
-    """
+    """Rows of a manifest, read a row group (of a thousand, as written here) at a time."""
     group_of: dict[str, int] = {}
     with folder.open("manifest.parquet") as file:
         manifest = pq.ParquetFile(file)

@@ -167,10 +167,6 @@ class Attribution(ABC):
             classes: class indices of each image; an image may have none.
             map_stride: image pixels a cell of the maps that come back; divides the network's
                 stride.
-
-        Raises:
-            ValueError: images of another shape or type, a class that the network lacks, or a
-                `map_stride` that does not fit.
         """
         lean = self.prepare(network)
         ids = [""] * len(images) if ids is None else ids
@@ -271,7 +267,7 @@ def check_input(
     ids: Sequence[str],
     map_stride: int,
 ) -> None:
-    """Refuses what `Attribution.run` says it refuses."""
+    """Refuses images of another shape or type, unknown classes and strides that do not fit."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"

@@ -39,9 +39,6 @@ class LeanNetwork(nn.Module):
         dtype: of weights and activations; features come out as float32 whatever it is.
         weight: float32 (c, d), the head's; of a larger head its centre.
         stride: image pixels a feature cell.
-
-    Raises:
-        ValueError: the head's windows are not of the side that is wanted.
     """
 
     head_side: ClassVar[int] = 1

@@ -199,10 +199,6 @@ class BoxAttribution(ABC):
 
         Args:
             objects: of each image; it may have none.
-
-        Raises:
-            ValueError: settings that the detector cannot serve, images of another shape or type, or
-                a class that the detector lacks.
         """
         self.check(detector)
         check_input(detector, images, objects, ids)
@@ -323,7 +319,7 @@ def enlarge_grid(grid: Float[Tensor, "y x"], size_hw: tuple[int, int]) -> Float[
 def check_input(
     detector: Detector, images: Tensor, objects: Sequence[Objects], ids: Sequence[str]
 ) -> None:
-    """Refuses what `BoxAttribution.run` says it refuses."""
+    """Refuses images of another shape or type and classes that the detector lacks."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"

@@ -256,11 +256,7 @@ def _noise(like: Float[Tensor, "3 h w"], seed: int, name: str) -> Float[Tensor, 
 
 
 def feature_module(detector: Detector) -> nn.Module:
-    """The module that a detector names as the last of its trunk.
-
-    Raises:
-        ValueError: it names none, or one that it does not have.
-    """
+    """The module that a detector names as the last of its trunk."""
     name = getattr(detector, "feature_layer", "")
     known = dict(detector.named_modules())
     if not name or name not in known:
