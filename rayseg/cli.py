@@ -1,7 +1,7 @@
 """The command line: ``rayseg <job>``, with the job's dataclass as flags.
 
 Values are taken from the defaults, then the preset, then TOML files in the order given, then flags.
-Exit status: 0 all done, 1 an error that is said in one line, 2 a wrong flag, 3 done but for images
+Exit status: 0 all done, 1 an error, shown in one line, 2 a wrong flag, 3 done but for images
 that have a row saying why.
 """
 
@@ -52,8 +52,8 @@ def submit_job(arguments: Sequence[str]) -> int:
         mine, flags = split_flags(arguments[1:])
         with contextlib.chdir(mine["working-dir"]):  # where --config will be read
             run = parse(JOBS[name].config, flags, f"rayseg submit {name}").run
-        asked = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
-        return submit(asked, bool(mine["follow"]))
+        submission = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
+        return submit(submission, bool(mine["follow"]))
     except (ValueError, OSError) as error:
         if os.environ.get("RAYSEG_TRACEBACK"):
             raise
@@ -130,8 +130,8 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
 def _unboxed(text: str) -> str:
     """The parser's message without its frame, in one line."""
     words = [line.strip("╭╮╰╯│─- ") for line in text.splitlines()]
-    said = [line for line in words if line and not line.startswith("For full helptext")]
-    text = " ".join(said)  # of which the first words are the frame's title, said twice
+    kept = [line for line in words if line and not line.startswith("For full helptext")]
+    text = " ".join(kept)  # of which the first words are the frame's title, which repeats
     for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
         text = text.replace(f"{title} {start}", start.capitalize())
     return text

@@ -1,6 +1,6 @@
 """Kinds of networks that a run holds: the one list of them, which loads none.
 
-What each is trained by stands in `rayseg.learn.TRAININGS` under the same name.
+What each is trained by is in `rayseg.learn.TRAININGS` under the same name.
 """
 
 from collections.abc import Sequence

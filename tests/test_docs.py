@@ -31,8 +31,11 @@ from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_s
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-TREES = {text.split("/", 1)[0]: text for kind, text in BLOCKS if kind == "text"}
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+BLOCKS = BLOCK.findall(README)
+DRAWN = [text for kind, text in BLOCKS + BLOCK.findall(ARCHITECTURE) if kind == "text"]
+TREES = {text.split("/", 1)[0]: text for text in DRAWN}
 
 
 def blocks(*kinds):
@@ -93,7 +96,8 @@ def execute(text):
 
 def test_every_block_is_of_a_kind_that_is_tested():
     assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "console", "toml", "csv", "text"}
-    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [2, 2, 2]
+    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [2, 2, 1]
+    assert [kind for kind, _ in BLOCK.findall(ARCHITECTURE)] == ["text"]
 
 
 def test_the_example_of_one_image_is_eight_lines_and_gives_maps(workplace):
@@ -163,7 +167,7 @@ def test_a_shipped_configuration_is_read(path):
 
 def test_files_that_the_text_names_exist():
     linked = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    named = re.findall(r"`((?:tests|jobs|rayseg|docs)/[\w./]+)`", README)
+    named = re.findall(r"`((?:tests|jobs|rayseg|docs)/[\w./]+)`", README + ARCHITECTURE)
     assert [name for name in linked + named if not (ROOT / name).exists()] == []
 
 

@@ -7,5 +7,5 @@ A space has, by name:
 - READ_OFF: field to values that every trial scores at once, from one trajectory. It is never drawn.
   A field of another part, such as box_crf.foreground, is written with the part's name.
 
-METRIC is made as large as MODE says. Where a range comes from stands at the top of its file.
+METRIC is made as large as MODE says. The source of a range is at the top of its file.
 """

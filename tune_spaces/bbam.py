@@ -1,7 +1,7 @@
 """BBAM: lambda of Table 5.6; theta_fg of Table 5.5 is scored for all values from each map.
 
 The table has lambda from 0.001 to 0.02 and theta_fg from 0.2 to 0.8; the code's theta is a share of
-the box and 0.85. A detector that predicts with less background competing may want less lambda.
+the box and 0.85. A detector that predicts with less background competing may need less lambda.
 theta_bg decides which pixels training ignores and no mask's IoU, so that it is not searched.
 """
 

@@ -3,7 +3,7 @@
 The table has m of 300, 600 and 1000, lambda of 5e-6 to 1e-5, and tau of 0.3 to 0.5; the text finds
 K between 10 and 20 within 0.8 points. The rate decays over the largest K that is read off, so that
 1 to 10 has the official setting in it; num_steps=5,10,15,20 looks beyond. Other classifiers than
-ResNet-50 may want another lambda by a factor of ten: the range is wider than the table's.
+ResNet-50 may need another lambda by a factor of ten: the range is wider than the table's.
 """
 
 from ray import tune

@@ -12,19 +12,19 @@ class Compute:
     """How widely a job runs; changes no result beyond rounding.
 
     Attributes:
-        device: torch device of the actors: auto, cpu or cuda.
-        actors: of a pool; 0 is one a GPU, or one a core of this machine.
-        max_actors: of a pool on a cluster that grows, be it from no worker at all: it begins with
-            what there is, waits for what lacks and takes what joins; 0 never takes more than it
-            began with, and refuses what the cluster does not have.
-        num_gpus: GPUs an actor or training worker; -1 is 1 where the cluster has any.
-        threads: CPU threads an actor or training worker; 0 divides this machine's cores.
-        block_rows: images between two writes: the most that a killed actor loses.
-        workers: of a training.
-        loader_workers: processes that decode ahead for each training worker, one a core at most.
-        max_failures: times that training starts again from its last epoch after losing a worker.
-        stall_seconds: a job without any progress for so long fails.
-        retry_failed: images whose row says error or poison are tried again.
+        device: Torch device of the actors: auto, cpu or cuda.
+        actors: Actors in a pool; 0 is one for each GPU, or for each core of this machine.
+        max_actors: Most actors of a pool on a cluster that grows, even from no worker: it takes
+            what joins, and waits for what is missing; 0 takes no more than at the start, and
+            refuses what the cluster does not have.
+        num_gpus: GPUs of each actor or training worker; -1 is 1 where the cluster has any.
+        threads: CPU threads of each actor or training worker; 0 divides this machine's cores.
+        block_rows: Images between two writes, the most that a killed actor loses.
+        workers: Number of workers of a training.
+        loader_workers: Processes that decode ahead for each training worker, at most one a core.
+        max_failures: How often a training starts again from its last epoch after losing a worker.
+        stall_seconds: Seconds without any progress after which a job fails.
+        retry_failed: Images whose row says error or poison are tried again.
     """
 
     device: str = "auto"
@@ -58,11 +58,11 @@ class JobConfig:
     """What every job has.
 
     Attributes:
-        run: the run's folder, a local path or a URI.
-        address: Ray cluster to join; empty takes RAY_ADDRESS, else starts Ray on this machine.
-        engine: ray runs processes side by side, on this machine or a cluster; plain is a loop in
-            one process, which starts sooner and serves small work.
-        compute: how widely it runs.
+        run: Folder of the run, a local path or a URI.
+        address: Ray cluster to join; empty takes RAY_ADDRESS, or else starts Ray on this machine.
+        engine: What runs the job: ray has processes side by side, on this machine or a cluster;
+            plain is a loop in one process, which starts sooner and serves small work.
+        compute: How widely the job runs.
     """
 
     run: str = "runs/demo"
@@ -85,10 +85,10 @@ class SegmentersConfig(JobConfig):
     """What the jobs about segmenters and Mask R-CNNs share.
 
     Attributes:
-        labels: what each segmenter or Mask R-CNN is trained on, and its name: a folder of the run's
-            masks such as advcam+label_crf or bbam+box_crf, or truth for true masks. `run` takes its
-            last masks when empty.
-        val_split: the images that they are judged on.
+        labels: Labels that each segmenter or Mask R-CNN is trained on and named by: a folder of the
+            run's masks such as advcam+label_crf or bbam+box_crf, or truth; empty in `run` is its
+            last masks.
+        val_split: Split that segmenters and Mask R-CNNs are judged on.
     """
 
     labels: tuple[str, ...] = ()

@@ -20,11 +20,11 @@ class AskDetectorConfig(BoxMethodFields, JobConfig):  # type: ignore[valid-type]
     """What the jobs that ask a detector share.
 
     Attributes:
-        split: the images.
-        ids: a text file of image ids, one a line; only these. Empty means all.
-        detector_weights: the detector: a file that rayseg wrote, or a YOLOX of others as .onnx;
+        split: Split whose images are used.
+        ids: A text file of image ids, one on each line, to use no others. Empty means all.
+        detector_weights: The detector's file, written by rayseg or a YOLOX of others as .onnx;
             empty is the run's own.
-        detector_classes: the class names that an .onnx file counts; empty takes COCO's 80.
+        detector_classes: Class names of an .onnx file, in its order; empty takes COCO's 80.
     """
 
     split: str = "train"
@@ -53,10 +53,10 @@ class MakeBoxMapsConfig(AskDetectorConfig):
     """Makes a map of each object in a box, by asking a detector.
 
     Attributes:
-        box_methods: which methods; their own flags follow under their names.
-        boxes: given explains the data set's boxes, predicted those that the detector finds; the
-            authors' demo of the latter has a bbam.sparsity of 0.07 and a bbam.tv of 1e-3.
-        min_score: of a found box.
+        box_methods: Methods to use; their own flags follow under their names.
+        boxes: Boxes to explain: given are the data set's, predicted those that the detector finds.
+            The authors' demo of the latter has a bbam.sparsity of 0.07 and a bbam.tv of 1e-3.
+        min_score: Lowest score of a predicted box.
     """
 
     box_methods: tuple[str, ...] = ("bbam",)
@@ -76,9 +76,9 @@ class SemanticMasksConfig:
     """How the masks of an image's objects become its semantic mask.
 
     Attributes:
-        keep_nested: whether an object whose box lies wholly in another one keeps its sure pixels
-            against larger objects, as in the authors' code; else pixels of two classes are ignored
-            without exception, as the text has it.
+        keep_nested: An object whose box lies wholly in another one keeps its sure pixels against
+            larger objects, as in the authors' code. Otherwise pixels of two classes are always
+            ignored, as in the text.
     """
 
     keep_nested: bool = True
@@ -99,13 +99,13 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
     """Turns maps of objects into their masks, and into semantic masks.
 
     Attributes:
-        box_methods: whose maps.
-        box_refiners: which refiners; their own flags follow under their names.
-        proposals: mask proposals that the masks are refined with: none, superpixels (made here), or
+        box_methods: Methods whose maps are used.
+        box_refiners: Refiners to use; their own flags follow under their names.
+        proposals: Mask proposals that the masks are refined with: none, superpixels (made here), or
             the path of a folder of ID.json, ID.npz, ID.mat or ID.png.
-        superpixels: how own proposals are made.
-        proposal_refinement: what is made of proposals.
-        semantic_masks: how the masks of an image's objects become its semantic mask.
+        superpixels: How superpixels become proposals.
+        proposal_refinement: How proposals refine a mask.
+        semantic_masks: How the masks of an image's objects become its semantic mask.
     """
 
     box_methods: tuple[str, ...] = ("bbam",)
@@ -138,17 +138,17 @@ class MakeBoxMasksConfig(BoxRefinerFields, JobConfig):  # type: ignore[valid-typ
 class AnalyseBoxesConfig(BoxRefinerFields, AskDetectorConfig):  # type: ignore[valid-type]
     """Analyses maps of objects as section 5.5 of the dissertation does.
 
-    Objects count whose true mask is known, or told apart by a semantic one.
+    Objects count whose true mask is known, or follows from a semantic one.
 
     Attributes:
-        analyses: heads (what each head needs, Figure 5.6), noise (boxes that are too large or too
-            small, 5.7a), strides (adaptive against fixed ones, 5.7b), methods (against gradients,
-            5.7c).
-        max_images: images that are looked at, evenly spread over those with such objects; 0 is all.
-        amounts: of noise, as shares of the box's sides; negative ones contract.
-        fixed_strides: in input pixels.
-        noise_refiner: makes the masks that noisy boxes are judged by.
-        noise_seed: of the noise.
+        analyses: Analyses to make: heads (what each head needs, Figure 5.6), noise (boxes that are
+            too large or too small, 5.7a), strides (adaptive against fixed ones, 5.7b), methods
+            (against gradients, 5.7c).
+        max_images: Number of images, evenly spread over those with such objects; 0 is all.
+        amounts: Noise of the boxes, as shares of their sides; negative ones contract.
+        fixed_strides: Fixed strides to compare, in input pixels.
+        noise_refiner: Refiner of the masks that noisy boxes are judged by.
+        noise_seed: Seed of the boxes' noise.
     """
 
     analyses: tuple[str, ...] = ANALYSES

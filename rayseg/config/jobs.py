@@ -29,7 +29,7 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     """Reads a data set and writes the manifest that every other job starts from.
 
     Attributes:
-        data: which reader; its own flags follow under its name.
+        data: Reader of the data set; its own flags follow under its name.
     """
 
     data: str = "synthetic"
@@ -48,10 +48,10 @@ class PredictConfig(SegmentersConfig):
     """Labels the images of one split by segmenters.
 
     Attributes:
-        predict: how a segmenter is applied.
-        crf: a CRF after it; predictions then lie in a folder of their own, with +crf at its end.
-        segmenter_crf: its constants.
-        min_probability: labels that are nowhere likelier are left out of the CRF; 0 keeps all.
+        predict: How a segmenter is applied.
+        crf: A CRF follows; its predictions lie in a folder of their own that ends in +crf.
+        segmenter_crf: Constants of that CRF.
+        min_probability: The CRF leaves out labels that are nowhere likelier; 0 keeps all.
     """
 
     predict: Prediction = Prediction()
@@ -70,8 +70,8 @@ class PredictInstancesConfig(SegmentersConfig):
     """Finds the instances of one split's images by Mask R-CNNs.
 
     Attributes:
-        labels: which Mask R-CNNs, by what they were trained on; all that there are when empty.
-        instances: how they are applied.
+        labels: Mask R-CNNs to use, by what they were trained on; empty takes all.
+        instances: How the Mask R-CNNs are applied.
     """
 
     instances: InstancePrediction = InstancePrediction()
@@ -82,12 +82,12 @@ class ScoreConfig(JobConfig):
     """Scores seeds, masks and predictions against true masks, and writes the report.
 
     Attributes:
-        split: the images whose truth counts for seeds and masks.
-        val_split: ... and for predictions.
-        ids: a text file of image ids, one a line; only these. Empty means all.
-        threshold_step: distance of the background thresholds that seeds are swept over.
-        over: class names that a second mean is taken over, with background; empty for none.
-        size_bounds_px: pixels at which medium and large objects begin; COCO's fit photographs.
+        split: Split on which seeds and masks are scored.
+        val_split: Split on which predictions are scored.
+        ids: A text file of image ids, one on each line, to use no others. Empty means all.
+        threshold_step: Step between the background thresholds at which seeds are scored.
+        over: Class names that a second mean is taken over, with background; empty for none.
+        size_bounds_px: Areas at which medium and large objects begin; COCO's fit photographs.
     """
 
     split: str = "train"
@@ -122,9 +122,9 @@ class RunConfig(
     """All jobs one after the other up to scores and report, skipping what is done.
 
     Attributes:
-        supervision: tags goes by classifier, seeds, masks and segmenters; boxes by detector, box
-            maps, masks of objects and Mask R-CNNs; tags+boxes goes both ways.
-        until: the last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).
+        supervision: With tags it makes classifier, seeds, masks and segmenters; with boxes
+            detector, box maps, masks of objects and Mask R-CNNs; with tags+boxes both.
+        until: The last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).
     """
 
     supervision: Literal["tags", "boxes", "tags+boxes"] = "tags"
@@ -140,11 +140,11 @@ class DoctorConfig(RunConfig):
     """Says what machine and cluster have, what a run needs and how long it will take.
 
     Attributes:
-        estimate: measures every stage of the run on a few images and says what all will take.
-        images: that the estimate is for, of the training split; 0 as many as the data set has.
-        calibrate_images: that are measured.
-        calibrate_steps: of trainings that count steps, measured in place of all.
-        price: of the cluster an hour, in any currency; 0 says no cost.
+        estimate: Measures each stage of the run on a few images and says how long all will take.
+        images: Training images that the estimate is for; 0 is as many as the data set has.
+        calibrate_images: Number of images that are measured.
+        calibrate_steps: Steps that are measured of each training that counts steps.
+        price: Price of the cluster for an hour, in any currency; 0 leaves the cost out.
     """
 
     estimate: bool = False
@@ -163,12 +163,12 @@ class ExportConfig(ExporterFields, JobConfig):  # type: ignore[valid-type]
     """Writes masks of a run in a foreign format.
 
     Attributes:
-        masks: a folder of the run's masks, such as advcam+label_crf, of its predictions, such as
+        masks: A folder of the run's masks, such as advcam+label_crf, of its predictions, such as
             predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
-        format: which exporter; the settings of one that has some follow as to_<format>.
-        out: folder to write into.
-        split: only its images, their list of ids being called so; empty means all, and calls the
-            list train, or val for predictions and instances.
+        format: Exporter to use; the settings of one that has some follow as to_<format>.
+        out: Folder to write into.
+        split: Split to export, and the list's name. Empty exports all to the list train, or val for
+            predictions and instances.
     """
 
     masks: str = "advcam+label_crf"
@@ -190,7 +190,7 @@ class ToyBottleneckConfig(JobConfig):
     """Shows the information bottleneck and how RIB reduces it, on digits of which some are marked.
 
     Attributes:
-        toy: the experiment.
+        toy: Settings of the experiment.
     """
 
     toy: ToyBottleneck = ToyBottleneck()

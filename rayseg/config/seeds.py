@@ -36,9 +36,13 @@ Thresholds = make_part(
         for maker in MAKERS
     ],
 )
-"""Background thresholds of each method's maps: foreground is sure above the first, background below
-the second. Those of a combination such as advcam+rib are called advcam_rib and default to those of
-its first method; a method without official ones has CAM's."""
+_WORDS = "Foreground is sure above the first, background below the second."
+Thresholds.__doc__ = """Background thresholds of each method's maps; advcam_rib are advcam+rib's.
+
+A combination defaults to those of its first method, a method without official ones to CAM's.
+
+Attributes:
+""" + "".join(f"    {one.name}: {_WORDS}\n" for one in fields(Thresholds))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +50,13 @@ class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
     """Makes localization maps of one split's images.
 
     Attributes:
-        split: the images.
-        ids: a text file of image ids, one a line; only these. Empty means all.
-        methods: which attribution methods, or combinations such as advcam+rib; the methods' own
-            flags follow under their names, and a combination takes those of its parts.
-        weights: the classifier; empty is the run's own.
-        ficklenet_weights: the network of method ficklenet; empty is the run's own.
-        companions: the other images that methods such as rib look at too.
+        split: Split whose images are used.
+        ids: A text file of image ids, one on each line, to use no others. Empty means all.
+        methods: Attribution methods, or combinations such as advcam+rib. The methods' own flags
+            follow under their names, and a combination takes those of its parts.
+        weights: File of the classifier; empty is the run's own.
+        ficklenet_weights: File of the network of method ficklenet; empty is the run's own.
+        companions: The other images that methods such as rib look at too.
     """
 
     split: str = "train"
@@ -94,13 +98,13 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
     """Turns localization maps into masks.
 
     Attributes:
-        methods: whose maps.
-        refiners: which refiners; their own flags follow under their names.
-        thresholds: background thresholds of each method's maps, sure foreground and sure
+        methods: Methods whose maps are used.
+        refiners: Refiners to use; their own flags follow under their names.
+        thresholds: Background thresholds of each method's maps, sure foreground and sure
             background; label_crf takes both, threshold the first.
-        saliency_maps: folder of grey saliency maps named after the images; where map and mask
-            disagree on foreground the mask becomes 255. Empty for none.
-        saliency: what counts as salient.
+        saliency_maps: Folder of grey saliency maps named after the images. Where map and mask
+            disagree on foreground the mask becomes 255. Empty uses none.
+        saliency: What counts as salient.
     """
 
     methods: tuple[str, ...] = ("cam", "advcam")

@@ -26,9 +26,9 @@ def _config_of(kind: str) -> Any:
     made.__doc__ = f"""{network.job_in_words}
 
     Attributes:
-        train_split: the images to train on.
-        val_split: the images that checkpoints are judged on.
-        {training.field}: network and training.
+        train_split: Split to train on.
+        val_split: Split that checkpoints are judged on.
+        {training.field}: Network and training.
     """
     globals()[made.__name__] = made  # where pickle finds it again
     return made

@@ -24,22 +24,22 @@ class TuneConfig(BoxRefinerFields, AskDetectorConfig, RefineSeedsConfig, MakeSee
     """Sweeps the settings of a method or refiner on images whose truth is known.
 
     Attributes:
-        space: what is searched: a name in tune_spaces/, or the path of a file like those, named
+        space: What is searched: a name in tune_spaces/, or the path of a file like those, named
             after the method or refiner. What it does not search is as the other flags say.
-        sweep: name of its folder in tuning/; empty is that of the space, with `seeds_of` before it
-            for a refiner's. Other images, steps that are read off or flags want another folder.
-        search: grid combines the space's grid, random draws from its domains, optuna (TPE) as well
-            (pip install 'rayseg[optuna]').
-        grid: in place of the space's values, such as restrict_weight=0,3,7 or num_steps=5,10. With
-            grid search only these, where a searched field is among them.
-        samples: trials of random and optuna; those that a folder holds already count.
-        stop_early: asha ends trials that lag behind others on as many images.
-        max_images: of the split with a truth, a fixed draw; 0 is all. The same list for all trials.
-        slice_images: a trial reports, and can be ended or resumed, after each so many.
-        seeds_of: the method whose maps a refiner's trials start from.
-        threshold_step: distance of the background thresholds that maps are scored at.
-        over: class names that the mean is taken over, with background; empty for all.
-        tune_seed: of the draws of images and settings.
+        sweep: Folder of the sweep in tuning/; empty is the space's name, with `seeds_of` before it
+            for a refiner's. Other images, steps that are read off or flags need another folder.
+        search: How settings are chosen: grid combines the space's grid, random draws from its
+            domains, as does optuna (TPE; pip install 'rayseg[optuna]').
+        grid: Values in place of the space's, such as restrict_weight=0,3,7 or num_steps=5,10; grid
+            search takes these only, where a searched field is among them.
+        samples: Trials of random and optuna; those that a folder already holds count.
+        stop_early: Trials that lag behind others on as many images end early with asha.
+        max_images: Images of the split with a truth, the same fixed draw for all trials; 0 is all.
+        slice_images: Images after which a trial reports, and can be ended or resumed.
+        seeds_of: Method whose maps a refiner's trials start from.
+        threshold_step: Step between the background thresholds at which maps are scored.
+        over: Class names that the mean is taken over, with background; empty for all.
+        tune_seed: Seed of the draws of images and settings.
     """
 
     space: str = "advcam"

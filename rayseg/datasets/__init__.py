@@ -2,13 +2,13 @@
 
 from rayseg.datasets.base import Dataset, DatasetError, DatasetNotFoundError
 from rayseg.datasets.coco import COCO
-from rayseg.datasets.folder import Folder
+from rayseg.datasets.folder import FolderDataset
 from rayseg.datasets.synthetic import Synthetic
 from rayseg.datasets.voc import VOC
 
 DATASETS: dict[str, type[Dataset]] = {
     "voc": VOC,
     "coco": COCO,
-    "folder": Folder,
+    "folder": FolderDataset,
     "synthetic": Synthetic,
 }

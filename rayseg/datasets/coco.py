@@ -45,19 +45,19 @@ class COCO(Dataset):
     """Images with an instances JSON; classes are the JSON's categories in the order of their ids.
 
     A crowd region is a tag of its class, as the objects are there; its box is listed in
-    ``Sample.crowds``, as it is not one object. Boxes stand as the JSON has them, also where they
+    ``Sample.crowds``, as it is not one object. Boxes are as the JSON has them, also where they
     leave the image or have no area. Sizes are those of the files; annotations of images that the
     JSON does not list are left out, as pycocotools does.
 
     Attributes:
-        images: folder of the images.
-        annotations: JSON with images, annotations and categories.
-        split: name of the list that all these images belong to.
-        val_images: folder of more images, which become the split val.
-        val_annotations: their JSON, of categories that `annotations` has too.
-        masks: keep true masks (read by scores only, or to be learnt from): semantic ones, drawn
-            into the workspace, and one of each object, whose outline must fit the file's size.
-        crowd: pixels of crowd regions in the semantic masks are to ignore, or their class.
+        images: Folder of the images.
+        annotations: JSON file with images, annotations and categories.
+        split: Name of the list that all these images belong to.
+        val_images: Folder of more images, which become the split val.
+        val_annotations: JSON file of those images, with categories that `annotations` has too.
+        masks: True masks are kept, to be read by scores or learnt from: semantic ones, drawn into
+            the workspace, and one of each object, whose outline must fit the file's size.
+        crowd: What pixels of crowd regions are in the semantic masks: ignore, or their class.
     """
 
     images: Path = Path("train2017")

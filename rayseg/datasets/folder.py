@@ -48,7 +48,7 @@ class _Image:
 
 
 @dataclass(frozen=True)
-class Folder(Dataset):
+class FolderDataset(Dataset):
     """Images in a folder, with a CSV of their tags, a CSV of their boxes, or both.
 
     The CSV of tags has a header such as ``image,tags``, one row an image. Its rows are the data
@@ -60,21 +60,21 @@ class Folder(Dataset):
 
     The CSV of boxes has a header such as ``image,class,x1,y1,x2,y2``, one row a box, in pixels from
     the upper left corner of the image, the second corner exclusive. A row with an image alone says
-    that it has no object. Boxes stand as they are, also where they leave the image or have no area.
+    that it has no object. Boxes are as they are, also where they leave the image or have no area.
 
     With both, the tags are as their own CSV says, which also names the images and the classes: a
     box of another image or class is an error. With boxes alone, the images are those of its rows,
     in the order in which they come first, and the tags of an image are the classes of its boxes.
 
     Attributes:
-        images: folder that the names in the CSVs are relative to.
+        images: Folder that the names in the CSVs are relative to.
         tags: CSV (UTF-8) with a column image, file, filename or id and one of tags, tag, labels,
             label or class; may be left out where there are boxes.
         boxes: CSV (UTF-8) with a column for the image as in `tags`, one of class, label or
             category, and x1, y1, x2, y2 or xmin, ymin, xmax, ymax.
-        class_names: class names in the order of their indices; empty takes the CSV's, sorted.
-        masks: folder of true masks ID.png (indexed or grey PNG), read by scores only.
-        split: name of the list that all the images belong to.
+        class_names: Class names in the order of their indices; empty takes the CSV's, sorted.
+        masks: Folder of true masks ID.png (indexed or grey PNG), read by scores only.
+        split: Name of the list that all the images belong to.
     """
 
     images: Path = Path("images")

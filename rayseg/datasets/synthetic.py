@@ -61,11 +61,11 @@ class Synthetic(Dataset):
     """Synthetic scenes; each is a function of the seed and its number only.
 
     Attributes:
-        count: training scenes.
-        val_count: scenes of the split val.
-        ood_count: backgrounds without an object, split ood, without tags.
-        size: height and width in pixels, at least 32.
-        seed: seed of the whole set, not negative.
+        count: Number of training scenes.
+        val_count: Scenes of the split val.
+        ood_count: Backgrounds without an object or tags, which make the split ood.
+        size: Height and width in pixels, at least 32.
+        seed: Seed of the whole set, 0 or more.
     """
 
     count: int = 200

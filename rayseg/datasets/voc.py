@@ -59,7 +59,7 @@ class VOC(Dataset):
     Objects marked difficult count: as tags (value 0 of ``ImageSets/Main`` as well as 1) and as
     boxes, which ``Sample.difficult`` lists. The class labels that IRN and its successors train on
     are made so, from all objects of the XML. VOC counts pixels from 1 and includes the last, so a
-    box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Boxes stand as the XML
+    box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Boxes are as the XML
     has them, also where they leave the image or have no area.
 
     The true mask of an object is value k of ``SegmentationObject/ID.png`` for the XML's k-th
@@ -67,11 +67,11 @@ class VOC(Dataset):
     the border between objects, which VOC leaves out of the truth.
 
     Attributes:
-        root: folder VOC2012, or the VOCdevkit that contains it.
-        splits: names of lists in ImageSets/Segmentation, else in ImageSets/Main.
-        tags_from: image_sets reads ImageSets/Main/CLASS_SPLIT.txt, annotations reads the XML.
-        list_file: ids to read instead of the splits, one a line; each keeps the split that lists
-            it, else gets the first split.
+        root: Folder VOC2012, or the VOCdevkit that contains it.
+        splits: Names of lists in ImageSets/Segmentation, else in ImageSets/Main.
+        tags_from: Tags of ImageSets/Main/CLASS_SPLIT.txt (image_sets) or the XML (annotations).
+        list_file: Text file of ids to read instead of the splits, one on each line. Each keeps the
+            split that lists it, or else gets the first split.
     """
 
     root: Path = Path("VOCdevkit/VOC2012")

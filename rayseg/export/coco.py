@@ -81,7 +81,7 @@ def write_coco(
     """Writes a data set of instances as COCO does.
 
     An image's id is the number that it has in COCO, else one that follows from the run's id alone;
-    the run's id stands beside it as ``rayseg_id``. Boxes and areas are those of the masks, and
+    the run's id is beside it as ``rayseg_id``. Boxes and areas are those of the masks, and
     `iscrowd` is 0 throughout. Images come by id, objects in the order of their row.
 
     Args:

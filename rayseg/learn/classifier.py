@@ -39,23 +39,23 @@ class ClassifierTraining(Training):
     """The CAM classifier and its training.
 
     Attributes:
-        trunk: what makes the features, one of the classifiers named.
-        stride: image pixels a feature cell: 8, 16 or 32; some trunks have 8 only.
-        weights: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
-        batch_norm: frozen keeps the statistics of the weights; trained learns them; auto freezes
-            them where there are weights.
-        freeze: the last stage that does not train: none, stem, stage1 to stage4.
-        epochs: passes over the images.
-        iterations: steps after which the training ends before that; 0 is no limit.
-        batch_size: images of a step, over all workers.
-        crops: how images are cut.
-        schedule: the optimiser.
-        precision: of the activations; auto is bf16 where the device is fast in it.
-        log_every: steps between two entries of the loss curve.
-        save_every: steps between two checkpoints beside those at the ends of epochs; 0 is 500.
-        judge_images: images of the val split on which the network is judged after each epoch, of
-            the training split where there are none; 0 for none.
-        seed: of the head, the order and the crops.
+        trunk: Network that makes the features, named as one of the classifiers.
+        stride: Image pixels of each feature cell: 8, 16 or 32; some trunks have 8 only.
+        weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
+        batch_norm: Batch normalisation of the trunk: frozen keeps the statistics of the weights;
+            trained learns them; auto freezes them where there are weights.
+        freeze: The last stage that does not train: none, stem, stage1 to stage4.
+        epochs: Passes over the images.
+        iterations: Steps after which the training ends before its epochs do; 0 is no limit.
+        batch_size: Images in each step, over all workers.
+        crops: How images are cut.
+        schedule: Settings of the optimiser.
+        precision: Number format of the activations; auto is bf16 where the device is fast in it.
+        log_every: Steps between two entries of the loss curve.
+        save_every: Steps between two checkpoints beside those at the ends of epochs; 0 is 500.
+        judge_images: Images of the val split, or of the training split where that has none, on
+            which the network is judged after each epoch; 0 for none.
+        seed: Seed of the head, the order and the crops.
     """
 
     trunk: Trunk = "resnet50"

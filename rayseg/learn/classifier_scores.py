@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-Batch = tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c"]]
+TaggedBatch = tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n c"]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class ClassifierScores:
 
 @torch.no_grad()
 def predict_logits(
-    network: nn.Module, batches: Iterable[Batch], forward: Callable[[Tensor], Tensor] | None = None
+    network: nn.Module,
+    batches: Iterable[TaggedBatch],
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Float[ndarray, "n c"], Float[ndarray, "n c"]]:
     """Logits and targets of all batches, in eval mode; the network's mode is put back.
 

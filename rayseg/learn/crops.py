@@ -21,10 +21,10 @@ class Crops:
     """Random crops as IRN trains its classifier on (METHODS 1.1).
 
     Attributes:
-        crop: side of the square crop in pixels; smaller images lie at a random place in it, on
+        crop: Side of the square crop in pixels; smaller images lie at a random place in it, on
             ImageNet's mean colour.
-        long_side: the image's longer side is resized to a random length in this range, bicubic.
-        flip: half of the crops are mirrored.
+        long_side: Range in pixels of which the image's longer side is drawn; resizing is bicubic.
+        flip: Half of the crops are mirrored.
     """
 
     crop: int = 512
@@ -79,15 +79,15 @@ class SegmentationCrops:
     """Random crops as deeplab-pytorch trains its segmenter on (METHODS 10).
 
     It subtracts the mean colour only, in BGR, since its weights are Caffe's; ours are torchvision's
-    and want the deviation divided out as well. It resizes by OpenCV, which mixes two pixels an axis
+    and need the deviation divided out as well. It resizes by OpenCV, which mixes two pixels an axis
     at any scale; PIL's bilinear mixes all that a smaller image's pixel covers.
 
     Attributes:
-        crop: side of the square crop in pixels; smaller images lie at its upper left (mirrored, its
+        crop: Side of the square crop in pixels; smaller images lie at its upper left (mirrored, its
             upper right), on ImageNet's mean colour and on labels to be ignored.
-        scales: one of them is drawn for each crop; the image is resized by it, bilinear, and its
-            labels to the same size, nearest.
-        flip: half of the crops are mirrored.
+        scales: Factors of which one is drawn for each crop; the image is resized bilinearly, its
+            labels to the same size by nearest pixel.
+        flip: Half of the crops are mirrored.
     """
 
     crop: int = 321

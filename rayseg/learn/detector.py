@@ -24,11 +24,11 @@ class DetectorTraining(ObjectTraining):
     """A detector and its training.
 
     Attributes:
-        first_level: of the pyramid, 2 at stride 4, which is as published; detectors of one stage
-            begin at 3.
-        kind: faster_rcnn, or of one stage retinanet or fcos. BBAM trained its RetinaNet at lr 0.005
-            in batches of 8, on images of 800 only.
-        keep_empty: images without an object are trained on as well.
+        first_level: First level of the pyramid; 2 is at stride 4, as published. Detectors of one
+            stage begin at 3.
+        kind: Detector to train: faster_rcnn, or of one stage retinanet or fcos. BBAM trained its
+            RetinaNet at lr 0.005 in batches of 8, on images of 800 only.
+        keep_empty: Images without an object are trained on as well.
     """
 
     kind: Literal["faster_rcnn", "retinanet", "fcos"] = "faster_rcnn"

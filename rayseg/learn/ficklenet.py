@@ -22,22 +22,22 @@ class FickleNetTraining(ClassifierTraining):
 
     Recalled from the paper (METHODS 7; there is no public code): VGG-16 without its last pooling
     and with a dilated last block, crops of 321 to maps of 41x41, a kernel of 9, the drop rate,
-    batches of 10 and the optimiser. Ours, for want of a source: the number of epochs, that the
+    batches of 10 and the optimiser. Ours, without a source: the number of epochs, that the
     stem trains too, and the range of sizes that crops are cut from.
 
     Attributes:
-        trunk: what makes the features, one of the classifiers named.
-        stride: image pixels a feature cell: 8, 16 or 32; some trunks have 8 only.
-        dilated: the trunk's last stages are dilated where they lost their stride.
-        kernel: side of the head's windows in cells; odd.
-        drop_rate: chance of each hidden unit of a window to be left out, in [0, 1).
-        selection: closed or expanded (Figure 3.2b); the same numbers, the second far slower.
-        freeze: the last stage that does not train: none, stem, stage1 to stage4.
-        epochs: passes over the images.
-        batch_size: images of a step, over all workers.
-        crops: how images are cut.
-        schedule: the optimiser.
-        seed: of the head, the order, the crops and the selections.
+        trunk: Network that makes the features, named as one of the classifiers.
+        stride: Image pixels of each feature cell: 8, 16 or 32; some trunks have 8 only.
+        dilated: The trunk's last stages are dilated where they lost their stride.
+        kernel: Side of the head's windows in cells, an odd number.
+        drop_rate: Chance, in [0, 1), that a hidden unit of a window is left out.
+        selection: Closed or expanded (Figure 3.2b): the same numbers, the second far slower.
+        freeze: The last stage that does not train: none, stem, stage1 to stage4.
+        epochs: Passes over the images.
+        batch_size: Images in each step, over all workers.
+        crops: How images are cut.
+        schedule: Settings of the optimiser.
+        seed: Seed of the head, the order, the crops and the selections.
     """
 
     trunk: Trunk = "vgg16"

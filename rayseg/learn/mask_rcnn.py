@@ -25,21 +25,21 @@ from rayseg.store import local_copy
 class MaskRCNNTraining(ObjectTraining):
     """A Mask R-CNN and its training on masks that leave pixels in doubt.
 
-    True masks leave no doubt: on them nothing is grown and the mask loss is plain, whatever stands
-    here, since what pseudo masks are held against is the ordinary Mask R-CNN.
+    True masks leave no doubt: on them nothing is grown and the mask loss is plain, whatever is
+    set here, since what pseudo masks are held against is the ordinary Mask R-CNN.
 
     Attributes:
-        anchors: sides of the anchors in input pixels, one a level of the pyramid.
-        min_sides: the shorter side of a training image is resized to one of these, drawn for each.
-        test_side: ... of other images to this,
-        max_side: ... unless the longer side would exceed this.
-        iterations: steps of the training.
-        batch_size: images of a step, over all workers.
-        schedule: the optimiser.
-        grow: pixels in doubt become foreground or background where the network is sure of them.
-        sure_foreground: probability above which it is.
-        sure_background: ... and below which.
-        mask_loss: balanced weighs foreground and background the same; plain weighs pixels.
+        anchors: Sides of the anchors in input pixels, one for each level of the pyramid.
+        min_sides: The shorter side of a training image is resized to one of these, drawn for each.
+        test_side: The shorter side of any other image is resized to this, in pixels.
+        max_side: No longer side is resized beyond this, in pixels, whatever the shorter side's is.
+        iterations: Number of training steps.
+        batch_size: Images in each step, over all workers.
+        schedule: Settings of the optimiser.
+        grow: Pixels in doubt become foreground or background where the network is sure of them.
+        sure_foreground: Probability above which a pixel is surely foreground.
+        sure_background: Probability below which a pixel is surely background.
+        mask_loss: Foreground and background weigh the same if balanced; plain weighs pixels.
     """
 
     anchors: tuple[int, ...] = (21, 42, 84, 168, 332)

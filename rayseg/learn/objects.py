@@ -26,7 +26,7 @@ from rayseg.scores import ObjectGuesses, ObjectTruths
 from rayseg.store import read_file, read_manifest
 
 JUDGED = ("ap", "ap50", "ap75")
-"""Average precisions that stand beside each checkpoint."""
+"""Average precisions beside each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -34,37 +34,37 @@ class ObjectTraining(Training):
     """What detectors and Mask R-CNNs have in common.
 
     The defaults are those of BBAM's public configuration (METHODS 9), whose ImageNet weights are
-    MSRA's and not torchvision's. Ours, for want of a source: `log_every`, `save_every` and
+    MSRA's and not torchvision's. Ours, without a source: `log_every`, `save_every` and
     `judge_images`. The text gives no constants, so that there is no preset ``as_written``.
 
     Attributes:
-        trunk: what the feature pyramid stands on, one of the classifiers named.
-        weights: of the trunk: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
-            classifier for the trunk of the run's own.
-        batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained
-            learns them; auto freezes them where there are weights.
-        freeze: the last stage of the trunk that does not train, where it has weights: none, stem,
+        trunk: Network below the feature pyramid, named as one of the classifiers.
+        weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
+            path, or classifier for the trunk of the run's own.
+        batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of
+            the weights; trained learns them; auto freezes them where there are weights.
+        freeze: The last stage of the trunk that does not train, where it has weights: none, stem,
             stage1 to stage4.
-        upsample: of the pyramid's coarser levels: bilinear as BBAM, nearest as torchvision.
-        channels: of the pyramid.
-        width: of the box head's hidden layers; the detectors of one stage have none.
-        anchors: sides of the anchors in input pixels, one a level of the pyramid; the detectors of
-            one stage have torchvision's.
-        regions: proposals of an image that the heads of two stages learn from.
-        min_sides: the shorter side of a training image is resized to one of these, drawn for each.
-        test_side: ... of other images to this,
-        max_side: ... unless the longer side would exceed this.
-        flip: half of the images are mirrored.
-        iterations: steps of the training.
-        batch_size: images of a step, over all workers.
-        schedule: the optimiser.
-        precision: of the activations of trunk and pyramid; auto is bf16 where the device is fast
-            in it. Boxes and losses are float32.
-        log_every: steps between two entries of the loss curve.
-        save_every: steps between two checkpoints: the most that a lost worker costs.
-        judge_images: images of the val split on which each checkpoint is judged, a detector's last
+        upsample: Upsampling of the pyramid: bilinear as BBAM, nearest as torchvision.
+        channels: Channels of the pyramid's levels.
+        width: Width of the box head's hidden layers; detectors of one stage have none.
+        anchors: Sides of the anchors in input pixels, one for each level of the pyramid. Detectors
+            of one stage have torchvision's.
+        regions: Proposals of each image that the heads of two stages learn from.
+        min_sides: The shorter side of a training image is resized to one of these, drawn for each.
+        test_side: The shorter side of any other image is resized to this, in pixels.
+        max_side: No longer side is resized beyond this, in pixels, whatever the shorter side's is.
+        flip: Half of the images are mirrored.
+        iterations: Number of training steps.
+        batch_size: Images in each step, over all workers.
+        schedule: Settings of the optimiser.
+        precision: Number format of trunk and pyramid; auto is bf16 where the device is fast in it.
+            Boxes and losses are float32.
+        log_every: Steps between two entries of the loss curve.
+        save_every: Steps between two checkpoints, the most that a lost worker costs.
+        judge_images: Images of the val split on which each checkpoint is judged, a detector's last
             one on all; 0 for none.
-        seed: of the heads, the order, the mirroring and the draws of the network.
+        seed: Seed of the heads, the order, the mirroring and the network's draws.
     """
 
     trunk: PyramidTrunk = "resnet101"
@@ -213,7 +213,7 @@ class ObjectTraining(Training):
         try:
             pixels = decode_image(read_file(path)).pixels
         except ImageError:
-            return None  # what is wrong with it is said when predictions are made
+            return None  # the predictions name what is wrong with it
         return self.guess(network, torch.from_numpy(pixels[None].copy()).to(device))
 
     @classmethod

@@ -45,7 +45,7 @@ class DrawOrder(Sampler[list[tuple[int, int]]]):
 
     Images are drawn from an endless row of permutations, one an epoch, and a micro-batch may cross
     from one to the next: nothing is left out. A key is (draw, index): the place in that row, and
-    the image that stands there. What a micro-batch holds follows from its number alone.
+    the image at that place. What a micro-batch holds follows from its number alone.
 
     Attributes:
         num_samples: images to draw from; may be fewer than fill a micro-batch.

@@ -31,11 +31,11 @@ class PolySGD:
     trained with (METHODS 0.1). lr 0.1 works because of it; with momentum 0.9 take a tenth.
 
     Attributes:
-        lr: learning rate of the trunk at the start.
-        head_factor: the head learns this many times faster.
-        momentum: of the gradient.
-        weight_decay: of all weights.
-        power: lr * (1 - step / steps) ** power.
+        lr: Learning rate of the trunk at the start.
+        head_factor: The head learns this many times faster.
+        momentum: Momentum of the gradient.
+        weight_decay: Weight decay of all weights.
+        power: Exponent of the rate's decay, lr * (1 - step / steps) ** power.
     """
 
     lr: float = 0.1
@@ -71,10 +71,10 @@ class HalvedAdam:
     the dissertation gives no constants.
 
     Attributes:
-        lr: learning rate of the trunk at the start.
-        head_factor: the head learns this many times faster.
-        every: epochs between two halvings.
-        weight_decay: of all weights, added to the gradient.
+        lr: Learning rate of the trunk at the start.
+        head_factor: The head learns this many times faster.
+        every: Epochs between two halvings.
+        weight_decay: Weight decay of all weights, added to the gradient.
     """
 
     lr: float = 1e-3
@@ -113,13 +113,13 @@ class SegmenterSGD:
     schedule counts from 1, so that the first nine of its steps are at lr; ours the first ten.
 
     Attributes:
-        lr: learning rate of the trunk at the start.
-        head_factor: the head's weights learn this many times faster.
-        bias_factor: ... and its biases.
-        momentum: of the gradient.
-        weight_decay: of all but the head's biases.
-        power: lr * (1 - step / steps) ** power.
-        every: steps between two changes of the learning rate.
+        lr: Learning rate of the trunk at the start.
+        head_factor: The head's weights learn this many times faster.
+        bias_factor: The head's biases learn this many times faster.
+        momentum: Momentum of the gradient.
+        weight_decay: Weight decay of all but the head's biases.
+        power: Exponent of the rate's decay, lr * (1 - step / steps) ** power.
+        every: Steps between two changes of the learning rate.
     """
 
     lr: float = 2.5e-4
@@ -169,15 +169,15 @@ class DetectorSGD:
     Source: BBAM's public configuration (METHODS 9) over maskrcnn-benchmark's defaults.
 
     Attributes:
-        lr: learning rate of the weights after the warm-up.
-        bias_factor: biases learn this many times faster, without weight decay.
-        momentum: of the gradient.
-        weight_decay: of all but biases.
-        warmup_steps: steps of the warm-up; 0 for none.
-        warmup_start: the first step's share of the learning rate.
-        drops: shares of the training after which the learning rate falls, ascending.
-        drop_factor: what it is then multiplied by.
-        max_norm: gradients longer than this all together are scaled down to it; 0 for never.
+        lr: Learning rate of the weights after the warm-up.
+        bias_factor: Biases learn this many times faster, without weight decay.
+        momentum: Momentum of the gradient.
+        weight_decay: Weight decay of all but biases.
+        warmup_steps: Number of warm-up steps; 0 for none.
+        warmup_start: Share of the learning rate that the first step has.
+        drops: Shares of the training after which the learning rate falls, ascending.
+        drop_factor: Factor of the learning rate at each drop.
+        max_norm: Gradients longer than this all together are scaled down to it; 0 never does.
     """
 
     lr: float = 0.01

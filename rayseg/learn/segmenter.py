@@ -37,25 +37,25 @@ class SegmenterTraining(Training):
     (METHODS 10), and the loss is worth points.
 
     Attributes:
-        network: deeplab_v2 (summed ASPP) or deeplab_v3 (torchvision's head).
-        trunk: what makes the features, one of the classifiers named.
-        stride: image pixels a cell of the logits: 8 or 16.
-        input_scales: the network sees the image at these, and takes the maximum; (1.0,) for one.
-        weights: where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
+        network: Segmenter to train: deeplab_v2 (summed ASPP) or deeplab_v3 (torchvision's head).
+        trunk: Network that makes the features, named as one of the classifiers.
+        stride: Image pixels of each cell of the logits: 8 or 16.
+        input_scales: The network sees the image at these and takes the maximum; (1.0,) for one.
+        weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
             path, or classifier for the trunk of the run's own.
-        batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained
-            learns them; auto freezes them where there are weights.
-        iterations: steps of the training.
-        batch_size: images of a step, over all workers.
-        accumulate: batches that a step is cut into, for want of memory.
-        loss: cross_entropy over pixels, or balanced: background and foreground weigh the same.
-        crops: how images are cut.
-        schedule: the optimiser.
-        precision: of the activations; auto is bf16 where the device is fast in it.
-        log_every: steps between two entries of the loss curve.
-        save_every: steps between two checkpoints: the most that a lost worker costs.
-        judge_images: images of the val split on which each checkpoint is judged; 0 for none.
-        seed: of the head, the order and the crops.
+        batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of
+            the weights; trained learns them; auto freezes them where there are weights.
+        iterations: Number of training steps.
+        batch_size: Images in each step, over all workers.
+        accumulate: Batches that a step is cut into, to save memory.
+        loss: Cross entropy over pixels, or balanced: background and foreground weigh the same.
+        crops: How images are cut.
+        schedule: Settings of the optimiser.
+        precision: Number format of the activations; auto is bf16 where the device is fast in it.
+        log_every: Steps between two entries of the loss curve.
+        save_every: Steps between two checkpoints, the most that a lost worker costs.
+        judge_images: Images of the val split on which each checkpoint is judged; 0 for none.
+        seed: Seed of the head, the order and the crops.
     """
 
     network: Literal["deeplab_v2", "deeplab_v3"] = "deeplab_v2"
@@ -186,7 +186,7 @@ class SegmenterTraining(Training):
                 pixels = decode_image(read_file(sample.path)).pixels
                 truth = truths.read(sample.id, pixels.shape[:2])
             except (ImageError, ValueError):
-                continue  # what is wrong with it is said when predictions are scored
+                continue  # the scores name what is wrong with it
             images = torch.from_numpy(pixels[None].copy()).to(worker.device)
             labels = prediction(lean, images)[0].argmax(0).to(torch.uint8).cpu().numpy()
             total, number = total + Confusion.of(truth, labels, len(work.classes)), number + 1

@@ -100,17 +100,17 @@ class Training(ABC):
     """A network and how it is trained.
 
     Attributes:
-        weights: where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
+        weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
             path, or classifier for the trunk of the run's own classifier.
-        batch_norm: of the trunk; frozen keeps statistics, scale and shift of the weights; trained
-            learns them; auto freezes them where there are weights.
-        batch_size: images of a step, over all workers.
-        schedule: the optimiser.
-        precision: of the activations; auto is bf16 where the device is fast in it.
-        log_every: steps between two entries of the loss curve.
-        save_every: steps between two checkpoints: the most that a lost worker costs.
-        judge_images: images of the val split on which each checkpoint is judged; 0 for none.
-        seed: of the head, the order and whatever is drawn.
+        batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of
+            the weights; trained learns them; auto freezes them where there are weights.
+        batch_size: Images in each step, over all workers.
+        schedule: Settings of the optimiser.
+        precision: Number format of the activations; auto is bf16 where the device is fast in it.
+        log_every: Steps between two entries of the loss curve.
+        save_every: Steps between two checkpoints, the most that a lost worker costs.
+        judge_images: Images of the val split on which each checkpoint is judged; 0 for none.
+        seed: Seed of the head, the order and whatever is drawn.
     """
 
     weights: str = "IMAGENET1K_V1"
@@ -239,7 +239,7 @@ class Training(ABC):
 
     @abstractmethod
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
-        """What stands beside the weights, so that the network can be built again."""
+        """What is stored beside the weights, so that the network can be built again."""
 
     @classmethod
     @abstractmethod

@@ -78,9 +78,9 @@ def check_stride(trunk: str, stride: int) -> None:
 
 def feature_channels(trunk: nn.Sequential) -> int:
     """Number of channels d that the last of a trunk's stages gives."""
-    told = getattr(trunk[-1], "out_channels", None)
-    if told is not None:
-        return int(told)
+    channels = getattr(trunk[-1], "out_channels", None)
+    if channels is not None:
+        return int(channels)
     return [module for module in trunk.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
 
 

@@ -103,7 +103,7 @@ def grown_seeds(
     A pixel joins foreground where its probability is above `sure_foreground`, background where it
     is below `sure_background`, but never against a seed of the other side. Of all these a pixel is
     kept if one of its eight neighbours is on the same side; it need not reach a seed, and a seed
-    that stands alone is dropped.
+    that is alone is dropped.
 
     Args:
         logits: of foreground, any range; no gradient is taken of them.

@@ -24,9 +24,9 @@ class Prediction:
     has inside are no matter of this.
 
     Attributes:
-        scales: factors of the image's sides, a pass each; SEAM tests at .5 to 1.75.
-        flip: each pass a second time on the mirrored image.
-        precision: of the network; auto is bf16 where the device is fast in it.
+        scales: Factors of the image's sides, one pass for each; SEAM tests at .5 to 1.75.
+        flip: Each pass is repeated on the mirrored image.
+        precision: Number format of the network; auto is bf16 where the device is fast in it.
     """
 
     scales: tuple[float, ...] = (1.0,)

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from types import ModuleType
 
-COMPILER, ASKED = "torch._dynamo", "torch._dynamo.utils"
+COMPILER, COMPILER_UTILS = "torch._dynamo", "torch._dynamo.utils"
 
 
 def import_torchvision() -> None:
@@ -17,9 +17,9 @@ def import_torchvision() -> None:
     known = version("torchvision").startswith("0.29.")
     if not known or COMPILER in sys.modules or "torchvision" in sys.modules:
         return
-    stand_ins = {name: ModuleType(name) for name in (COMPILER, ASKED)}
+    stand_ins = {name: ModuleType(name) for name in (COMPILER, COMPILER_UTILS)}
     stand_ins[COMPILER].__path__ = []
-    stand_ins[ASKED].is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
+    stand_ins[COMPILER_UTILS].is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
     importlib.import_module("torch")
     sys.modules.update(stand_ins)
     try:
@@ -31,4 +31,4 @@ def import_torchvision() -> None:
 
 def _is_compile_supported(device: str) -> bool:
     """Asks the compiler itself."""
-    return bool(importlib.import_module(ASKED).is_compile_supported(device))
+    return bool(importlib.import_module(COMPILER_UTILS).is_compile_supported(device))

@@ -1,4 +1,4 @@
-"""What a trunk is: all that the project knows of one stands in its entry.
+"""What a trunk is: all that the project knows of one is in its entry.
 
 A trunk of a family that is here is one more entry beside its family's code. A family of others
 (timm, say) is a file like `torchvision_trunks`, whose entries join TRUNKS in `backbones`:

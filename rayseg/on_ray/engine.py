@@ -105,7 +105,7 @@ class RayEngine:
         references: Any = _make_shared.remote(make)
         name, thing = references
         with one_line_errors(what):
-            return ray.get(name), partial(_get, thing)  # what cannot be is said here
+            return ray.get(name), partial(_get, thing)  # what cannot be got fails here
 
     def crew(self, pool: Pool, compute: Compute) -> Crew:
         """All that Ray must know of a stage."""

@@ -49,7 +49,7 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         _start(where)
     except AuthenticationError as error:
         raise ConnectionError(
-            f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token ({_first(error)})"
+            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token ({_first(error)})"
         ) from None
     except (OSError, RuntimeError, ValueError) as error:
         if not address:
@@ -128,7 +128,7 @@ def fitting(name: str, each: float) -> float:
 def preflight(
     what: str, actors: int, cpus_each: float, gpus_each: float, grows: bool = False
 ) -> None:
-    """Refuses a pool of actors that would wait for ever for its resources.
+    """Refuses a pool of actors that would wait without end for its resources.
 
     Actors start before tasks and keep what they hold, so that one CPU must stay free for the tasks
     that feed them. On a cluster that grows, what lacks may join.
@@ -221,7 +221,7 @@ def _quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images and says the time left
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is said once, by us
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # we report what fails, once
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 

@@ -104,7 +104,7 @@ class Submission:
         return spaced + [one.partition("=")[2] for one in given if one.startswith("--config=")]
 
 
-def submit(asked: Submission, follow: bool = True) -> int:
+def submit(submission: Submission, follow: bool = True) -> int:
     """Submits a job and follows its logs to its end.
 
     Args:
@@ -120,17 +120,17 @@ def submit(asked: Submission, follow: bool = True) -> int:
     # explicit, since Ray's default depends on what ran on the machine before
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     try:
-        client = JobSubmissionClient(asked.address)
+        client = JobSubmissionClient(submission.address)
         known = {job.submission_id: job.status for job in client.list_jobs()}
     except Exception as error:  # Ray's, requests', aiohttp's
-        raise ConnectionError(_refusal(asked.address, error)) from None
-    own = [id_ for id_ in known if id_ and re.fullmatch(rf"{asked.prefix}-\d+", id_)]
+        raise ConnectionError(_refusal(submission.address, error)) from None
+    own = [id_ for id_ in known if id_ and re.fullmatch(rf"{submission.prefix}-\d+", id_)]
     for id_ in own:
         if not known[id_].is_terminal():
-            raise ValueError(_already(id_, asked, known[id_]))
+            raise ValueError(_already(id_, submission, known[id_]))
     numbers = [int(id_.rpartition("-")[2]) for id_ in own]  # of which some may be deleted
-    id_ = f"{asked.prefix}-{max(numbers, default=0) + 1}"
-    _submit(client, asked, id_)
+    id_ = f"{submission.prefix}-{max(numbers, default=0) + 1}"
+    _submit(client, submission, id_)
     print(f"submitted {id_}", flush=True)
     if not follow:
         return 0
@@ -140,30 +140,30 @@ def submit(asked: Submission, follow: bool = True) -> int:
         return _exit_status(client, id_)
     except Exception as error:  # as above
         raise ConnectionError(
-            f"{id_} goes on, but the cluster at {asked.address} has stopped answering ({error}); "
-            f"`ray job logs --address {asked.address} --follow {id_}` shows it"
+            f"{id_} goes on, but the cluster at {submission.address} stopped answering ({error}); "
+            f"`ray job logs --address {submission.address} --follow {id_}` shows it"
         ) from None
     except KeyboardInterrupt:
         print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
         return 130
 
 
-def _submit(client: JobSubmissionClient, asked: Submission, id_: str) -> None:
+def _submit(client: JobSubmissionClient, submission: Submission, id_: str) -> None:
     """Hands the job over, again and again to a cluster that has just been started."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             client.submit_job(
-                entrypoint=asked.entrypoint,
+                entrypoint=submission.entrypoint,
                 submission_id=id_,
-                runtime_env=asked.runtime_env,
-                metadata={"rayseg_job": asked.job, "rayseg_run": asked.run},
+                runtime_env=submission.runtime_env,
+                metadata={"rayseg_job": submission.job, "rayseg_run": submission.run},
             )
         except RuntimeError as error:
             if "already exists" in str(error):
-                raise ValueError(_already(id_, asked, JobStatus.PENDING)) from None
+                raise ValueError(_already(id_, submission, JobStatus.PENDING)) from None
             if "No available agent" not in str(error) or time.monotonic() > deadline:
-                raise ConnectionError(_refusal(asked.address, error)) from None
+                raise ConnectionError(_refusal(submission.address, error)) from None
             time.sleep(POLL_SECONDS)
         else:
             return
@@ -185,10 +185,10 @@ def _exit_status(client: JobSubmissionClient, id_: str) -> int:
     return info.driver_exit_code or 1
 
 
-def _already(id_: str, asked: Submission, status: JobStatus) -> str:
+def _already(id_: str, submission: Submission, status: JobStatus) -> str:
     return (
-        f"{asked.job} on {asked.run} is submitted already, as {id_} ({status}); "
-        f"`ray job logs --address {asked.address} --follow {id_}` shows it"
+        f"{submission.job} on {submission.run} is submitted already, as {id_} ({status}); "
+        f"`ray job logs --address {submission.address} --follow {id_}` shows it"
     )
 
 
@@ -196,7 +196,7 @@ def _refusal(address: str, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if type(error).__name__ == "AuthenticationError" or "401" in first or "403" in first:
         return (
-            f"the cluster at {address} wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
+            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
             f"or RAY_AUTH_TOKEN_PATH ({first})"
         )
     return f"no job server answers at {address}: {first}"

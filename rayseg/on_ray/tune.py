@@ -42,7 +42,7 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
         ChildProcessError: a trial failed.
     """
     if not isinstance(engine, RayEngine):
-        raise ValueError("tune wants trials side by side, which only engine ray has")
+        raise ValueError("tune runs trials side by side, which only engine ray can")
     space = load_space(config.space)
     given = {one.partition("=")[0] for one in config.grid} & set(space.domains)
     if given and config.search != "grid":
@@ -64,7 +64,7 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
     if failure and not any(one["done"] for one in stored_trials(folder)):
         raise ChildProcessError(failure)
     outcome = write_sweep(plan, folder, left_out)
-    if failure:  # what the other trials came to is written
+    if failure:  # the results of the other trials are written
         raise ChildProcessError(failure)
     return outcome
 

@@ -81,18 +81,18 @@ class BoxCRF(Kernels):
     Source: tools/BBAM/make_annotation/anno_utils.py, get_top_CRF and get_final_mask_with_topCRF.
 
     Attributes:
-        foreground: threshold of what is surely the object; 1 - foreground is the share of the box
-            that is fully weighted. Their file says .85, the text .8.
-        background: threshold below which is surely background.
-        blur: radius of the blur in pixels for a box without area.
-        blur_gain: what is added to it for a box as large as the image.
-        sure: probability after the CRF above which a pixel is of the mask.
-        small_share: a mask of at most this share of its box is tried again ...
-        large_box: ... unless its box is more than this share of the image.
-        reseeds: probabilities in the box, outside the mask, of the tries ...
-        reseed_share: ... until the mask is more than this share of its box.
-        priors: probabilities in the box of an empty map, tried ...
-        prior_share: ... until the mask is more than this share of its box.
+        foreground: Threshold of what is surely the object; 1 - foreground is the share of the box
+            that is fully weighted. The authors' file says .85, the text .8.
+        background: Threshold below which a pixel is surely background.
+        blur: Radius of the blur in pixels for a box without area.
+        blur_gain: Pixels added to that radius for a box as large as the image.
+        sure: Probability after the CRF above which a pixel is of the mask.
+        small_share: A mask of at most this share of its box is tried again, see `large_box`.
+        large_box: A box of more than this share of the image is not tried again.
+        reseeds: Probabilities in the box, outside the mask, that are tried in turn.
+        reseed_share: These tries end at a mask of more than this share of its box.
+        priors: Probabilities in the box of an empty map that are tried in turn.
+        prior_share: The tries of an empty map end at a mask of more than this share of its box.
     """
 
     foreground: float = 0.85
@@ -208,9 +208,9 @@ class BoxThreshold(Kernels):
     Source: Lee's dissertation, 5.3.3 and 5.4.1.
 
     Attributes:
-        foreground: value above which is surely the object.
-        background: value below which is surely background.
-        crf: whether the map is refined first.
+        foreground: Value above which a pixel is surely the object.
+        background: Value below which a pixel is surely background.
+        crf: The map is refined by a CRF first.
     """
 
     foreground: float = 0.8

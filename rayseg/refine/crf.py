@@ -38,8 +38,8 @@ class Threshold:
     """``argmax([threshold, maps])``: the seed as IRN's eval_cam scores it, without CRF.
 
     Attributes:
-        threshold: value of the background; a tie goes to background. 0.15 is IRN's single value;
-            the best one differs by method (sweeps: AdvCAM .15-.34, RIB .20-.49, W-OoD .08-.14).
+        threshold: Value of the background; a tie goes to background. 0.15 is IRN's single value.
+            The best one differs by method (sweeps: AdvCAM .15-.34, RIB .20-.49, W-OoD .08-.14).
     """
 
     threshold: float = 0.15
@@ -72,9 +72,9 @@ class LabelCRF(Kernels):
     Source: IRN's step/cam_to_ir_label.py and misc/imutils.py, crf_inference_label.
 
     Attributes:
-        fg_threshold: background value for foreground to be sure; IRN .30.
-        bg_threshold: background value for background to be sure; IRN .05.
-        gt_prob: probability that the unary gives to the thresholded label, the rest in equal parts.
+        fg_threshold: Background value that foreground must exceed to be sure; IRN has .30.
+        bg_threshold: Background value below which background is sure; IRN has .05.
+        gt_prob: Probability that the unary gives to the thresholded label, the rest in equal parts.
     """
 
     fg_threshold: float = 0.30
@@ -176,11 +176,11 @@ class SoftCRF(Kernels):
     Source: PSA's tool/imutils.py, crf_inference, and infer_cls.py, _crf_with_alpha.
 
     Attributes:
-        background: where the background plane comes from: ``power`` is PSA's (1 - max of maps) **
-            alpha, ``constant`` is ``threshold`` everywhere.
-        alpha: exponent of ``power``; PSA computes 4 (low: much background) and 32 (high), and makes
+        background: Source of the background plane: ``power`` is PSA's (1 - max of maps) ** alpha,
+            ``constant`` is ``threshold`` everywhere.
+        alpha: Exponent of ``power``; PSA computes 4 (low: much background) and 32 (high), and makes
             its unsure label of the two. 4 is the default: background wins below a map of .28.
-        threshold: value of ``constant``; IRN .15.
+        threshold: Value of ``constant``; IRN has .15.
     """
 
     background: Literal["power", "constant"] = "power"

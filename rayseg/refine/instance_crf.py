@@ -28,9 +28,9 @@ class InstanceCRF(Kernels):
     CRF sees that, and what it says is brought back; outside the part nothing is of the instance.
 
     Attributes:
-        zoom: how much smaller the surroundings of a small box get; 1 never cuts.
-        zoom_below: box area in square pixels.
-        sure: probability after the CRF above which a pixel is of the mask.
+        zoom: Factor by which the surroundings of a small box shrink; 1 never cuts.
+        zoom_below: Area in square pixels below which a box is small.
+        sure: Probability after the CRF above which a pixel is of the mask.
     """
 
     zoom: float = 3.0

@@ -23,12 +23,12 @@ class Kernels:
     """The constants of every CRF; the defaults are deeplab-pytorch's and BBAM's Mask R-CNN's.
 
     Attributes:
-        iterations: mean-field iterations.
-        gaussian_sxy: deviation of the smoothness kernel, pixels.
-        gaussian_compat: weight of the smoothness kernel.
-        bilateral_sxy: deviation of the appearance kernel in position, pixels.
-        bilateral_srgb: deviation of the appearance kernel in colour, levels of 0 to 255.
-        bilateral_compat: weight of the appearance kernel.
+        iterations: Number of mean-field iterations.
+        gaussian_sxy: Deviation of the smoothness kernel in pixels.
+        gaussian_compat: Weight of the smoothness kernel.
+        bilateral_sxy: Deviation of the appearance kernel in position, in pixels.
+        bilateral_srgb: Deviation of the appearance kernel in colour, in levels of 0 to 255.
+        bilateral_compat: Weight of the appearance kernel.
     """
 
     iterations: int = 10

@@ -42,12 +42,12 @@ class ProposalRefinement:
     The authors take the mask of their lower threshold before it is joined with the sure one.
 
     Attributes:
-        min_side: a box of fewer square pixels than a square of this side is left alone.
-        in_box: the best proposal must have more than this share of itself in the box.
-        in_mask: the other proposals must have more than this share of themselves in the mask.
-        whole_cells: whether a proposal that holds a cell wholly outside the box is left out, a cell
-            being the pixels that the same proposals hold; the authors ask it of superpixels.
-        iou: how pixels are counted. ``coordinates`` is the authors' code, where a pixel counts as
+        min_side: A box of fewer square pixels than a square of this side is left alone.
+        in_box: The best proposal must have more than this share of itself in the box.
+        in_mask: The other proposals must have more than this share of themselves in the mask.
+        whole_cells: A proposal that holds a cell wholly outside the box is left out. A cell is the
+            pixels that the same proposals hold; the authors require this of superpixels.
+        iou: How pixels are counted. ``coordinates`` is the authors' code, where a pixel counts as
             its row + its column, in IoU and in both shares, so that what lies low and on the right
             decides; it adds the result of numpy.where instead of its length.
     """
@@ -168,12 +168,12 @@ class SuperpixelProposals:
     MCG, too, combines regions of its hierarchy. The same image gives the same proposals.
 
     Attributes:
-        scale: of Felzenszwalb's method; greater gives larger superpixels. On 24 train objects of
-            VOC the best proposal has a mean IoU of .76, .78 and .73 at scales 60, 100 and 200 (of
-            150 pixels at least), against .71 with 400 superpixels of SLIC.
-        sigma: deviation of the blur before, pixels.
-        min_size: pixels of the smallest superpixel.
-        max_proposals: how many are kept, those of the last mergings, which are the largest.
+        scale: Scale of Felzenszwalb's method; greater gives larger superpixels. On 24 train objects
+            of VOC the best proposal has a mean IoU of .76, .78 and .73 at scales 60, 100 and 200
+            (of 150 pixels at least), against .71 with 400 superpixels of SLIC.
+        sigma: Deviation in pixels of the blur before the segmentation.
+        min_size: Pixels of the smallest superpixel.
+        max_proposals: Number of proposals kept, those of the last mergings, which are the largest.
     """
 
     scale: float = 100

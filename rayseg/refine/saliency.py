@@ -23,7 +23,7 @@ class SaliencyAgreement:
     """Keeps the labels that a saliency map agrees with.
 
     Attributes:
-        threshold: share of full saliency (255) from which a pixel is salient. The source takes
+        threshold: Share of full saliency (255) from which a pixel is salient. The source takes
             binary masks and names none; any value in (0, 1] reads those alike.
     """
 

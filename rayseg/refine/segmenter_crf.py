@@ -28,7 +28,7 @@ class SegmenterCRF(Kernels):
     unary_from_softmax).
 
     Attributes:
-        wrapped_image: whether the appearance kernel sees what it sees in the authors' code (see
+        wrapped_image: The appearance kernel sees what it sees in the authors' code (see
             `wrap_image`) instead of the image. Their published gains include it; it is off as it
             tears colours apart that are alike.
     """

@@ -155,7 +155,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Stage:
+class FolderSummary:
     """A folder of results, counted.
 
     Attributes:
@@ -223,13 +223,13 @@ class Stage:
         return self.stored_bytes / self.images if self.images else None
 
 
-def read_stages(run: Folder) -> list[Stage]:
+def read_stages(run: Folder) -> list[FolderSummary]:
     """Counts every folder of RESULTS, in reading order."""
     names = [f"{kind}/{name}" for kind in RESULTS for name in (run / kind).folders()]
     return [_read_stage(run, name) for name in sorted(names, key=reading_order)]
 
 
-def _read_stage(run: Folder, name: str) -> Stage:
+def _read_stage(run: Folder, name: str) -> FolderSummary:
     folder = run / name
     lines = read_index(folder).to_pylist()
     failed = [line for line in lines if line["status"] in FAILED]
@@ -242,7 +242,7 @@ def _read_stage(run: Folder, name: str) -> Stage:
             objects["refused"] += len(refused)
             failures += [Failure(row["id"], WITHOUT_MAP, one, (name,)) for one in refused]
             del failures[MAX_FAILURES:]
-    return Stage(
+    return FolderSummary(
         name=name,
         facts=read_run(folder),
         statuses=Counter(line["status"] for line in lines),
@@ -279,7 +279,7 @@ def merge_failures(failures: Iterable[Failure]) -> list[Failure]:
     return [Failure(*key, names) for key, names in sorted(merged.items())][:MAX_FAILURES]
 
 
-def merge_notes(stages: Iterable[Stage]) -> list[tuple[str, int]]:
+def merge_notes(stages: Iterable[FolderSummary]) -> list[tuple[str, int]]:
     """Each note with its number of images: the most of any stage, but PREDICTED are of others."""
     merged: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     for stage in stages:

@@ -2,7 +2,7 @@
 
 matplotlib writes colours as six hexadecimal digits. We draw with stand-ins that no eye ever sees
 and put the page's CSS variables in their place, so that one drawing serves the light scheme, the
-dark one and print. Series are told apart by the legend that the page puts beside each figure.
+dark one and print. The legend that the page puts beside each figure names the series.
 """
 
 import io
@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from rayseg.records.progress import Progress
 from rayseg.report.contents import Score, number
-from rayseg.report.segmenters import ObjectNetwork, Segmenter, Training
+from rayseg.report.segmenters import ObjectNetwork, TrainedFolder, TrainedSegmenter
 
 SERIES = 8
 """Colours that the page has for series; more series start again."""
@@ -197,7 +197,7 @@ def classifier_curves(progress: Progress) -> str:
     return _svg(f"Loss, mAP and F1 of the classifier by {progress.unit}", 3.9, draw)
 
 
-def training_curves(segmenters: Sequence[Segmenter], places: Sequence[int]) -> str:
+def training_curves(segmenters: Sequence[TrainedSegmenter], places: Sequence[int]) -> str:
     """Loss by iteration, a line a segmenter, above their mIoU where training judged them."""
     judged = [one.mious for one in segmenters]
     return _curves(segmenters, places, judged, "mIoU", "the segmenters")
@@ -214,7 +214,7 @@ def object_curves(networks: Sequence[ObjectNetwork], places: Sequence[int], whos
 
 
 def _curves(
-    networks: Sequence[Training],
+    networks: Sequence[TrainedFolder],
     places: Sequence[int],
     scores: Sequence[tuple[list[float], list[float]]],
     measure: str,

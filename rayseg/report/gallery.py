@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rayseg.report.contents import Stage
+from rayseg.report.contents import FolderSummary
 from rayseg.report.examples import Example, choose_ids, load_examples
 from rayseg.report.headline import ScoreTable
 from rayseg.report.panels import Chip
@@ -54,7 +54,7 @@ def load_gallery(
     split: str,
     max_images: int,
     scores: ScoreTable,
-    stages: Sequence[Stage],
+    stages: Sequence[FolderSummary],
     room: int,
 ) -> Gallery:
     """Images of a split with the results of the stages.
@@ -96,11 +96,11 @@ def _fit(
 ) -> Gallery:
     """Takes what there is room for: the worst first, they teach the most, the chosen last."""
     kept: set[tuple[str, str]] = set()
-    asked = 0
+    listed = 0
     lists = {"worst": [n for n, _ in worst], "best": [n for n, _ in best], "chosen": chosen}
     for kind, names in lists.items():
         for name in (name for name in names if name in loaded):
-            asked += 1
+            listed += 1
             if loaded[name].weight <= room:
                 room -= loaded[name].weight
                 kept.add((kind, name))
@@ -108,5 +108,5 @@ def _fit(
         tuple(loaded[name] for name in chosen if ("chosen", name) in kept),
         tuple((loaded[name], miou) for name, miou in best if ("best", name) in kept),
         tuple((loaded[name], miou) for name, miou in worst if ("worst", name) in kept),
-        asked - len(kept),
+        listed - len(kept),
     )

@@ -16,7 +16,7 @@ MEANS = {
     "recall": ("recall",),
     "F1": ("f1",),
 }
-"""Columns by where their figure stands in scores.json."""
+"""Columns by the place of their figure in scores.json."""
 ALWAYS = ("mIoU", "precision", "recall", "F1")
 """Columns that are there even without a figure."""
 OBJECT_MEANS = {
@@ -49,7 +49,7 @@ class Column:
     """A column of a table.
 
     Attributes:
-        title: what stands above it.
+        title: the line above it.
         values: a figure for each score; None where it has none.
         highest: the highest figure, those of full supervision aside.
     """
@@ -67,7 +67,7 @@ class ScoreTable:
         scores: its rows.
         final: the row that the page is about.
         start: place in the page's series of the first row.
-        means: its columns by where their figure stands in scores.json.
+        means: its columns by the place of their figure in scores.json.
     """
 
     scores: tuple[Score, ...]

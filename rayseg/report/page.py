@@ -13,8 +13,8 @@ from rayseg.report import figures, wording
 from rayseg.report.contents import (
     MAX_FAILURES,
     PREDICTED,
+    FolderSummary,
     Score,
-    Stage,
     bad_truths,
     final_instances,
     final_objects,
@@ -31,8 +31,8 @@ from rayseg.report.headline import INSTANCE_MEANS, OBJECT_MEANS, ScoreTable
 from rayseg.report.instances import MIN_SCORE
 from rayseg.report.segmenters import (
     ObjectNetwork,
-    Segmenter,
-    Training,
+    TrainedFolder,
+    TrainedSegmenter,
     judged_images,
     read_detector,
     read_mask_rcnns,
@@ -85,8 +85,8 @@ class _Contents:
     manifest: Manifest | None
     classifier: dict[str, Any]
     scores: list[Score]
-    stages: list[Stage]
-    segmenters: list[Segmenter]
+    stages: list[FolderSummary]
+    segmenters: list[TrainedSegmenter]
     detector: ObjectNetwork | None
     mask_rcnns: list[ObjectNetwork]
 
@@ -166,7 +166,7 @@ class _Contents:
         }
 
     @property
-    def _trainings(self) -> list[Training]:
+    def _trainings(self) -> list[TrainedFolder]:
         """Whatever was trained on single images or objects, in the order of training."""
         return [*([self.detector] if self.detector else []), *self.segmenters, *self.mask_rcnns]
 
@@ -205,11 +205,11 @@ class _Contents:
         }
 
     @property
-    def _made(self) -> list[Stage]:
+    def _made(self) -> list[FolderSummary]:
         return [stage for stage in self.stages if stage.kind not in PREDICTED]
 
     @property
-    def _predicted(self) -> list[Stage]:
+    def _predicted(self) -> list[FolderSummary]:
         return [stage for stage in self.stages if stage.kind in PREDICTED]
 
     def _configurations(self) -> dict[str, str]:
@@ -261,7 +261,7 @@ def _object_drawings(
     }
 
 
-def _series(predictions: ScoreTable, segmenters: Sequence[Segmenter]) -> dict[str, int]:
+def _series(predictions: ScoreTable, segmenters: Sequence[TrainedSegmenter]) -> dict[str, int]:
     """Each segmenter's place in the series: that of its predictions, or one after them all."""
     names = [score.name for score in predictions.scores]
     names += [one.predictions for one in segmenters if one.predictions not in names]
@@ -293,7 +293,7 @@ def _drawings(
     labels: ScoreTable,
     predictions: ScoreTable,
     classifier: dict[str, Any],
-    segmenters: Sequence[Segmenter],
+    segmenters: Sequence[TrainedSegmenter],
 ) -> Drawings:
     drawn: dict[str, Any] = {}
     if labels.final and labels.labels:

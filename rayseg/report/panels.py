@@ -1,4 +1,4 @@
-"""The pictures that stand side by side in a row of the page, and the names of what is in them."""
+"""The pictures side by side in a row of the page, and the names of what is in them."""
 
 from dataclasses import dataclass
 

@@ -11,7 +11,7 @@ _Points = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainedFolder:
     """A folder with a network that was trained on single images or objects.
 
     Attributes:
@@ -82,7 +82,7 @@ class Training:
         return [Failure(item["id"], "left out", item["reason"], (self.name,)) for item in examples]
 
 
-class Segmenter(Training):
+class TrainedSegmenter(TrainedFolder):
     """A folder with a segmenter."""
 
     @property
@@ -96,7 +96,7 @@ class Segmenter(Training):
         return self._points("judged", "miou")
 
 
-class ObjectNetwork(Training):
+class ObjectNetwork(TrainedFolder):
     """A folder with a detector or a Mask R-CNN."""
 
     @property
@@ -133,13 +133,13 @@ def read_mask_rcnns(run: Folder) -> list[ObjectNetwork]:
     return [ObjectNetwork(name, read_run(run / name)) for name in sorted(names, key=reading_order)]
 
 
-def read_segmenters(run: Folder) -> list[Segmenter]:
+def read_segmenters(run: Folder) -> list[TrainedSegmenter]:
     """All segmenters, the one trained on truth first."""
     names = [f"segmenters/{name}" for name in (run / "segmenters").folders()]
-    return [Segmenter(name, read_run(run / name)) for name in sorted(names, key=reading_order)]
+    return [TrainedSegmenter(one, read_run(run / one)) for one in sorted(names, key=reading_order)]
 
 
-def judged_images(trainings: Iterable[Training]) -> int:
+def judged_images(trainings: Iterable[TrainedFolder]) -> int:
     """The most images that any network was judged on during training."""
     entries = (entry for one in trainings for entry in one.facts.get("judged") or [])
     return int(max((number(entry.get("images")) or 0 for entry in entries), default=0))

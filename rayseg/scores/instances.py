@@ -64,7 +64,7 @@ class ObjectTruths:
 
 @dataclass(frozen=True, eq=False)
 class ObjectGuesses:
-    """What is said to be in one image.
+    """The objects that a source finds in one image.
 
     Attributes:
         boxes_xyxy: (o, 4) in pixels.

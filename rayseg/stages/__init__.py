@@ -1,7 +1,7 @@
 """The stages of a job: each maps rows to rows and knows nothing of who moves them.
 
 A stage loads what it needs once, when it is made, and is then called with batches of rows. One row
-comes out for each row that goes in: what is wrong with one image is said in its own row.
+comes out for each row that goes in: what is wrong with one image is named in its own row.
 """
 
 from rayseg.attribution import MISSED, SHARED

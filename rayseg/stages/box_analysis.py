@@ -97,17 +97,17 @@ class AnalyseObjects:
         image = np.frombuffer(row["pixels"], np.uint8).reshape(*size_hw, 3)
         boxes = given[list(masks)]
         numbers = [self.number_of[row["box_classes"][place]] for place in masks]
-        told: list[dict[str, Any]] = [{} for _ in masks]
+        figures: list[dict[str, Any]] = [{} for _ in masks]
         for variant in self.variants:  # whose maps are counted at once: all would take gigabytes
             tallies = self._tallies(
                 variant, image, boxes, numbers, row["id"], list(masks.values()), counted
             )
-            for own, tally in zip(told, tallies, strict=True):
+            for own, tally in zip(figures, tallies, strict=True):
                 own[variant.name] = tally
         shares = box_areas(boxes) / (size_hw[0] * size_hw[1])
         return [
             {"share": float(share), "told": own}
-            for share, own in zip(shares, told, strict=True)
+            for share, own in zip(shares, figures, strict=True)
             if None not in own.values()
         ]
 
@@ -121,7 +121,7 @@ class AnalyseObjects:
         truths: Sequence[Bool[ndarray, "h w"]],
         counted: Bool[ndarray, "h w"],
     ) -> list[Any]:
-        """What a variant's map of each object comes to; None where the detector misses it."""
+        """The figures of a variant's map of each object; None where the detector misses it."""
         generator = np.random.default_rng([self.seed, zlib.crc32(id_.encode())])
         boxes = shake_boxes(boxes_xyxy, variant.noise, generator)
         objects = Objects(torch.from_numpy(boxes), torch.tensor(numbers))

@@ -28,7 +28,7 @@ SYNONYMS = {
 class MakeBoxMaps:
     """Decoded rows to rows of BOX_MAPS_SCHEMA, one map an object.
 
-    Crowds have no map. A box of a class that the detector does not know is said so in the object's
+    Crowds have no map. A box of a class that the detector does not know is named in the object's
     own status.
 
     Args:
@@ -68,10 +68,11 @@ class MakeBoxMaps:
         objects = [one for _, one in asked]
         made = self.method.run(self.detector, images, objects, [row["id"] for row in rows])
         return [
-            _row(row, told, maps) for row, (told, _), maps in zip(rows, asked, made, strict=True)
+            _row(row, listed, maps)
+            for row, (listed, _), maps in zip(rows, asked, made, strict=True)
         ]
 
-    def _given(self, row: Row) -> tuple[_Told, Objects]:
+    def _given(self, row: Row) -> tuple[_Listed, Objects]:
         """The objects of a row: all boxes, and those that the detector is asked about."""
         places = row["places"]
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)[places]
@@ -87,9 +88,9 @@ class MakeBoxMaps:
             torch.from_numpy(boxes[known]),
             torch.tensor([numbers[i] for i in known], dtype=torch.int64),
         )
-        return _Told(boxes.tolist(), classes, places, strange), asked
+        return _Listed(boxes.tolist(), classes, places, strange), asked
 
-    def _found(self, rows: Rows, images: torch.Tensor) -> list[tuple[_Told, Objects]]:
+    def _found(self, rows: Rows, images: torch.Tensor) -> list[tuple[_Listed, Objects]]:
         """The objects that the detector finds, of the run's classes."""
         index_of = {number: c for c, number in enumerate(self.number_of) if number is not None}
         found = []
@@ -97,14 +98,14 @@ class MakeBoxMaps:
             kept = [i for i, number in enumerate(one.classes.tolist()) if number in index_of]
             boxes, numbers = one.boxes_xyxy[kept], one.classes[kept]
             classes = [index_of[number] for number in numbers.tolist()]
-            told = _Told(boxes.tolist(), classes, [-1] * len(classes))
-            found.append((told, Objects(boxes, numbers, one.candidates[kept])))
+            listed = _Listed(boxes.tolist(), classes, [-1] * len(classes))
+            found.append((listed, Objects(boxes, numbers, one.candidates[kept])))
         return found
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What of an image's objects stands in its row whatever the method finds.
+class _Listed:
+    """What of an image's objects is in its row whatever the method finds.
 
     Attributes:
         boxes: in image pixels.
@@ -129,18 +130,18 @@ def class_numbers(classes: Sequence[str], named: Sequence[str]) -> list[int | No
     return [number_of.get(name, number_of.get(other.get(name, ""))) for name in classes]
 
 
-def _row(row: Row, told: _Told, maps: Sequence[ObjectMap]) -> Row:
+def _row(row: Row, listed: _Listed, maps: Sequence[ObjectMap]) -> Row:
     answers = iter(maps)
     each = [
-        _unasked(told.strange[i]) if i in told.strange else next(answers)
-        for i in range(len(told.classes))
+        _unasked(listed.strange[i]) if i in listed.strange else next(answers)
+        for i in range(len(listed.classes))
     ]
     return outcome(row) | {
         "status": "ok" if each else "empty",
         "note": "; ".join(filter(None, [row["note"], "" if each else "no boxes"])),
-        "boxes_xyxy": told.boxes,
-        "classes": told.classes,
-        "places": told.places,
+        "boxes_xyxy": listed.boxes,
+        "classes": listed.classes,
+        "places": listed.places,
         "object_status": [one.status for one in each],
         "maps": [pack_maps(one.grid.cpu().numpy()[None])[0] for one in each],
         "positives": [one.positives for one in each],

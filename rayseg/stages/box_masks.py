@@ -122,7 +122,7 @@ class RefineBoxMaps:
     would take gigabytes.
 
     Args:
-        manifest: where the images' paths and crowds stand.
+        manifest: has the images' paths and crowds.
         proposals: of masks; None for none.
     """
 

@@ -30,13 +30,13 @@ class CompanionBank:
     """Which crops of which images a method finds its companions among.
 
     The public code of RIB cuts new crops at each step; ours are cut once, so that a step costs no
-    decoding, and a method that wants twenty a step sees each of five hundred once in 25 steps.
+    decoding, and a method that takes twenty a step sees each of five hundred once in 25 steps.
 
     Attributes:
-        images: crops in the bank, one an image; a split with fewer tagged images gives them all.
-        split: the images that they are cut from; empty is all images.
-        crops: how each is cut.
-        seed: of the choice and of the crops.
+        images: Crops in the bank, one an image; with fewer tagged images it has them all.
+        split: Split that they are cut from; empty is all images.
+        crops: How each image is cut.
+        seed: Seed of the choice and of the crops.
     """
 
     images: int = 500

@@ -1,6 +1,6 @@
 """The crash guard: an image that kills its process is given up after two deaths.
 
-Ray gives the work of a dead actor or task to another one, for ever. So whoever works on a block
+Ray gives the work of a dead actor or task to another one, endlessly. So whoever works on a block
 writes down which of its images are in flight, and what is still written there when the block comes
 again has killed its predecessor. Images that died together are tried alone; an image that kills
 alone as well is poison.

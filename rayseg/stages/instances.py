@@ -27,13 +27,13 @@ class InstancePrediction:
     """How a Mask R-CNN is applied to whole images.
 
     Attributes:
-        min_score: of an object that is kept; 0.05 is what average precision is taken over.
-        max_objects: of an image; the likeliest.
-        mask_threshold: probability above which a pixel is of an object, where there is no CRF.
-        crf: a CRF on each object, as the authors have it at test time.
-        instance_crf: its constants.
-        batch_size: images of one size that are seen at once.
-        precision: of trunk and pyramid; auto is bf16 where the device is fast in it.
+        min_score: Least score of an object that is kept; average precision is taken from 0.05.
+        max_objects: Most objects of an image, the likeliest.
+        mask_threshold: Probability above which a pixel is of an object, where there is no CRF.
+        crf: A CRF refines each object, as the authors' does at test time.
+        instance_crf: Constants of that CRF.
+        batch_size: Images of one size that are seen at once.
+        precision: Number format of trunk and pyramid; auto is bf16 where the device is fast in it.
     """
 
     min_score: float = 0.05

@@ -70,7 +70,7 @@ class RefineSeeds:
     """Rows of SEEDS_SCHEMA to rows of MASKS_SCHEMA, by one refiner.
 
     Args:
-        manifest: where the images' paths stand.
+        manifest: has the images' paths.
         saliency: maps that the labels must agree with; None for none.
     """
 

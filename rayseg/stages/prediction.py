@@ -16,7 +16,7 @@ from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one, outcome, stack_pixels
 from rayseg.store import local_copy
 
-LabelCRF = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
+CRFOfImage = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _mask(probabilities: Float[Tensor, "l h w"]) -> Row:
 class SmoothLabels:
     """Rows of PLANES_SCHEMA to rows of MASKS_SCHEMA, by a CRF."""
 
-    def __init__(self, crf: LabelCRF):
+    def __init__(self, crf: CRFOfImage):
         self.crf = crf
 
     def __call__(self, rows: Rows) -> Rows:

@@ -41,7 +41,7 @@ IOU_UNITS = 10**9
 """IoUs are added as whole numbers, so that a sum does not depend on its order."""
 
 Figures = list[dict[str, float]]
-Counts = NDArray[np.int64]
+CountArray = NDArray[np.int64]
 """Whole numbers, of a shape that is the trial's own."""
 
 
@@ -74,13 +74,13 @@ class TrialImage:
 class Trial(Protocol):
     """Counts of images that add, and what they come to."""
 
-    def zeros(self) -> Counts:
+    def zeros(self) -> CountArray:
         """Nothing counted yet."""
 
-    def count(self, image: TrialImage) -> Counts:
+    def count(self, image: TrialImage) -> CountArray:
         """Of one image."""
 
-    def figures(self, counts: Counts) -> Figures:
+    def figures(self, counts: CountArray) -> Figures:
         """The metric, with each value that was read off; one entry for each."""
 
 
@@ -143,7 +143,7 @@ class SeedTrial:
         for steps in self.steps:  # an image that ended early stays where it ended
             yield found[min(steps - first, len(found) - 1)]
 
-    def _sweep(self, image: TrialImage, found: Localization | None) -> Counts:
+    def _sweep(self, image: TrialImage, found: Localization | None) -> CountArray:
         maps, classes = np.zeros((0, *image.truth.shape), np.float32), image.classes[:0]
         if found is not None and bool(found.maps.isfinite().all()):
             small = found.maps.float().cpu().numpy().clip(0, 1)
@@ -155,7 +155,7 @@ class SeedTrial:
 
 
 def _while_finite(make: Callable[[], Iterable[Localization]]) -> Iterator[Localization | None]:
-    """What is made, and None in place of the first that comes to no number."""
+    """What is made, and None in place of the first that has no number."""
     try:
         yield from make()
     except FloatingPointError:
@@ -191,7 +191,7 @@ class ObjectTrial:
     Args:
         number_of: class index of the run to that of the detector.
         refiners: maps to masks, one for each value that is read off.
-        read: what each refiner stands for, such as ``{"box_crf.foreground": 0.8}``.
+        read: the values that each refiner has, such as ``{"box_crf.foreground": 0.8}``.
     """
 
     def __init__(

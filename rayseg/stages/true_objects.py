@@ -36,7 +36,7 @@ class AloneInBox:
         classes: Sequence[int],
         labels: UInt8[ndarray, "h w"],
     ) -> dict[int, Bool[ndarray, "h w"]]:
-        """The mask of each object that is told apart, by its place."""
+        """The mask of each object that can be separated, by its place."""
         overlaps = box_ious(boxes_xyxy, boxes_xyxy)
         same = np.equal.outer(classes, classes) & ~np.eye(len(boxes_xyxy), dtype=bool)
         found = {}

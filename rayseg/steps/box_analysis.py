@@ -32,11 +32,11 @@ from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows,
 
 @dataclass(frozen=True)
 class Analysed:
-    """What an analysis came to."""
+    """The result of an analysis."""
 
     figures: dict[str, Any]
     picture: bytes
-    said: str
+    summary: str
 
 
 def analyse_boxes(config: AnalyseBoxesConfig, engine: Engine) -> Outcome:
@@ -134,8 +134,8 @@ def _write(name: str, kinds: Sequence[str], chosen: Manifest, folder: Folder) ->
     made = ANALYSE[name](kinds, objects)
     folder.write(f"{name}.json", json.dumps(made.figures, indent=1).encode())
     folder.write(f"{name}.png", made.picture)
-    write_run(folder, {"said": made.said, "objects": len(objects)})
-    return Outcome([f"{name}: {made.said}"])
+    write_run(folder, {"said": made.summary, "objects": len(objects)})
+    return Outcome([f"{name}: {made.summary}"])
 
 
 def _analyse_heads(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analysed:
@@ -145,18 +145,18 @@ def _analyse_heads(kinds: Sequence[str], objects: list[dict[str, Any]]) -> Analy
         for counts, curves in (zip(*column, strict=True) for column in zip(*parts, strict=True))
     )
     found = HeadAnalysis(box, class_, box_curves, class_curves)
-    said = (
+    summary = (
         f"near the boundary lie {100 * box.near_share:.0f} % of the box head's pixels and "
         f"{100 * class_.near_share:.0f} % of the class head's, {len(objects)} objects"
     )
-    return Analysed(found.figures(), draw_heads(found), said)
+    return Analysed(found.figures(), draw_heads(found), summary)
 
 
-def _of_head(told: dict[str, Any]) -> tuple[PositionCounts, CurveSums]:
-    density = np.array(told["density"], np.int64)
+def _of_head(figures: dict[str, Any]) -> tuple[PositionCounts, CurveSums]:
+    density = np.array(figures["density"], np.int64)
     return (
-        PositionCounts(density, told["near"], told["pixels"]),
-        CurveSums.of(np.array(told["curve"])),
+        PositionCounts(density, figures["near"], figures["pixels"]),
+        CurveSums.of(np.array(figures["curve"])),
     )
 
 
@@ -179,8 +179,8 @@ def _analyse_overlaps(
     }
     found = OverlapAnalysis(sums)
     shown = ", ".join(f"{name} {100 * one.figures()['iou']:.1f}" for name, one in sums.items())
-    said = f"IoU of maps at their best threshold: {shown}, {len(objects)} objects"
-    return Analysed(found.figures(), draw(found), said)
+    summary = f"IoU of maps at their best threshold: {shown}, {len(objects)} objects"
+    return Analysed(found.figures(), draw(found), summary)
 
 
 ANALYSE: dict[str, Callable[[Sequence[str], list[dict[str, Any]]], Analysed]] = {

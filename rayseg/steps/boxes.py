@@ -86,7 +86,7 @@ def _without_map(label: str, folder: Folder) -> Outcome:
 
 def make_box_masks(config: MakeBoxMasksConfig, engine: Engine) -> Outcome:
     """Makes the masks of each method by each refiner."""
-    _proposals(config)  # a folder that is not there is said here
+    _proposals(config)  # a missing folder fails here
     with engine.open(config.address, config.run):
         return carry_out(box_mask_steps(config), engine, config.compute)
 
@@ -126,10 +126,10 @@ def _identity_of(
     """What masks follow from besides maps and refiner."""
     if proposals is None:
         return {}
-    told = {"proposal_refinement": as_plain(config.proposal_refinement)}
+    facts = {"proposal_refinement": as_plain(config.proposal_refinement)}
     if isinstance(proposals, FolderProposals):
-        return told | {"proposals": proposals.folder.location}
-    return told | {"proposals": config.proposals, "superpixels": as_plain(config.superpixels)}
+        return facts | {"proposals": proposals.folder.location}
+    return facts | {"proposals": config.proposals, "superpixels": as_plain(config.superpixels)}
 
 
 def _proposals(config: MakeBoxMasksConfig) -> FolderProposals | OwnProposals | None:

@@ -22,7 +22,7 @@ GB = 1e9
 
 
 def doctor(config: DoctorConfig, engine: Engine) -> Outcome:
-    """Says what is there and what a run needs; refuses what would wait for ever."""
+    """Says what is there and what a run needs; refuses what would never start."""
     lines = [*_machine(config), *_weights(config)]
     with engine.open(config.address, config.run):
         slots = engine.slots(config.compute)

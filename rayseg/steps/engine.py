@@ -99,7 +99,7 @@ class Engine(Protocol):
         """What will work side by side."""
 
     def check(self, what: str, compute: Compute) -> None:
-        """Refuses what would wait for ever for actors or training workers.
+        """Refuses what would wait without end for actors or training workers.
 
         Raises:
             ValueError: the cluster has less than is asked for.

@@ -1,8 +1,8 @@
 """How long a run will take, from a few of its images sent through all of its parts.
 
 Each part is timed as it will run, by the same jobs on the same cluster. What a part does image by
-image says itself how long an image took, so that the time for starting processes is told from the
-time for images; a training that counts steps is measured over a few of them.
+image says itself how long an image took, so that starting processes is not counted as time for
+images; a training that counts steps is measured over a few of them.
 """
 
 import time
@@ -173,10 +173,10 @@ class _Measuring:
         slots = self.engine.slots(self.config.compute)
         processes = slots.actors if kind.by_network else slots.tasks
         folders = {name: self.scratch / kind.folder / name for name in part.names}
-        told = {name: read_run(one).get("seconds", 0.0) for name, one in folders.items()}
-        around = max(whole - sum(told.values()), 0.0) / len(part.names)
+        spent = {name: read_run(one).get("seconds", 0.0) for name, one in folders.items()}
+        around = max(whole - sum(spent.values()), 0.0) / len(part.names)
         found = []
-        for name, seconds in told.items():
+        for name, seconds in spent.items():
             folder = folders[name]
             rows = list(read_rows(folder, ["seconds"]))
             busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))

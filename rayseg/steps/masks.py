@@ -16,7 +16,7 @@ from rayseg.store import Folder
 
 def refine_seeds(config: RefineSeedsConfig, engine: Engine) -> Outcome:
     """Makes the masks of each method by each refiner."""
-    _saliency(config)  # a folder that is not there is said here
+    _saliency(config)  # a missing folder fails here
     with engine.open(config.address, config.run):
         return carry_out(mask_steps(config), engine, config.compute)
 

@@ -23,7 +23,7 @@ from rayseg.steps.training import train
 from rayseg.store import Folder, kind_of, read_manifest
 from rayseg.toml import hint
 
-Job = Callable[[Any, Engine], Outcome]
+JobFunction = Callable[[Any, Engine], Outcome]
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Part:
         kind: of the folders that it fills, a key of KINDS; empty for scores.
         names: of these folders; a folder of the run itself has an empty one.
         labels: that the job is to take.
-        told: what it says is shown.
+        shown: its lines are printed.
     """
 
-    job: Job
+    job: JobFunction
     kind: str = ""
     names: tuple[str, ...] = ("",)
     labels: tuple[str, ...] = ()
-    told: bool = True
+    shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Road:
 
     asked: Callable[[RunConfig], set[str]]
     refined: Callable[[RunConfig], set[str]]
-    maps: tuple[Job, str, Callable[[RunConfig], tuple[str, ...]]]
-    masks: tuple[Job, str, Callable[[RunConfig], list[str]]]
+    maps: tuple[JobFunction, str, Callable[[RunConfig], tuple[str, ...]]]
+    masks: tuple[JobFunction, str, Callable[[RunConfig], list[str]]]
     trained: str
-    applied: tuple[Job, str]
+    applied: tuple[JobFunction, str]
     has_truth: Callable[[Folder, str], bool]
 
     def labels(self, config: RunConfig) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class Road:
         yield Part(make, kind, tuple(mask_names(config)))
         if config.until == "masks" or not (judged or config.labels):
             return
-        yield Part(score, told=False)  # already here, since a training takes hours
+        yield Part(score, shown=False)  # already here, since a training takes hours
         labels = self.labels(config)
         yield Part(partial(train, self.trained), self.trained, labels, labels)
         if judged:
@@ -175,7 +175,7 @@ def run(config: RunConfig, engine: Engine) -> Outcome:
     with engine.open(config.address, config.run):
         for part in jobs:
             done = part.job(replace(config, labels=part.labels) if part.labels else config, engine)
-            outcome += done if part.told else Outcome()
+            outcome += done if part.shown else Outcome()
         if config.until == "segmenters" and not judged:
             outcome += _unjudged(config)
         return outcome + last.job(config, engine)

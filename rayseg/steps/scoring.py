@@ -30,7 +30,7 @@ class Scored:
     """What scoring a run gives.
 
     Attributes:
-        entries: what stands in scores.json, an entry for each folder, such as ``seeds/advcam``.
+        entries: the content of scores.json, an entry for each folder, such as ``seeds/advcam``.
         skipped: why the true mask of an image could not be used, by id.
     """
 

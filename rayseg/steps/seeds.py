@@ -23,7 +23,7 @@ def make_seeds(config: MakeSeedsConfig, engine: Engine) -> Outcome:
     """Makes the localization maps of each method."""
     manifest = read_manifest(Folder(config.run) / "manifest")
     manifest.select(config.split, read_ids(config.ids))
-    for kind in config.network_kinds:  # a wrong file is said here
+    for kind in config.network_kinds:  # a wrong file fails here
         NETWORKS[kind].load(local_copy(find_weights(config, kind)), manifest.classes)
     with engine.open(config.address, config.run):
         return carry_out(seed_steps(config, engine), engine, config.compute)

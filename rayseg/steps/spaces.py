@@ -68,16 +68,16 @@ class Space:
 
         Where a searched field is among them, those are the whole grid.
         """
-        said = dict(_values(one) for one in given)
+        values_of = dict(_values(one) for one in given)
         known = [*self.domains, *self.read_off]
-        for name in said:
+        for name in values_of:
             if name not in known:
                 raise ValueError(
                     f"grid must name fields of space {self.name} ({', '.join(known)}), "
                     f"got {name!r}{hint(name, known)}"
                 )
-        read_off = {name: said.get(name, values) for name, values in self.read_off.items()}
-        searched = {name: values for name, values in said.items() if name in self.domains}
+        read_off = {name: values_of.get(name, values) for name, values in self.read_off.items()}
+        searched = {name: values for name, values in values_of.items() if name in self.domains}
         return replace(self, grid=searched or self.grid, read_off=read_off)
 
     def setting(self, base: Any, values: Mapping[str, Any]) -> Any:

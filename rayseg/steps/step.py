@@ -36,7 +36,7 @@ class Fill:
     Attributes:
         source: rows of the manifest, or a folder whose rows are gone on from.
         make: makes the stage where it runs.
-        keeps_network: the stage loads a network, and wants a process of its own.
+        keeps_network: the stage loads a network, and needs a process of its own.
         untagged: images without tags are looked at too.
         then: CPU tasks that the stage's planes of probabilities go on to.
         bind: where a row is missing, `make` with what it is costly to have; it may refuse.
@@ -145,8 +145,8 @@ def _close(folder: Folder, label: str) -> Outcome:
     forget_repeats(folder)
     counts = count_status(folder)
     write_run(folder, {"counts": counts})
-    said = ", ".join(f"{number} {status}" for status, number in counts.items())
-    return Outcome([f"{label}: {said}"], failed_ids(folder))
+    counted = ", ".join(f"{number} {status}" for status, number in counts.items())
+    return Outcome([f"{label}: {counted}"], failed_ids(folder))
 
 
 def _make(step: Step, engine: Engine, compute: Compute) -> Outcome:

@@ -10,7 +10,7 @@ from rayseg.steps.spaces import Space
 from rayseg.steps.trials import Plan, stored_trials
 from rayseg.store import Folder, write_run
 
-BACKGROUND = "background_threshold"
+BEST_THRESHOLD = "background_threshold"
 """Figure of trials of maps: the threshold that was best."""
 
 
@@ -52,11 +52,11 @@ def write_sweep(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome
         },
     )
     failed = {id_: why for one in whole for id_, why in one["failed"].items()}
-    said = ", ".join(
-        f"{name} {_shown(best[name])}" for name in (*names, BACKGROUND) if name in best
+    setting = ", ".join(
+        f"{name} {_shown(best[name])}" for name in (*names, BEST_THRESHOLD) if name in best
     )
     lines = [
-        f"tuning {space.name}: best {space.metric} {100 * best[space.metric]:.1f} at {said}",
+        f"tuning {space.name}: best {space.metric} {100 * best[space.metric]:.1f} at {setting}",
         f"{len(entries)} settings from {len(whole)} whole trials of {len(trials)}; "
         f"picture, table and best.toml in {folder}",
         *_without("failed in a trial", failed),
@@ -73,8 +73,8 @@ def _without(label: str, images: dict[str, str]) -> list[str]:
 
 def _searched(space: Space, trials: list[dict[str, Any]]) -> list[str]:
     """The fields that differ between trials, and what is read off each."""
-    told = {name: {str(one["setting"][name]) for one in trials} for name in sorted(space.domains)}
-    searched = [name for name in told if len(told[name]) > 1] or list(told)
+    used = {name: {str(one["setting"][name]) for one in trials} for name in sorted(space.domains)}
+    searched = [name for name in used if len(used[name]) > 1] or list(used)
     return [*searched, *(name for name, values in space.read_off.items() if len(values) > 1)]
 
 
@@ -108,20 +108,20 @@ def _cell(value: Any) -> str:
 def _toml(plan: Plan, best: dict[str, Any]) -> str:
     """The best setting as a file that every job takes."""
     config, space = plan.config, plan.space
-    told: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     if space.kind == "objects":  # what the maps were judged by
-        told["box_crf"] = as_plain(config.box_crf)
+        parts["box_crf"] = as_plain(config.box_crf)
     values: dict[str, Any] = {}
     for name in best.keys() & {*space.domains, *space.read_off}:
         part, dot, own = name.rpartition(".")
-        (told[part] if dot else values)[own] = best[name]
-    told[space.name] = as_plain(space.setting(plan.base, values))
-    if space.name in ("label_crf", "threshold"):  # thresholds stand with the maps' method
-        told["thresholds"] = {threshold_field(config.seeds_of): _pair(told[space.name], plan)}
+        (parts[part] if dot else values)[own] = best[name]
+    parts[space.name] = as_plain(space.setting(plan.base, values))
+    if space.name in ("label_crf", "threshold"):  # thresholds belong with the maps' method
+        parts["thresholds"] = {threshold_field(config.seeds_of): _pair(parts[space.name], plan)}
     head = f"# {space.metric} {100 * best[space.metric]:.2f}"
-    if BACKGROUND in best:
-        head += f" at background threshold {best[BACKGROUND]:g}"
-    return f"{head}\n{as_toml(told)}"
+    if BEST_THRESHOLD in best:
+        head += f" at background threshold {best[BEST_THRESHOLD]:g}"
+    return f"{head}\n{as_toml(parts)}"
 
 
 def _pair(refiner: dict[str, Any], plan: Plan) -> list[float]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-KINDS = ("seeds", "masks", "predictions")
+SCORED = ("seeds", "masks", "predictions")
 OBJECTS, INSTANCES = "objects/", "instances/"
 """Entries about single objects begin so."""
 
@@ -25,7 +25,7 @@ def _pixel_table(scores: dict[str, dict[str, Any]]) -> list[str]:
     """
     if not scores:
         return ["scores: none, no true mask in the split or no seeds and masks in the run"]
-    names = sorted(scores, key=lambda name: (KINDS.index(name.partition("/")[0]), name))
+    names = sorted(scores, key=lambda name: (SCORED.index(name.partition("/")[0]), name))
     shown = [name for name in names if scores[name]["images"]]
     lines = _table({name: _cells(scores[name]) for name in shown})
     none = [name for name in names if name not in shown]

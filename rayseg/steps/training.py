@@ -144,7 +144,7 @@ class _Task:
             tuple(manifest.classes), config.train_split, config.val_split,
             config.compute.loader_workers,
         )  # fmt: skip
-        # what is wrong with weights or batch size is said here, not by each worker in turn
+        # wrong weights or a wrong batch size fail here, not in each worker in turn
         work.training.build(work.classes)
         work.training.check(len(ids), config.compute.workers)
         refuse_others(folder, ids)

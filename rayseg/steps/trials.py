@@ -313,8 +313,8 @@ def _name(complete: dict[str, Any]) -> str:
 def _write_counts(folder: Folder, name: str, counts: Any, facts: dict[str, Any]) -> None:
     """Counts and what they are of, in one file, so that neither can be without the other."""
     sink = io.BytesIO()
-    told = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
-    np.savez_compressed(sink, counts=counts, facts=told)
+    encoded = np.frombuffer(json.dumps(facts, default=float).encode(), np.uint8)
+    np.savez_compressed(sink, counts=counts, facts=encoded)
     (folder / "trials").write(f"{name}.npz", sink.getvalue())
 
 
@@ -330,6 +330,6 @@ def _unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
 
 
 def stored_trials(folder: Folder) -> Iterator[dict[str, Any]]:
-    """What each trial that the folder holds came to."""
+    """The result of each trial that the folder holds."""
     for name in (folder / "trials").names(".npz"):
         yield _unpack((folder / "trials").read(name))[1]

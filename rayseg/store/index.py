@@ -1,7 +1,7 @@
 """The index of a folder of shards: which rows it holds, in one file.
 
 ``_index.pq`` has a line for each row: its id, status, note, seconds and shard. Names and sizes of
-the shards that it was made from stand in its metadata. Whoever reads it compares them with the
+the shards that it was made from are in its metadata. Whoever reads it compares them with the
 folder's and reads those shards alone that differ, so that an index that is missing, stale or
 damaged costs time and nothing else; shards are written by many processes, which never touch it.
 """

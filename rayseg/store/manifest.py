@@ -142,7 +142,7 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
 
 
 def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes]:
-    """What stands beside a manifest's rows, which must have all columns."""
+    """What is stored beside a manifest's rows, which must have all columns."""
     try:
         schema = pq.read_schema(file)
     except pa.ArrowInvalid as error:

@@ -18,7 +18,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("true_masks", pa.list_(pa.binary())),  # COCO's counts, one a box or none at all
     ]
 )
-"""One image of a dataset a row; the class names stand in the file's metadata as JSON."""
+"""One image of a dataset a row; the class names are in the file's metadata as JSON."""
 
 _OUTCOME = [
     ("id", pa.string()),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.datasets import DatasetError, DatasetNotFoundError, Folder
+from rayseg.datasets import DatasetError, DatasetNotFoundError, FolderDataset
 from rayseg.records import MAX_CLASSES
 
 
@@ -17,10 +17,10 @@ def images(tmp_path):
 
 @pytest.fixture
 def folder(images, tmp_path):
-    def make(csv: str | bytes, **flags) -> Folder:
+    def make(csv: str | bytes, **flags) -> FolderDataset:
         path = tmp_path / "tags.csv"
         path.write_bytes(csv if isinstance(csv, bytes) else csv.encode())
-        return Folder(images=images, tags=path, **flags)
+        return FolderDataset(images=images, tags=path, **flags)
 
     return make
 
@@ -132,19 +132,19 @@ def test_the_limit_of_classes_is_that_of_an_eight_bit_mask(folder):
 
 def test_what_is_missing_is_an_error(folder, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="tags not found"):
-        _ = Folder(images=tmp_path, tags=tmp_path / "no.csv").classes
+        _ = FolderDataset(images=tmp_path, tags=tmp_path / "no.csv").classes
     with pytest.raises(DatasetNotFoundError, match="masks not found"):
         list(folder("image,tags\na.jpg,c\n", masks=tmp_path / "no").samples(tmp_path))
 
 
 @pytest.fixture
 def boxed(images, tmp_path):
-    def make(csv: str, tags: str = "", **flags) -> Folder:
+    def make(csv: str, tags: str = "", **flags) -> FolderDataset:
         (tmp_path / "boxes.csv").write_text(csv)
         if tags:
             (tmp_path / "tags.csv").write_text(tags)
             flags["tags"] = tmp_path / "tags.csv"
-        return Folder(images=images, boxes=tmp_path / "boxes.csv", **flags)
+        return FolderDataset(images=images, boxes=tmp_path / "boxes.csv", **flags)
 
     return make
 
@@ -234,11 +234,14 @@ def test_bad_boxes_are_errors_with_file_and_line(boxed, tmp_path, row, tags, fla
 
 
 def test_neither_tags_nor_boxes_is_an_error(images, tmp_path):
-    for reader in (Folder(images=images), Folder(images=images, class_names=("cat",))):
+    for reader in (
+        FolderDataset(images=images),
+        FolderDataset(images=images, class_names=("cat",)),
+    ):
         with pytest.raises(DatasetError, match="a CSV of tags or one of boxes"):
             list(reader.samples(tmp_path))
     with pytest.raises(DatasetNotFoundError, match="boxes not found"):
-        list(Folder(images=images, boxes=tmp_path / "no.csv").samples(tmp_path))
+        list(FolderDataset(images=images, boxes=tmp_path / "no.csv").samples(tmp_path))
     (tmp_path / "b.csv").write_text("image,class,x1,y1,w,h\na,b,1,2,3,4\n")
     with pytest.raises(DatasetError, match=r"csv:1: expected a header with a column x2 or xmax"):
-        list(Folder(images=images, boxes=tmp_path / "b.csv").samples(tmp_path))
+        list(FolderDataset(images=images, boxes=tmp_path / "b.csv").samples(tmp_path))

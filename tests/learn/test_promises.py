@@ -10,6 +10,7 @@ import torch.multiprocessing
 
 from rayseg.learn import STATE, TRAININGS, Work, Worker, load_state
 from rayseg.learn import train as loop
+from rayseg.networks import NETWORKS
 from rayseg.records.progress import read_progress
 from rayseg.store import Folder, read_run
 from tests.learn.tiny import (
@@ -171,6 +172,23 @@ def test_the_job_says_loss_and_length_and_a_finished_training_is_not_repeated(fi
     assert f": loss {last['loss']:.3f}" in line
     assert " after " in line
     assert trained(run, kind) == outcomes[kind]
+
+
+@each
+def test_it_leaves_weights_that_load_and_cleans_up(finished, kind):
+    folder = folder_of(finished[0], kind)
+    assert set(folder.names()) == {NETWORKS[kind].file, "run.json"}
+    assert folder.folders() == []
+    NETWORKS[kind].load(folder.path(NETWORKS[kind].file), CLASSES)
+    with pytest.raises(ValueError, match="classes"):
+        NETWORKS[kind].load(folder.path(NETWORKS[kind].file), CLASSES[:1])
+
+
+@each
+def test_another_training_into_the_same_folder_is_refused(finished, kind):
+    other = tiny(kind, batch_size=5)
+    with pytest.raises(ValueError, match=r"\.batch_size is 4 there, 5 here"):
+        trained(finished[0], kind, training=other)
 
 
 @each

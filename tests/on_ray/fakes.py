@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rayseg.attribution import CAM, RIB, AdvCAM
+from rayseg.attribution import RIB, AdvCAM
 from rayseg.learn import Crops, SegmentationCrops
 from rayseg.steps.trials import _unpack
 from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
@@ -110,16 +110,6 @@ class Raising:
 
 
 @dataclass(frozen=True)
-class PickyCAM(CAM):
-    """CAM that fails on a batch in which an image starts with a black pixel."""
-
-    def run(self, network, images, classes, map_stride=1, ids=None):
-        if (images[:, 0, 0] == 0).all(-1).any():
-            raise RuntimeError("black corner")
-        return super().run(network, images, classes, map_stride, ids)
-
-
-@dataclass(frozen=True)
 class DeadlyRIB(RIB):
     """RIB that kills its process at one image, once, and writes down what each image makes it do.
 
@@ -174,25 +164,6 @@ class CountedCrops(Crops):
         return super().cut_levels(pixels, generator)
 
 
-@dataclass(frozen=True)
-class DeadlyCrops(Crops):
-    """Crops of which one kills its process, once, after the first epoch.
-
-    Attributes:
-        state: what an epoch leaves behind.
-        armed: a file that is there until the death.
-    """
-
-    state: str = ""
-    armed: str = ""
-
-    def cut(self, pixels, generator):
-        if Path(self.state).exists() and Path(self.armed).exists():
-            Path(self.armed).unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().cut(pixels, generator)
-
-
 def no_extension_types(schema: pa.Schema):
     """Whether each column is of a type that any reader of Parquet knows."""
     return not any(isinstance(field.type, pa.BaseExtensionType) for field in schema)
@@ -236,20 +207,3 @@ class BrokenCrops(SegmentationCrops):
         with open(self.asked, "a") as file:
             file.write(".")
         raise ValueError("no crop of this image")
-
-
-@dataclass(frozen=True)
-class BlindingCrops(SegmentationCrops):
-    """Crops of which one has a pixel that is no number.
-
-    Attributes:
-        id_red: level of the first pixel's red in the image that it happens to.
-    """
-
-    id_red: int = 255
-
-    def cut(self, pixels, labels, generator):
-        image, labels = super().cut(pixels, labels, generator)
-        if (pixels[..., 0] == self.id_red).all():
-            image[:, 0, 0] = np.nan
-        return image, labels

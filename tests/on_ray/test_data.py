@@ -18,7 +18,7 @@ import ray
 
 import rayseg.on_ray
 from rayseg.on_ray.data import (
-    Pool,
+    Crew,
     _Writer,
     collect,
     decoded,
@@ -55,7 +55,7 @@ ROOT = Path(__file__).parents[2]
 def send(folder, table, make, actors=2, rows=4, decode=None):
     """Sends a manifest through a stage in actors that take no CPU, as those on a GPU do."""
     out = Folder(str(folder))
-    pool = Pool(make, rows, actors, cpus=0 if actors else 1, gpus=0.5 if actors else 0)
+    pool = Crew(make, rows, actors, cpus=0 if actors else 1, gpus=0.5 if actors else 0)
     source = decoded(manifest_rows(table, out / "pending", rows), decode or Undecoded(), out)
     write_rows(source, table.num_rows, pool, out, SEEDS_SCHEMA, "test")
     return out
@@ -247,7 +247,7 @@ def test_a_process_that_does_not_see_the_folder_is_refused(tmp_path):
 def test_collecting_from_a_stage_that_fails_is_a_one_line_error(tmp_path):
     source = manifest_rows(manifest_table(2), Folder(str(tmp_path)), 2)
     with pytest.raises(OSError, match="no stage for 2 rows") as caught:
-        list(collect(source, Pool(Raising, rows=2)))
+        list(collect(source, Crew(Raising, rows=2)))
     assert "\n" not in str(caught.value)
 
 

@@ -177,7 +177,7 @@ def test_ray_submits_a_job_as_it_stands(server, code, tmp_path):
 def test_without_the_token_nobody_is_let_in(server, code, tmp_path):
     done = submit(server, code, "score", "--run", str(tmp_path), RAY_AUTH_MODE="disabled")
     assert done.returncode == 1
-    assert "wants a token: set RAY_AUTH_MODE=token" in done.stderr
+    assert "needs a token: set RAY_AUTH_MODE=token" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

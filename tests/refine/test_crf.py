@@ -147,13 +147,13 @@ def test_the_label_crf_is_as_sure_of_labels_as_it_is_asked_to_be(gt_prob):
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 3, maps[0].shape)
     labels = np.where(rng.random(drawn.shape) < 0.3, drawn, maps.max(0) > 0.3)
-    kernels = IRN | {"gaussian_compat": 3, "bilateral_compat": 3}
-    lattice = Lattice(image, 3, **kernels)
+    kernels = vars(IRN) | {"gaussian_compat": 3, "bilateral_compat": 3, "iterations": 2}
+    lattice = Lattice(Kernels(**kernels), image, 3)
     expected = {
         sure: lattice.infer(unary_from_labels(labels, 3, sure, zero_unsure=False), 2).argmax(0)
         for sure in (gt_prob, 0.7)
     }
-    crf = LabelCRF(gt_prob=gt_prob, iterations=2, **kernels)
+    crf = LabelCRF(gt_prob=gt_prob, **kernels)
     (refined,) = crf.refine_labels(image, [labels], 3)
     np.testing.assert_array_equal(refined, expected[gt_prob])
     assert (refined != expected[0.7]).any()

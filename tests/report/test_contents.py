@@ -1,5 +1,5 @@
 from rayseg.report.contents import Score, final_prediction, final_score, reading_order
-from rayseg.report.segmenters import Segmenter, judged_images
+from rayseg.report.segmenters import TrainedSegmenter, judged_images
 
 MIOU = {"seeds/cam": 0.4, "masks/advcam+label_crf": 0.6, "predictions/truth": 0.9}
 
@@ -47,7 +47,9 @@ def test_crf_is_told_from_the_refiner_in_a_name():
 
 def test_points_of_a_curve_skip_what_is_unknown():
     curve = [{"iteration": 20, "loss": 3.0}, {"iteration": 40, "loss": None}, {"loss": 1.0}, {}]
-    one = Segmenter("segmenters/a", {"curve": curve, "judged": [{"iteration": 40, "miou": 0.5}]})
+    one = TrainedSegmenter(
+        "segmenters/a", {"curve": curve, "judged": [{"iteration": 40, "miou": 0.5}]}
+    )
     assert one.losses == ([20], [3.0])
     assert one.mious == ([40], [0.5])
     assert judged_images([one]) == 0

@@ -5,7 +5,7 @@ import pytest
 from rayseg.records.progress import read_progress
 from rayseg.report import figures
 from rayseg.report.contents import Score
-from rayseg.report.segmenters import Segmenter
+from rayseg.report.segmenters import TrainedSegmenter
 
 
 def _score(iou):
@@ -70,7 +70,7 @@ def test_a_classifier_is_drawn_by_iteration_and_by_epoch_where_it_was_counted_so
 def _segmenter(name, judged=()):
     curve = [{"iteration": 10 * n, "loss": 2 / n} for n in (1, 2, 3)]
     points = [{"iteration": n, "miou": miou} for n, miou in judged]
-    return Segmenter(f"segmenters/{name}", {"curve": curve, "judged": points})
+    return TrainedSegmenter(f"segmenters/{name}", {"curve": curve, "judged": points})
 
 
 def _lines(svg, place):

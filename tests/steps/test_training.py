@@ -140,6 +140,14 @@ def test_a_split_without_labels_is_refused(tmp_path, drawn, kind, said):
         trained(tmp_path, kind)
 
 
+def test_without_a_split_val_a_classifier_is_judged_on_what_it_learnt_from(tmp_path, drawn):
+    store(tmp_path, drawn[:10])
+    outcome = trained(tmp_path, "classifier", training=tiny("classifier", epochs=1))
+    judged = read_run(folder_of(tmp_path, "classifier"))["judged"]
+    assert [(one["iteration"], one["judged_on"]) for one in judged] == [(2, "train")]
+    assert outcome.lines[0].endswith(" on train after 1 epochs")
+
+
 def store_masks(run, rows):
     masks = Folder(str(run)) / "masks" / "made"
     masks.remove()

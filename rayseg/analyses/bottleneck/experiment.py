@@ -104,21 +104,21 @@ class ToyBottleneck:
     ones, and the gradient as a whole shrinks before it grows.
 
     Attributes:
-        size: side of an image in pixels.
-        digit_size: side of the square that an 8 x 8 digit is enlarged to.
-        mark_size: side of a square, diameter of a circle.
-        num_train: images to train on.
-        marked_share: of these that have a mark (text: a tenth).
-        epochs: passes over the images.
-        batch_size: images a step.
-        learning_rate: of Adam.
-        num_images: marked and unseen, over which all ratios are averaged (text: 100).
-        threshold: see above (text: 0.3).
-        num_iterations: K of RIB (code: 10); 0 leaves the row before it alone.
-        rib_learning_rate: lambda, of plain gradient descent on a loss that is a sum over the batch.
+        size: Side of an image in pixels.
+        digit_size: Side of the square that an 8 x 8 digit is enlarged to.
+        mark_size: Side of a square mark or diameter of a round one, in pixels.
+        num_train: Number of images to train on.
+        marked_share: Share of the training images that have a mark (text: a tenth).
+        epochs: Passes over the images.
+        batch_size: Images in each training step.
+        learning_rate: Adam's learning rate.
+        num_images: Marked, unseen images over which all ratios are averaged (text: 100).
+        threshold: A gradient is high above this share of its own map's maximum (text: 0.3).
+        num_iterations: K of RIB (code: 10); 0 measures the network before RIB only.
+        rib_learning_rate: Lambda of plain gradient descent on a loss that is a sum over the batch.
         rib_batch: B; the image and B - 1 training images newly drawn in each iteration (code: 20).
-        margin: m; the logit above which nothing is gained.
-        seed: of everything.
+        margin: Margin m, the logit above which the loss falls no further.
+        seed: Seed of everything that is random.
 
     Source: dissertation, chapter 3.4.2 and Figures 3.11 and 3.12. What is not marked (text) or
     (code) it does not say. The rate was chosen of three by seeds 0 and 1: at a third of it the

@@ -13,7 +13,7 @@ from rayseg.analyses.bottleneck.experiment import BottleneckResult, Examples
 from rayseg.analyses.bottleneck.scenes import MARK
 from rayseg.analyses.drawing import picture
 
-_COLORS = ("#0072b2", "#d55e00", "#5f6368")  # told apart by the colour-blind as well
+_COLORS = ("#0072b2", "#d55e00", "#5f6368")  # distinct for the colour-blind as well
 _LABELS = (r"$R_D$ digit", r"$R_{ND}$ mark", r"$R_{BG}$ background")
 _MARKERS = ("o", "s", "^")
 _BOX = "#35d0ff"

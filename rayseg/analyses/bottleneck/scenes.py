@@ -11,7 +11,7 @@ from torch.nn import functional
 DIGITS = (2, 8)
 """What the classes 0 and 1 show."""
 MARKS = ("circle", "square")
-"""What stands beside the digit of each class."""
+"""The mark beside the digit of each class."""
 REGIONS = ("digit", "mark", "background")
 """R_D discriminative, R_ND relevant but not discriminative, R_BG irrelevant: values of a region."""
 DIGIT, MARK, BACKGROUND = range(3)
@@ -82,7 +82,7 @@ def draw_scenes(
     digit_size: int,
     mark_size: int,
 ) -> Scenes:
-    """Each image is one digit, bilinear and filled in anywhere; marks stand where no ink is.
+    """Each image is one digit, bilinear and filled in anywhere; marks are where no ink is.
 
     Args:
         rng: chooses digits, places and who has a mark.

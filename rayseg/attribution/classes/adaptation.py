@@ -1,4 +1,4 @@
-"""RIB's fine-tuning to one image, step by step; what is done in a step stands in rib.py."""
+"""RIB's fine-tuning to one image, step by step; rib.py says what a step does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Found:
+class AdaptedMaps:
     """What came of one image: maps (k, h', w') of each scale, logits (k,), steps and remarks."""
 
     maps: list[Tensor]
@@ -75,7 +75,7 @@ class Adaptation:
         self.before: Tensor | None = None
         self.steps, self.overlapping, self.stopped = 0, 0, ""
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[AdaptedMaps]:
         """What is found after each map, k = 0, 1, ..., for as many steps as the limits allow.
 
         Raises:
@@ -92,20 +92,20 @@ class Adaptation:
             if self.stopped:
                 return
 
-    def run(self) -> Found:
+    def run(self) -> AdaptedMaps:
         """What is found in the end; see `walk`."""
         if not self.start.classes:
             none = torch.zeros(0, device=self.network.device)
-            return Found([], none, none, 0, "")
+            return AdaptedMaps([], none, none, 0, "")
         *_, last = self.walk()
         return last
 
-    def _found(self) -> Found:
+    def _found(self) -> AdaptedMaps:
         maps = [total.relu() for total in self.sums]  # negative only where maps are Eq. 2.1's
         if not all(torch.isfinite(one).all() for one in maps):
             raise FloatingPointError(f"maps must be finite, got others at step {self.steps}")
         gains = self.logits[-1] - self.logits[0]
-        return Found(maps, self.logits[0], gains, self.steps, self._note())
+        return AdaptedMaps(maps, self.logits[0], gains, self.steps, self._note())
 
     def _draws(self) -> Iterator[Draw]:
         method, start = self.method, self.start
@@ -240,7 +240,7 @@ class Adaptation:
         return "; ".join(remarks)
 
 
-def together(found: list[Found]) -> list[ScaleResult]:
+def together(found: list[AdaptedMaps]) -> list[ScaleResult]:
     """The results of all images, scale by scale."""
     with_maps = [one for one in found if one.maps]
     scores, gains = (

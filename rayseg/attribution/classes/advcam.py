@@ -32,7 +32,7 @@ from rayseg.attribution.classes.base import (
 )
 from rayseg.attribution.classes.cam import CAM
 from rayseg.attribution.classes.lean import LeanNetwork
-from rayseg.attribution.classes.views import Batch, merge_views
+from rayseg.attribution.classes.views import ViewBatch, merge_views
 from rayseg.records.bounds import check_least
 
 
@@ -41,17 +41,17 @@ class AdvCAM(ScaleByScale):
     """Anti-adversarial climbing; with `num_steps` 0 it is CAM.
 
     Attributes:
-        num_steps: T. The authors' adv_iter.
-        step_size: xi.
-        restrict_weight: lambda, the weight of keeping high attributions as they were.
-        restrict_threshold: tau, attributions above this share of the maximum are kept.
-        suppress_weight: weight of the other classes' logits; the paper's 1, 0 switches it off.
-        normalise_gradient: the step is xi * g / max|g| (code) or xi * g (text).
-        clamp: the image stays between its own smallest and largest value (code).
-        maps: ``gradcam`` is the code's Grad-CAM, rectified and weighted over the pair;
-            ``cam`` is Eq. 2.1, each map divided by its maximum before it is added.
-        add_last: also the map after the last step is added (text: 0..T; code: 0..T-1).
-        halve_small: scale 0.5 takes T // 2 steps, or 5 where T is 6 to 10 (code).
+        num_steps: Steps T; the authors' adv_iter.
+        step_size: Step size xi.
+        restrict_weight: Lambda, the weight of keeping high attributions as they were.
+        restrict_threshold: Tau; attributions above this share of the maximum are kept as they were.
+        suppress_weight: Weight of the other classes' logits; the paper's 1, 0 switches it off.
+        normalise_gradient: The step is xi * g / max|g| when true (code), else xi * g (text).
+        clamp: The image stays between its own smallest and largest value (code).
+        maps: Maps that are added: ``gradcam`` is the code's Grad-CAM, rectified and weighted over
+            the pair; ``cam`` is Eq. 2.1, each map divided by its maximum.
+        add_last: The map after the last step is added too (text: 0..T; code: 0..T-1).
+        halve_small: Scale 0.5 takes T // 2 steps, or 5 where T is 6 to 10 (code).
     """
 
     num_steps: int = 27
@@ -116,7 +116,7 @@ class AdvCAM(ScaleByScale):
         check_input(lean, image[None], [classes], [image_id], map_stride)
         if not classes or not self.num_steps:
             return
-        batch = Batch.of(image[None], [classes], [image_id], lean.device)
+        batch = ViewBatch.of(image[None], [classes], [image_id], lean.device)
         owner, target = batch.pairs
         climbs = [
             list(self._climbs(lean, batch.views(s, self.flip), owner, target, self._num_maps(s)))

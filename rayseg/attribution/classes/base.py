@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
-from rayseg.attribution.classes.views import Batch, resize_maps
+from rayseg.attribution.classes.views import ViewBatch, resize_maps
 from rayseg.nets.inputs import Precision
 from rayseg.records.bounds import check_choices
 
@@ -65,11 +65,11 @@ class Attribution(ABC):
     """A method that maps (network, image, classes) to localization maps.
 
     Attributes:
-        scales: the image is looked at in each of these sizes and the maps are added.
-        flip: each size also mirrored; the mirrored map is turned back and added.
-        precision: auto takes bf16 where the device is faster in it.
-        max_pairs: pairs of image and class in one batch; 0 chooses by device. Does not change the
-            maps beyond rounding.
+        scales: The image is seen at each of these sizes, and the maps are added.
+        flip: The mirrored image is seen too at each size; its map is mirrored back and added.
+        precision: Number format of the network; auto takes bf16 where the device is faster in it.
+        max_pairs: Pairs of image and class in one batch; 0 chooses by device. It changes maps by
+            rounding only.
     """
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
@@ -173,17 +173,17 @@ class Attribution(ABC):
         check_input(lean, images, classes, ids, map_stride)
         found: list[Localization] = []
         for batch in _batches(classes, self.max_pairs or _default_pairs(lean.device)):
-            part = Batch.of(images[batch], classes[batch], ids[batch], lean.device)
+            part = ViewBatch.of(images[batch], classes[batch], ids[batch], lean.device)
             results = self.localize(lean, part) if any(part.classes) else []
             found += self.assemble(results, lean, part, map_stride)
         return found
 
     @abstractmethod
-    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+    def localize(self, network: LeanNetwork, batch: ViewBatch) -> list[ScaleResult]:
         """Maps of a batch with at least one pair of image and class, one result a scale."""
 
     def assemble(
-        self, results: list[ScaleResult], network: LeanNetwork, batch: Batch, map_stride: int
+        self, results: list[ScaleResult], network: LeanNetwork, batch: ViewBatch, map_stride: int
     ) -> list[Localization]:
         """The scales' maps on the image's grid, added, and divided by their maximum."""
         size_hw = (batch.planes.shape[2], batch.planes.shape[3])
@@ -215,7 +215,7 @@ class Attribution(ABC):
 class ScaleByScale(Attribution):
     """A method that looks at one size of the image after the other."""
 
-    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+    def localize(self, network: LeanNetwork, batch: ViewBatch) -> list[ScaleResult]:
         """`locate` at each scale."""
         owner, target = batch.pairs
         return [
@@ -287,7 +287,7 @@ def check_input(
 
 
 def _default_pairs(device: torch.device) -> int:
-    # a CPU's caches hold the activations of few images; a GPU wants many to be full
+    # a CPU's caches hold the activations of few images; a GPU needs many to be full
     return 2 if device.type == "cpu" else 16
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from rayseg.attribution.classes.base import Attribution, ScaleResult, seeded
 from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, check_head, placed
-from rayseg.attribution.classes.views import Batch, merge_views
+from rayseg.attribution.classes.views import ViewBatch, merge_views
 from rayseg.nets.inputs import Precision
 from rayseg.records.bounds import check_least
 
@@ -64,15 +64,15 @@ class FickleNet(Attribution):
     """Random selections of hidden units; at drop rate 0 it is Grad-CAM, element by element.
 
     Attributes:
-        num_passes: random selections a view.
-        drop_rate: chance of each hidden unit beside a window's centre to be left out, in [0, 1),
-            within 2**-16; whatever the network was trained with.
-        aggregate: how passes, each divided by its maximum, become one map. threshold is the
+        num_passes: Random selections of each view.
+        drop_rate: Chance, in [0, 1), that a hidden unit beside a window's centre is left out,
+            within 2**-16, whatever the training's was.
+        aggregate: How the passes, each divided by its maximum, become one map. threshold is the
             published rule: 0.5 where any pass exceeds `threshold`, plus half their mean over its
-            maximum, so that 0.5 as the background threshold leaves the pixels that any pass found
-            and the mean decides between classes. max and mean are the plain ones.
-        threshold: what a pass must exceed, in [0, 1); only under threshold.
-        seed: selections follow from it, the image's id and the view.
+            maximum. A background threshold of 0.5 then leaves the pixels that any pass found, and
+            the mean decides between classes. max and mean take the plain maximum and mean.
+        threshold: Value in [0, 1) that a pass must exceed; used only by aggregate threshold.
+        seed: Seed of the selections, with the image's id and the view.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -123,12 +123,12 @@ class FickleNet(Attribution):
             raise ValueError(f"{error}; train one with train-ficklenet") from None
         return LeanFickle(placed(network, device), self.precision)
 
-    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+    def localize(self, network: LeanNetwork, batch: ViewBatch) -> list[ScaleResult]:
         """All passes at each scale, image by image, view by view."""
         assert isinstance(network, LeanFickle)  # prepare made it
         return [self._at_scale(network, batch, scale) for scale in self.scales]
 
-    def _at_scale(self, network: LeanFickle, batch: Batch, scale: float) -> ScaleResult:
+    def _at_scale(self, network: LeanFickle, batch: ViewBatch, scale: float) -> ScaleResult:
         views = batch.views(scale, self.flip)
         maps, scores = [], []
         with torch.no_grad():

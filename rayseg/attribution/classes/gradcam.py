@@ -5,7 +5,7 @@ Selvaraju et al., *Grad-CAM*, ICCV 2017:
     Grad-CAM_c = ReLU( sum_k f_k * dS_c/df_k )                                 (Eq. 2.2)
 
 `official` averages the gradient over the map first, one weight a channel, as the paper and the
-common implementations do; `as_written` multiplies element by element, as Eq. 2.2 stands in the
+common implementations do; `as_written` multiplies element by element, as Eq. 2.2 is in the
 dissertation. On a network with a linear head after global average pooling the two are the same and
 equal CAM; they differ where `classify` is anything else.
 """
@@ -27,7 +27,7 @@ class GradCAM(ScaleByScale):
     """Gradient-weighted class activation maps.
 
     Attributes:
-        pooled: the gradient is averaged over the map before it weighs the features.
+        pooled: The gradient is averaged over the map before it weighs the features.
     """
 
     pooled: bool = True

@@ -25,7 +25,7 @@ from rayseg.attribution.classes.base import (
 )
 from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.rib import RIB
-from rayseg.attribution.classes.views import Batch
+from rayseg.attribution.classes.views import ViewBatch
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class OnRIB:
         map_stride: int,
         image_id: str,
     ) -> Localization:
-        batch = Batch.of(image, [classes], [image_id], network.device)
+        batch = ViewBatch.of(image, [classes], [image_id], network.device)
         with self.rib.reaching(network, batch, map_stride) as reached:
             if not classes:
                 return reached

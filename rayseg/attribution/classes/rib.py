@@ -33,7 +33,7 @@ from rayseg.attribution.classes.adaptation import Adaptation, Start, together
 from rayseg.attribution.classes.base import Attribution, Localization, ScaleResult, check_input
 from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
-from rayseg.attribution.classes.views import Batch
+from rayseg.attribution.classes.views import ViewBatch
 from rayseg.nets.losses import activated_bce, rib_loss
 from rayseg.records.bounds import check_least
 
@@ -49,35 +49,34 @@ class RIB(Attribution):
     """Fine-tuning to each image without the information bottleneck; with `num_steps` 0 it is CAM.
 
     Attributes:
-        num_steps: K; no image takes more.
-        learning_rate: lambda, of the trunk's last two stages.
-        head_factor: the head learns this many times faster.
-        weight_decay: of all weights that train.
-        momentum: of the gradient; 1e-4 since the code passes the weight decay in its place.
-        power: of the poly schedule, lambda * (1 - k / K) ** power; 0 is constant.
-        decay_steps: stands for K in that schedule, so that a run may end before its rate does; 0
-            is `num_steps`.
-        loss: rib, or binary cross entropy of an activation that saturates (Table 3.9a).
-        margin: m.
-        margin_role: stop ends the image once the target logits of its rows add up to more than m
-            (code); loss is min(m, y) (text).
-        pooling: gndrp leaves high positions out of the labelled classes' logits; gap does not.
-        tau: positions above this share of a row's maximum are high.
+        num_steps: Steps K, the most that an image takes.
+        learning_rate: Learning rate lambda of the trunk's last two stages.
+        head_factor: The head learns this many times faster.
+        weight_decay: Weight decay of all weights that train.
+        momentum: Momentum of the gradient; 1e-4 since the code passes the weight decay here.
+        power: Exponent of the schedule lambda * (1 - k / K) ** power; 0 keeps the rate constant.
+        decay_steps: Takes the place of K there, so that a run may end before its rate does; 0 is K.
+        loss: Loss, rib or binary cross entropy of an activation that saturates (Table 3.9a).
+        margin: Margin m, used as `margin_role` says.
+        margin_role: What m does: stop ends the image once the target logits of its rows add up to
+            more than m (code); loss is min(m, y) (text).
+        pooling: With gndrp the labelled classes' logits leave high positions out; gap keeps them.
+        tau: Positions above this share of a row's maximum are high.
         divide_by: GNDRP divides by all positions (code) or by the kept ones (text).
-        num_companions: other images in each step's batch.
-        disjoint: companions share no class with the image (code), or are any others (text).
-        unpooled_scales: scales that are looked at but not learned from.
-        explosion_threshold: a map is high above this share of its maximum.
-        explosion_share: an image ends where the first scale's maps are high on more than this
-            share of it; 1 never.
-        maps: rectified adds them as they are (code); cam is Eq. 2.1, each divided by its maximum.
-        add_last: also the map after the last step is added (text: 0..K; code: 0..K-1).
-        max_seconds: an image that has its first maps ends before the next group of rows; 0 never.
-            The one setting by which results depend on the machine.
-        graph_gb: memory for the graph of one group of rows; 0 is a third of what a GPU has free,
-            or what a CPU is fast with. Changes rounding only, as does `cache_gb`.
-        cache_gb: memory for the companions' features.
-        seed: of the companions, with the image's id.
+        num_companions: Number of other images in each step's batch.
+        disjoint: Companions share no class with the image (code), or are any others (text).
+        unpooled_scales: Scales that add to the maps but are not learned from.
+        explosion_threshold: A map is high above this share of its maximum.
+        explosion_share: An image ends where the first scale's maps are high on more than this share
+            of it; 1 never.
+        maps: Maps are added as they are if rectified (code); cam is Eq. 2.1, each over its maximum.
+        add_last: The map after the last step is added too (text: 0..K; code: 0..K-1).
+        max_seconds: Seconds after which an image that has its first maps takes no further group of
+            rows; 0 sets no limit. It is the one setting by which results depend on the machine.
+        graph_gb: Memory in GB for the graph of one group of rows; 0 is a third of what a GPU has
+            free, or what a CPU is fast with. It changes rounding only, as does `cache_gb`.
+        cache_gb: Memory in GB for the companions' features.
+        seed: Seed of the choice of companions, with the image's id.
     """
 
     num_steps: int = 10
@@ -179,7 +178,7 @@ class RIB(Attribution):
             return network
         return AdaptableNetwork(placed(network, device), self.precision, companions, self.cache_gb)
 
-    def localize(self, network: LeanNetwork, batch: Batch) -> list[ScaleResult]:
+    def localize(self, network: LeanNetwork, batch: ViewBatch) -> list[ScaleResult]:
         """Fine-tunes to one image after the other; what precedes the first step is done for all."""
         assert isinstance(network, AdaptableNetwork)
         found = []
@@ -205,7 +204,7 @@ class RIB(Attribution):
         check_input(adaptable, image[None], [classes], [image_id], map_stride)
         if not classes:
             return
-        batch = Batch.of(image[None], [classes], [image_id], adaptable.device)
+        batch = ViewBatch.of(image[None], [classes], [image_id], adaptable.device)
         (start,) = self._starts(adaptable, batch)
         with adaptable.adapting():
             for found in Adaptation(self, adaptable, start).walk():
@@ -213,7 +212,7 @@ class RIB(Attribution):
 
     @contextmanager
     def reaching(
-        self, network: AdaptableNetwork, batch: Batch, map_stride: int
+        self, network: AdaptableNetwork, batch: ViewBatch, map_stride: int
     ) -> Iterator[Localization]:
         """Fine-tunes to the one image of a batch, its last step included.
 
@@ -226,7 +225,7 @@ class RIB(Attribution):
             (found,) = self.assemble(results, network, batch, map_stride)
             yield found
 
-    def _starts(self, network: AdaptableNetwork, batch: Batch) -> list[Start]:
+    def _starts(self, network: AdaptableNetwork, batch: ViewBatch) -> list[Start]:
         """What theta_0 makes of all images at once, as far as no gradient is asked of it."""
         features: list[Tensor] = []
         maps: list[Tensor | None] = []

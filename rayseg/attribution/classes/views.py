@@ -13,7 +13,7 @@ from rayseg.nets.inputs import normalise
 
 
 @dataclass(frozen=True)
-class Batch:
+class ViewBatch:
     """Images of one size, and m pairs of image and class to localize in them.
 
     Attributes:

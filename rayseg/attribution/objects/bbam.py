@@ -43,29 +43,29 @@ class BBAM(BoxAttribution):
     """The smallest mask that preserves a detector's answers; with `steps` 0 its predicted boxes.
 
     Attributes:
-        use_box: 1_box (Figure 5.4).
-        use_class: 1_cls.
-        sparsity: lambda (0.007; for predicted boxes the code's demo has 0.07).
-        tv: weight of the total variation (code: 1e-4, its demo 1e-3; the text has none).
-        tv_power: of each difference in it (code: 3).
-        steps: of Adam (300).
-        lr: of Adam (0.02).
-        stride_base: of s(a), in input pixels (16).
-        stride_range: of s(a), in input pixels (48).
-        fixed_stride: takes the place of s(a) (Figure 5.7b: 24, 48); 0 leaves it.
-        grid: a grid has the image's sides over the stride, rounded down (code) or up (text), and at
-            least one cell.
-        reduction: mean halves the terms and takes the mean over the four offsets (code); sum is
-            the L1 norms (text).
-        start: boxes begins with 1 in the union of the positives' predicted boxes, cut to whole
-            cells, which for an object below one cell is nothing (code); ones with 1 everywhere.
-        region: full shows the detector the whole image in each step; windows only what is around
-            the object's candidates and boxes, and the mask is 0 elsewhere.
-        window_margin: a window is wider than these on each side by this share of their sides, ...
-        window_pixels: ... and by no less than so many input pixels.
-        early_stop: an object ends where its loss moved by less than this share over 20 steps; 0
+        use_box: The box is explained, 1_box (Figure 5.4).
+        use_class: The class is explained: 1_cls (Figure 5.4).
+        sparsity: Lambda, the weight of the mask's size (0.007; the code's demo on predicted boxes
+            0.07).
+        tv: Weight of the total variation (code: 1e-4, its demo 1e-3; the text has none).
+        tv_power: Exponent of each difference in the total variation (code: 3).
+        steps: Number of Adam's steps (300).
+        lr: Adam's learning rate (0.02).
+        stride_base: Smallest stride s(a) of the mask, in input pixels (16).
+        stride_range: How much larger s(a) can get, in input pixels (48).
+        fixed_stride: Stride in place of s(a), in input pixels (Figure 5.7b: 24, 48); 0 keeps s(a).
+        grid: The image's sides over the stride are rounded down (code) or up (text), to at least 1.
+        reduction: The mean halves the terms and averages the four offsets (code); sum is the L1
+            norms (text).
+        start: The first mask: boxes is 1 in the union of the positives' predicted boxes, cut to
+            whole cells, which for an object below one cell is nothing (code); ones is 1 everywhere.
+        region: What a step shows the detector: the image (full), or only what is around the
+            object's candidates and boxes, and the mask is 0 elsewhere (windows).
+        window_margin: A window is wider than its boxes on each side by this share of their sides.
+        window_pixels: A window is wider on each side by at least this many input pixels.
+        early_stop: An object ends where its loss moved by less than this share over 20 steps; 0
             never, as published.
-        record: each map comes with the curve of its losses.
+        record: Each map comes with the curve of its losses.
     """
 
     use_box: bool = True

@@ -93,17 +93,17 @@ class BoxAttribution(ABC):
     """A method that maps (detector, image, objects) to one map an object.
 
     Attributes:
-        num_jitters: proposals that are drawn around a given box (code: 1000).
-        jitter: each of their coordinates is moved by up to this share of the box's side (0.3).
-        iou_levels: the predicted box overlaps the given one by more than the first of these that
+        num_jitters: Proposals drawn around a given box (code: 1000).
+        jitter: Each coordinate of a proposal is moved by up to this share of the box's side (0.3).
+        iou_levels: The predicted box overlaps the given one by more than the first of these that
             enough candidates exceed, or the last (code: 0.9, 0.85, 0.8; text: 0.8).
-        max_positives: positives that are kept, the first drawn; a level counts where more exceed it
-            (code: 100); 0 keeps all above the last level (text).
-        iou: int cuts the boxes' fractions off before they are compared (code).
-        precision: auto takes bf16 where the device is faster in it.
-        max_pixels: input pixels in one batch; 0 chooses by device. Does not change the maps beyond
-            rounding.
-        seed: of what is random, with the image's id and the object's box and class.
+        max_positives: Number of positives that are kept, the first drawn; a level counts where more
+            exceed it (code: 100). 0 keeps all above the last level (text).
+        iou: How boxes are compared: int first cuts their fractions off (code); exact does not.
+        precision: Number format of the network; auto takes bf16 where the device is faster in it.
+        max_pixels: Input pixels in one batch; 0 chooses by device. It changes maps by rounding
+            only.
+        seed: Seed of what is random, with the image's id and the object's box and class.
     """
 
     num_jitters: int = 1000
@@ -206,12 +206,12 @@ class BoxAttribution(ABC):
         if not any(len(own.classes) for own in objects):
             return [[] for _ in objects]
         fit, inputs = lean.fit((images.shape[1], images.shape[2])), lean.encode(images)
-        told = [
+        rows = [
             list(self.find_targets(lean, inputs, i, fit, own, name))
             for i, (own, name) in enumerate(zip(objects, ids, strict=True))
         ]
         predicted = [
-            one for row in told for one in row if isinstance(one, Target) and len(one.probabilities)
+            one for row in rows for one in row if isinstance(one, Target) and len(one.probabilities)
         ]
         maps = iter(self.explain(lean, inputs, fit, predicted) if predicted else [])
         return [
@@ -221,7 +221,7 @@ class BoxAttribution(ABC):
                 else self._nothing(one, fit)
                 for one in row
             ]
-            for row in told
+            for row in rows
         ]
 
     @abstractmethod
@@ -301,10 +301,10 @@ class BoxAttribution(ABC):
         ious = overlaps(answers.boxes_xyxy, box_xyxy, self.iou)
         return answers[pick_positives(right, ious, self.iou_levels, self.max_positives)]
 
-    def _nothing(self, told: Target | str, fit: InputFit) -> ObjectMap:
-        if isinstance(told, str):
-            return ObjectMap(torch.zeros(1, 1), told, 0, 0.0, 0.0, 0)
-        grid = torch.zeros(self.grid_hw(told.share, fit.content_hw))
+    def _nothing(self, target: Target | str, fit: InputFit) -> ObjectMap:
+        if isinstance(target, str):
+            return ObjectMap(torch.zeros(1, 1), target, 0, 0.0, 0.0, 0)
+        grid = torch.zeros(self.grid_hw(target.share, fit.content_hw))
         return ObjectMap(grid, MISSED, 0, 0.0, 0.0, 0)
 
 

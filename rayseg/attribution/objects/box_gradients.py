@@ -55,9 +55,9 @@ class BoxGradient(BoxAttribution):
     """What the gradient methods share: outputs in, a map of input pixels out, reduced to a grid.
 
     Attributes:
-        use_class: the probability of the object's class is explained.
-        use_box: the four offsets of the box head are explained.
-        cell: input pixels between the grid's points, about; BBAM's finest stride.
+        use_class: The probability of the object's class is explained.
+        use_box: The four offsets of the box head are explained.
+        cell: Approximate distance of the grid's points in input pixels; BBAM's finest stride.
     """
 
     use_class: bool = True
@@ -130,8 +130,8 @@ class SmoothGrad(BoxGradient):
     Smilkov et al., *SmoothGrad: Removing Noise by Adding Noise*, arXiv 2017.
 
     Attributes:
-        num_copies: of the image (Smilkov et al.: 50 change little more).
-        noise: standard deviation of the noise, as a share of the range of the input's values
+        num_copies: Noisy copies of the image (Smilkov et al.: more than 50 change little).
+        noise: Standard deviation of the noise, as a share of the range of the input's values
             (Smilkov et al.: 0.1 to 0.2).
     """
 

@@ -81,7 +81,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to.
+    """The result of a search.
 
     Attributes:
         grid: float (r, s) in [0, 1].
@@ -108,7 +108,7 @@ def search(
 ) -> list[Found]:
     """The grids that make the objective small, by Adam, each clamped to [0, 1] after each step.
 
-    A search that comes to no number goes on alone with it: its grid is NaN, the others are as ever.
+    A search that ends in no number goes on alone with it: its grid is NaN, the others are as ever.
 
     Args:
         problems: of which `inputs` have one size.
@@ -214,7 +214,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _State:
-    """Where each search of a batch stands.
+    """The state of each search of a batch.
 
     Attributes:
         numbers: int64 (b,) which problem each is.

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidDesign(ABC):
-    """What rebuilds a network: the facts that stand beside its weights.
+    """What rebuilds a network: the facts beside its weights.
 
     Attributes:
         trunk: of the pyramid, one of PYRAMID_TRUNKS.
@@ -68,7 +68,7 @@ class DetectorDesign(PyramidDesign):
     @property
     def facts(self) -> dict[str, object]:
         """What `to_safetensors` is to write beside the tensors."""
-        return {"network": self.kind} | {name: getattr(self, name) for name in told(self.kind)}
+        return {"network": self.kind} | {one: getattr(self, one) for one in fact_names(self.kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ class MaskRCNNDesign(PyramidDesign):
         return start | {name: getattr(self, name) for name in names}
 
 
-def told(kind: str) -> tuple[str, ...]:
-    """The facts that a detector's file says beside its kind."""
+def fact_names(kind: str) -> tuple[str, ...]:
+    """Names of the facts that a detector's file holds beside its kind."""
     head = ("width", "first_level", "anchors") if kind == "faster_rcnn" else ()
     return ("classes", "trunk", "upsample", "channels", *head, "test_side", "max_side")
 
@@ -134,8 +134,8 @@ class MaskLearning(Learning):
         check_choices(self)
 
 
-UNTAUGHT = Learning()
-UNTAUGHT_MASKS = MaskLearning()
+UNTRAINED = Learning()
+UNTRAINED_MASKS = MaskLearning()
 
 
 def taken_from(settings: object, wanted: type[T], **given: object) -> T:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.detection import Detector
-from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning, told
+from rayseg.nets.detectors.design import UNTRAINED, DetectorDesign, Learning, fact_names
 from rayseg.nets.detectors.one_stage import FCOS, OneStage, RetinaNet
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.nets.detectors.yolox import YOLOX
@@ -16,7 +16,7 @@ DETECTORS = ("faster_rcnn", *ONE_STAGE)
 """What can be trained."""
 
 
-def build_detector(design: DetectorDesign, learning: Learning = UNTAUGHT) -> FasterRCNN | OneStage:
+def build_detector(design: DetectorDesign, learning: Learning = UNTRAINED) -> FasterRCNN | OneStage:
     """The detector of a design."""
     if design.kind not in DETECTORS:
         raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {design.kind!r}")
@@ -40,8 +40,8 @@ def load_detector(path: str, classes: Sequence[str] | None = None) -> Detector:
     kind = str(facts.pop("network", "classifier"))
     if kind not in DETECTORS:
         raise ValueError(f"{path} holds a {kind}, not a detector")
-    if facts.keys() != set(told(kind)):
-        raise ValueError(f"facts of {path} must be {sorted(told(kind))}, got {sorted(facts)}")
+    if facts.keys() != set(fact_names(kind)):
+        raise ValueError(f"facts of {path} must be {sorted(fact_names(kind))}, got {sorted(facts)}")
     check_trained_on(path, facts["classes"], classes)
     detector = build_detector(DetectorDesign.from_facts({"kind": kind} | facts))
     load_into(detector, read_tensors(path), path)

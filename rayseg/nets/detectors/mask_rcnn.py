@@ -27,7 +27,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.transform import resize_boxes
 
 from rayseg.nets.classifier import read_network_facts
-from rayseg.nets.detectors.design import UNTAUGHT_MASKS, MaskLearning, MaskRCNNDesign
+from rayseg.nets.detectors.design import UNTRAINED_MASKS, MaskLearning, MaskRCNNDesign
 from rayseg.nets.detectors.feeding import resizing
 from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
 from rayseg.nets.detectors.pooling import RegionPool
@@ -50,7 +50,7 @@ class MaskRCNN(nn.Module):
     The box loss is smooth L1 with beta 1 as in the authors' code; torchvision has 1/9 there.
     """
 
-    def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTAUGHT_MASKS):
+    def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTRAINED_MASKS):
         super().__init__()
         if len(design.anchors) != len(LEVELS) + 1:
             raise ValueError(

@@ -22,7 +22,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
 from rayseg.nets.detection import Detections, Reading, Window
-from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning
+from rayseg.nets.detectors.design import UNTRAINED, DetectorDesign, Learning
 from rayseg.nets.detectors.feeding import ResizingDetector, resizing
 from rayseg.nets.detectors.pyramid import Pyramid, build_pyramid
 from rayseg.nets.detectors.two_stage import check_window, evaluating, suppress
@@ -67,7 +67,7 @@ class OneStage(ResizingDetector):
     feature_layer = "network.backbone.trunk.stage4"
     network: RetinaNetwork | FCOSNetwork
 
-    def __init__(self, design: DetectorDesign, learning: Learning = UNTAUGHT):
+    def __init__(self, design: DetectorDesign, learning: Learning = UNTRAINED):
         super().__init__(design, learning)
         self.network = self.build(build_pyramid(design, learning, "p6p7", FIRST_LEVEL))
         self.network.transform = resizing(learning.min_sides, design.max_side)

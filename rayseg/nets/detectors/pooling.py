@@ -131,11 +131,11 @@ def _groups(
         bounds.append(first.new_full(counts.shape, length).scatter_reduce(0, group, first, "amin"))
         bounds.append(end.new_zeros(counts.shape).scatter_reduce(0, group, end, "amax"))
     # once for all groups, since a GPU is waited for
-    told = torch.stack(bounds, 1).tolist()
-    members = group.argsort(stable=True).split([count for count, *_ in told])
+    spans = torch.stack(bounds, 1).tolist()
+    members = group.argsort(stable=True).split([count for count, *_ in spans])
     return [
         _Group(own, image, slice(top, bottom), slice(left, right))
-        for own, (_, image, top, bottom, left, right) in zip(members, told, strict=True)
+        for own, (_, image, top, bottom, left, right) in zip(members, spans, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Feature pyramids on the trunks of classifiers, as torchvision's detectors want a backbone.
+"""Feature pyramids on the trunks of classifiers, as torchvision's detectors take a backbone.
 
 Source: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017. The public code of
 BBAM enlarges the coarser levels bilinearly (METHODS 9); torchvision's take the nearest cell.
@@ -22,7 +22,7 @@ from rayseg.nets.backbones import (
     freeze_stages,
     freeze_statistics,
 )
-from rayseg.nets.detectors.design import UNTAUGHT, Learning, PyramidDesign, Upsample
+from rayseg.nets.detectors.design import UNTRAINED, Learning, PyramidDesign, Upsample
 from rayseg.nets.suited import fold_normalisation
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
@@ -132,10 +132,10 @@ class Pyramid(nn.Module):
                 kept = kept[needed]
                 lateral = self.inner[place](_pick(stages[place], kept))
                 last = lateral + self.enlarged(_pick(last, needed), lateral)
-            asked = owner[level == place].unique()
-            if len(asked):
-                own = _pick(last, torch.searchsorted(kept, asked))
-                found[place] = (asked, self.layer[place](own))
+            wanted = owner[level == place].unique()
+            if len(wanted):
+                own = _pick(last, torch.searchsorted(kept, wanted))
+                found[place] = (wanted, self.layer[place](own))
         return found
 
     def fold(self) -> None:
@@ -150,7 +150,7 @@ def _pick(features: Float[Tensor, "n d y x"], index: Int[Tensor, " k"]) -> Tenso
 
 def build_pyramid(
     design: PyramidDesign,
-    learning: Learning = UNTAUGHT,
+    learning: Learning = UNTRAINED,
     extra: Literal["pool", "p6p7"] = "pool",
     first_level: int = 2,
 ) -> Pyramid:

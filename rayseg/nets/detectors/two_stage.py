@@ -22,7 +22,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from rayseg.nets.detection import Detections, InputFit, Reading, Window
-from rayseg.nets.detectors.design import UNTAUGHT, DetectorDesign, Learning, PyramidDesign
+from rayseg.nets.detectors.design import UNTRAINED, DetectorDesign, Learning, PyramidDesign
 from rayseg.nets.detectors.feeding import PADDED_TO, ResizingDetector, resizing
 from rayseg.nets.detectors.pooling import RegionPool, pool_regions, region_levels
 from rayseg.nets.detectors.pyramid import build_pyramid
@@ -41,7 +41,7 @@ class FasterRCNN(ResizingDetector):
     window_stride = PADDED_TO
     feature_layer = "pyramid.trunk.stage4"
 
-    def __init__(self, design: DetectorDesign, learning: Learning = UNTAUGHT):
+    def __init__(self, design: DetectorDesign, learning: Learning = UNTRAINED):
         super().__init__(design, learning)
         self.pyramid = build_pyramid(design, learning, "pool", design.first_level)
         levels = len(self.pyramid.strides)
@@ -195,7 +195,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def suppress(
     reading: Reading,
-    asked: Tensor,
+    eligible: Tensor,
     candidates: Tensor,
     fit: InputFit,
     min_score: float,
@@ -204,10 +204,10 @@ def suppress(
     """The objects of one image among what was read of candidates.
 
     Args:
-        asked: bool (m,), those that may be objects.
+        eligible: bool (m,), those that may be objects.
         max_objects: the likeliest that are kept.
     """
-    places = asked.nonzero()[:, 0]
+    places = eligible.nonzero()[:, 0]
     scores = reading.probabilities[places]
     row, classes = (scores > min_score).nonzero().unbind(1)
     column = classes if reading.boxes_xyxy.shape[1] > 1 else torch.zeros_like(classes)

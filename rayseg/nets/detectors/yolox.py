@@ -171,7 +171,7 @@ def free_batch(network: GraphModule) -> GraphModule:
     """Lets an exported graph take any number of images where it was written down for one.
 
     Its reshapes name a first size of 1, by which the channels of several images would be taken for
-    cells of one; ONNX's 0 stands for as many as come in.
+    cells of one; ONNX's 0 means as many as come in.
     """
     for node in network.graph.nodes:
         if node.op != "call_module":

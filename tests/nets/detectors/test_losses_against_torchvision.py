@@ -1,6 +1,5 @@
 """What detectors are trained by is what torchvision's own networks say of the same weights."""
 
-import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
+from rayseg.nets.detectors import DetectorDesign, Learning
+from rayseg.nets.detectors.design import MaskLearning, MaskRCNNDesign
 from rayseg.nets.detectors.mask_rcnn import MaskRCNN
 from tests.nets.detectors import tiny
 from tests.nets.detectors.tiny import pictures
@@ -26,8 +27,9 @@ def build(kind):
         return tiny.build(kind, **sides).double()
     torch.manual_seed(3)
     head = {"channels": 64, "width": 32, "anchors": (16, 32, 48, 64, 96), "regions": 32}
-    plain = {"grow": False, "mask_loss": "plain"}
-    return MaskRCNN("resnet18", 3, **head, **sides, **plain).eval().double()
+    plain = {"trunk": "resnet18", "grow": False, "mask_loss": "plain"}
+    settings = plain | head | sides
+    return MaskRCNN(*tiny.apart(settings, MaskRCNNDesign, MaskLearning)).eval().double()
 
 
 def taught():
@@ -124,9 +126,8 @@ def test_losses_of_one_stage_equal_torchvisions(kind):
     assert_same_losses(found, said(one_stage(ours, kind), images, named))
 
 
-@pytest.mark.parametrize("kind", tiny.KINDS.values())
-def test_training_images_have_detectron2s_sides(kind):
+def test_training_images_have_detectron2s_sides():
     """MIN_SIZE_TRAIN and MAX_SIZE_TRAIN of its schedules."""
-    given = inspect.signature(kind.__init__).parameters
-    assert given["min_sides"].default == tuple(range(480, 801, 32))
-    assert (given["test_side"].default, given["max_side"].default) == (800, 1333)
+    assert Learning().min_sides == tuple(range(480, 801, 32))
+    design = DetectorDesign(trunk="resnet18", classes=("cat",))
+    assert (design.test_side, design.max_side) == (800, 1333)

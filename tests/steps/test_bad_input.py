@@ -14,14 +14,14 @@ from rayseg.nets.weights import to_safetensors
 from rayseg.store import Folder, read_rows
 from tests.bad_images import REFUSED, write_bad_images
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = pytest.mark.slow
 CONVERTED = {"cmyk", "palette", "grey", "alpha", "animated", "exif_rotated"}
 BAD = 28  # two of each kind
 UNTAGGED = 2
 
 
 @pytest.fixture(scope="module")
-def job(cluster, tmp_path_factory):
+def job(tmp_path_factory):
     """The rows of the job by id, the kind of each bad one, and the exit status."""
     folder = tmp_path_factory.mktemp("bad_input")
     kinds = write_dataset(folder)
@@ -29,16 +29,12 @@ def job(cluster, tmp_path_factory):
     facts = {"trunk": "resnet18", "stride": 16, "classes": ["cat", "dog"]}
     (folder / "w.safetensors").write_bytes(to_safetensors(CamClassifier("resnet18", 2), facts))
     run = str(folder / "run")
-    source = ["--data", "folder", "--folder.images", f"{folder}/images"]
-    assert run_job("prepare", ["--run", run, *source, "--folder.tags", f"{folder}/tags.csv"]) == 0
-    status = run_job(
-        "make-seeds",
-        [
-            *("--run", run, "--methods", "cam", "--weights", f"{folder}/w.safetensors"),
-            *("--cam.scales", "1", "--cam.precision", "fp32", "--compute.actors", "2"),
-            *("--compute.threads", "1", "--compute.num-gpus", "0"),
-        ],
-    )
+    plain, names = ["--run", run, "--engine", "plain"], f"{folder}/tags.csv"
+    source = ["--data", "folder", "--folder.images", f"{folder}/images", "--folder.tags", names]
+    assert run_job("prepare", [*plain, *source]) == 0
+    method = ["--methods", "cam", "--cam.scales", "1", "--cam.precision", "fp32"]
+    network = ["--weights", f"{folder}/w.safetensors", "--compute.num-gpus", "0"]
+    status = run_job("make-seeds", [*plain, *method, *network])
     return list(read_rows(Folder(f"{run}/seeds/cam"))), kinds, status
 
 

@@ -1,11 +1,9 @@
-"""Methods that look at companions give on Ray what they give in a plain loop with the same bank."""
+"""What seeds by companions say, and what they and others follow from."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
-import ray
 import torch
 from PIL import Image
 
@@ -14,18 +12,15 @@ from rayseg.config import Compute, MakeSeedsConfig
 from rayseg.learn import Crops
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.data import decoded, manifest_rows, write_rows
-from rayseg.on_ray.engine import RayEngine
+from rayseg.plain import PlainEngine
 from rayseg.records import Sample
-from rayseg.stages import CompanionBank, DecodeImages, MakeSeeds, by_size, fill_bank
-from rayseg.steps.engine import Pool
-from rayseg.steps.seeds import SharedBank, identity, make_seeds
+from rayseg.stages import CompanionBank
+from rayseg.steps.seeds import identity, make_seeds
 from rayseg.steps.weights import find_weights
-from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, read_run, write_manifest
-from tests.on_ray.fakes import CountedCrops, DeadlyRIB, computed
+from rayseg.store import Folder, read_rows, read_run, write_manifest
+from tests.on_ray.fakes import CountedCrops
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
-ENGINE = RayEngine()
+ENGINE = PlainEngine()
 CLASSES = ("cat", "dog", "emu")
 TINY_RIB = RIB(
     scales=(1.0,), unpooled_scales=(), num_steps=3, num_companions=2, precision="fp32",
@@ -34,11 +29,11 @@ TINY_RIB = RIB(
 TINY_ADVCAM = AdvCAM(scales=(1.0,), num_steps=1, precision="fp32")
 CROPS = Crops(crop=32, long_side=(24, 40))
 BANK = CompanionBank(images=6, crops=CROPS)
-COMPUTE = Compute(actors=2, threads=1, num_gpus=0, block_rows=2)
+COMPUTE = Compute(threads=1, num_gpus=0, block_rows=2)
 
 
 @pytest.fixture(scope="module")
-def run(cluster, tmp_path_factory):
+def run(tmp_path_factory):
     """Nine train images of two sizes, one of them bad; two of val; a classifier."""
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)
@@ -82,33 +77,6 @@ def stored(folder):
     return {row["id"]: row for row in read_rows(Folder(str(folder)))}
 
 
-def plain_loop(run, name):
-    """The rows of a method without Ray, image by image."""
-    manifest = read_manifest(Folder(str(run / "manifest"))).select("train")
-    bank = fill_bank(manifest.samples(), len(CLASSES), BANK)
-    waiting = DecodeImages()(manifest.table.to_pylist())
-    weights = str(run / "classifier" / "classifier.safetensors")
-    stage = MakeSeeds(
-        config(run).method(name), weights, CLASSES, threads=1, companions=lambda: bank
-    )
-    return {row["id"]: stage([row])[0] for group in by_size(waiting) for row in group}
-
-
-def assert_same_rows(found, expected):
-    assert found.keys() == expected.keys()
-    for id_, row in expected.items():
-        assert found[id_]["status"] == row["status"], id_
-        assert found[id_]["note"] == row["note"], id_
-        assert found[id_].get("maps") == row.get("maps", []), id_
-
-
-@pytest.mark.parametrize("name", ["rib", "advcam+rib"])
-def test_ray_stores_what_a_plain_loop_stores_with_the_same_bank(run, made, name):
-    rows = stored(run / "seeds" / name)
-    assert len(rows) == 9
-    assert_same_rows(rows, plain_loop(run, name))
-
-
 def test_a_bad_image_costs_its_own_row_and_none_of_the_bank(run, made):
     rows = stored(run / "seeds" / "rib")
     assert [id_ for id_ in sorted(rows) if rows[id_]["status"] != "ok"] == ["i04"]
@@ -137,73 +105,6 @@ def test_a_folder_is_bound_to_method_weights_and_bank(run, made):
     other = config(run, companions=replace(BANK, crops=crops, seed=1))
     with pytest.raises(ValueError, match=r"companions.seed is 0 there, 1 here"):
         make_seeds(other, ENGINE)
-
-
-def test_a_killed_actor_repeats_at_most_its_block_and_changes_nothing(run, made, tmp_path):
-    """One actor, larger blocks, and a death: the bank is read again, the rows are the same."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    method = DeadlyRIB(**vars(TINY_RIB), marks=str(marks), id_="i03")
-    location = Folder(str(run))
-    table = read_manifest(location / "manifest").select("train").table
-    weights = str(run / "classifier" / "classifier.safetensors")
-    out = Folder(str(tmp_path / "out"))
-    compute = replace(COMPUTE, actors=1, block_rows=3)
-    make = partial(
-        MakeSeeds, method, weights, CLASSES, "cpu", 1, SharedBank(location, BANK, ENGINE).reader
-    )
-    source = decoded(manifest_rows(table, out / "pending", 3), DecodeImages(), out)
-    write_rows(
-        source, 9, ENGINE.crew(Pool(make, keeps_network=True), compute), out, SEEDS_SCHEMA, "deadly"
-    )
-    assert_same_rows(stored(out.location), stored(run / "seeds" / "rib"))
-    times = computed(marks)
-    assert times["i03"] == 2
-    assert sum(times.values()) - 8 <= 3
-
-
-# The bank in the object store
-
-
-@ray.remote(num_cpus=0)
-class Reader:
-    """An actor that holds the bank as a stage does."""
-
-    def __init__(self, read):
-        self.bank = read()
-
-    def where(self):
-        """The files in which the bank's tensors lie, and the bank's ids."""
-        parts = (self.bank.pixels, self.bank.boxes_yxyx, self.bank.tags)
-        return {mapped_file(part.data_ptr()) for part in parts}, self.bank.ids
-
-
-def mapped_file(address):
-    """What the memory at an address is mapped to."""
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            span, *_, name = line.split(maxsplit=5)
-            start, stop = (int(one, 16) for one in span.split("-"))
-            if start <= address < stop:
-                return name.strip().removesuffix(" (deleted)")
-    return ""
-
-
-def test_actors_look_at_one_bank_in_shared_memory(run):
-    # a small object would travel in the message itself
-    bank = replace(BANK, crops=Crops(crop=256, long_side=(24, 40)))
-    reader = SharedBank(Folder(str(run)), bank, ENGINE).reader
-    actors = [Reader.remote(reader) for _ in range(2)]
-    (files, ids), (others, _) = ray.get([actor.where.remote() for actor in actors])
-    manifest = read_manifest(Folder(str(run / "manifest"))).select("train")
-    assert ids == fill_bank(manifest.samples(), len(CLASSES), bank).ids
-    assert files == others
-    assert all("plasma" in file for file in files)
-
-
-def test_a_bank_that_cannot_be_cut_is_one_line(run):
-    with pytest.raises(OSError, match="cutting companions failed: ValueError: no image is left of"):
-        SharedBank(Folder(str(run)), replace(BANK, split="test"), ENGINE).reader  # noqa: B018
 
 
 def test_a_job_without_need_of_companions_cuts_none(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Segmenters on Ray Train: the same losses whatever the workers, a stop or a death; bad input."""
+"""Segmenters by stored and by true masks, what they predict, and the ratio of their scores."""
 
 import json
 import shutil
@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from rayseg.config import TRAIN_CONFIGS, Compute, PredictConfig, RunConfig, ScoreConfig
-from rayseg.learn import STATE, SegmentationCrops, SegmenterSGD, SegmenterTraining
+from rayseg.learn import SegmentationCrops, SegmenterSGD, SegmenterTraining
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
-from rayseg.on_ray.engine import RayEngine
+from rayseg.plain import PlainEngine
 from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine.segmenter_crf import SegmenterCRF
@@ -34,16 +34,9 @@ from rayseg.store import (
     write_run,
     write_shard,
 )
-from tests.on_ray.fakes import BrokenCrops, DeadlySegmentationCrops
 
-ENGINE = RayEngine()
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
-    pytest.mark.timeout(500),
-]
+ENGINE = PlainEngine()
+pytestmark = pytest.mark.slow
 CROPS = {"crop": 40, "scales": (0.75, 1.0)}
 CONFIG = SegmenterTraining(
     trunk="mobilenet_v2",
@@ -62,7 +55,7 @@ CONFIG = SegmenterTraining(
 )
 
 
-def new_run(folder, workers=1, **changed):
+def new_run(folder, **changed):
     """A run of 10 train and 4 val images; a green square on grey is class 0, a red one class 1."""
     rng = np.random.default_rng(0)
     samples, masks = [], []
@@ -85,7 +78,7 @@ def new_run(folder, workers=1, **changed):
     claim(run / "manifest", {"data": "drawn"})
     write_manifest(run / "manifest", samples, ("green", "red"))
     store_masks(run, masks[:10])
-    compute = Compute(workers=workers, threads=1, num_gpus=0, max_failures=1)
+    compute = Compute(threads=1, num_gpus=0)
     options = {"labels": ("made",), "segmenter": CONFIG, "compute": compute} | changed
     return TRAIN_CONFIGS["segmenter"](run=str(folder), **options)
 
@@ -107,7 +100,7 @@ def curve(config, name="made"):
 
 
 @pytest.fixture(scope="module")
-def trained(cluster, tmp_path_factory):
+def trained(tmp_path_factory):
     """Twelve iterations by one worker on stored and on true masks, without any incident."""
     config = new_run(tmp_path_factory.mktemp("one"), labels=("made", "truth"))
     return config, train_on("segmenter", config, ENGINE)
@@ -139,17 +132,6 @@ def test_the_job_says_what_came_out(trained):
     assert " after 12 iterations on 10 images, val mIoU " in lines[0]
 
 
-def test_a_finished_training_is_not_repeated(trained):
-    config, outcome = trained
-    assert train_on("segmenter", config, ENGINE) == outcome
-
-
-def test_another_training_into_the_same_folder_is_refused(trained):
-    other = replace(trained[0], segmenter=replace(CONFIG, iterations=13))
-    with pytest.raises(ValueError, match=r"segmenter.iterations is 12 there, 13 here"):
-        train_on("segmenter", other, ENGINE)
-
-
 def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(trained, tmp_path):
     copy = shutil.copytree(trained[0].run, tmp_path / "copy")
     config = replace(trained[0], run=str(copy), labels=("made",))
@@ -157,62 +139,6 @@ def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(trained, tmp_path
     store_masks(Folder(config.run), list(read_rows(masks))[:7])
     with pytest.raises(ValueError, match=r"trained_on.images is 10 there, 7 here.*; delete the fo"):
         train_on("segmenter", config, ENGINE)
-
-
-def test_two_workers_see_together_what_one_sees(trained, tmp_path):
-    config = new_run(tmp_path / "two", workers=2)
-    train_on("segmenter", config, ENGINE)
-    assert curve(config) == pytest.approx(curve(trained[0]), rel=0.02)
-    judged = [entry["miou"] for entry in facts(config)["judged"]]
-    assert judged == pytest.approx([one["miou"] for one in facts(trained[0])["judged"]], abs=0.02)
-
-
-def deadly_run(folder, max_failures):
-    """A run whose worker is killed once, amid the steps after its first checkpoint."""
-    state, armed = folder / "segmenters" / "made" / STATE, folder / "armed"
-    crops = DeadlySegmentationCrops(**CROPS, state=str(state), armed=str(armed), after=9)
-    config = new_run(folder, segmenter=replace(CONFIG, crops=crops))
-    armed.touch()
-    return replace(config, compute=replace(config.compute, max_failures=max_failures))
-
-
-def test_a_killed_worker_is_survived_with_the_same_losses(trained, tmp_path):
-    config = deadly_run(tmp_path / "death", max_failures=1)
-    train_on("segmenter", config, ENGINE)
-    assert not (tmp_path / "death" / "armed").exists()
-    assert curve(config) == pytest.approx(curve(trained[0]), rel=1e-4)
-
-
-def test_what_must_fail_again_is_not_tried_again(tmp_path):
-    config = new_run(tmp_path / "broken")
-    crops = BrokenCrops(**CROPS, asked=str(tmp_path / "asked"))
-    config = replace(config, segmenter=replace(CONFIG, crops=crops))
-    with pytest.raises(ChildProcessError, match=r"^training failed: ValueError: .*no crop of this"):
-        train_on("segmenter", config, ENGINE)
-    assert (tmp_path / "asked").read_text() == "."
-
-
-def test_bad_masks_are_left_out_and_named(tmp_path):
-    config = new_run(tmp_path / "bad", segmenter=replace(CONFIG, iterations=1))
-    run = Folder(config.run)
-    rows = list(read_rows(run / "masks" / "made"))
-    rows[1]["labels"] = encode_labels(np.zeros((48, 40), np.uint8))
-    rows[2]["labels"] = encode_labels(np.full((48, 48), 9, np.uint8))
-    rows[3]["labels"] = encode_labels(np.full((48, 48), 255, np.uint8))
-    store_masks(run, rows)
-    outcome = train_on("segmenter", config, ENGINE)
-    assert (outcome.failed, outcome.left_out) == (frozenset(), 3)
-    told = facts(config)
-    assert (told["images"], told["left_out"]["count"]) == (7, 3)
-    reasons = [one["reason"] for one in told["left_out"]["examples"]]
-    for reason, sides in zip(
-        reasons,
-        ("(48, 48) as its image, got (48, 40)", "2 classes, got 9", "only those"),
-        strict=True,
-    ):
-        assert sides in reason
-        assert "masks/made/part-" in reason
-    assert outcome.lines[1].startswith("left out: 3 masks, such as that of i01: mask of 'i01'")
 
 
 def test_a_run_refuses_labels_that_it_will_not_have(tmp_path):

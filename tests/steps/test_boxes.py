@@ -28,7 +28,7 @@ from rayseg.datasets import DATASETS
 from rayseg.learn import DetectorSGD, DetectorTraining, MaskRCNNTraining
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.engine import RayEngine
+from rayseg.plain import PlainEngine
 from rayseg.records.rle import mask_area
 from rayseg.refine import BoxThreshold
 from rayseg.stages import ANALYSES, DecodeImages, InstancePrediction, MakeBoxMaps
@@ -51,14 +51,9 @@ from rayseg.store import (
     write_shard,
 )
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
-]
+pytestmark = pytest.mark.slow
 CLASSES = DATASETS["synthetic"]().classes
-ENGINE = RayEngine()
+ENGINE = PlainEngine()
 TINY = {
     "trunk": "mobilenet_v2",
     "weights": "none",
@@ -92,10 +87,11 @@ def let_speak(address):
 
 
 @pytest.fixture(scope="module")
-def made(cluster, tmp_path_factory):
+def made(tmp_path_factory):
     """The configuration of a finished run, and what it said."""
     config = RunConfig(
         run=str(tmp_path_factory.mktemp("boxes")),
+        engine="plain",
         supervision="boxes",
         synthetic=DATASETS["synthetic"](count=8, val_count=4, size=96),
         detector=DetectorTraining(**TINY),
@@ -123,7 +119,7 @@ def maps_config(made, **changed):
     return MakeBoxMapsConfig(**{"run": made[0].run, "bbam": METHOD, "compute": COMPUTE} | changed)
 
 
-def test_rows_of_box_maps_are_those_of_a_plain_loop(made, folder):
+def test_rows_of_box_maps_are_those_of_each_image_by_itself(made, folder):
     manifest = read_manifest(folder / "manifest")
     stage = MakeBoxMaps(METHOD, folder.path("detector/detector.safetensors"), manifest.classes)
     decode = DecodeImages(untagged=True)
@@ -264,6 +260,7 @@ def test_the_run_says_each_training_and_the_table(made):
     assert not made[1].failed
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
 @pytest.mark.parametrize("name", [MASKS, f"instances/{MASKS}"])
 def test_an_export_loads_in_pycocotools(made, folder, name, tmp_path):
     export(ExportConfig(run=made[0].run, masks=name, format="coco", out=str(tmp_path)), ENGINE)

@@ -8,18 +8,18 @@ from rayseg.attribution import CAM, METHODS, RIB, AdvCAM
 from rayseg.config import Compute, RunConfig
 from rayseg.datasets import DATASETS
 from rayseg.learn import ClassifierTraining, Crops, FickleNetTraining
-from rayseg.on_ray.engine import RayEngine
+from rayseg.plain import PlainEngine
 from rayseg.stages import CompanionBank
 from rayseg.steps.recipe import run
 from rayseg.store import Folder, count_status, read_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+pytestmark = pytest.mark.slow
 CROPS = Crops(crop=48, long_side=(40, 64))
 NAMES = ("cam", "rib", "advcam+rib", "ficklenet")
 
 
 @pytest.fixture(scope="module")
-def made(cluster, tmp_path_factory):
+def made(tmp_path_factory):
     """A run of six drawn scenes, in the least that each method can do."""
     folder = tmp_path_factory.mktemp("methods")
     network = {"trunk": "resnet18", "weights": "none", "epochs": 1, "batch_size": 3, "crops": CROPS}
@@ -37,7 +37,7 @@ def made(cluster, tmp_path_factory):
         companions=CompanionBank(images=4, crops=CROPS),
         compute=Compute(actors=1, threads=1, num_gpus=0),
     )
-    return config, run(config, RayEngine())
+    return config, run(config, PlainEngine())
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,171 @@
+"""Ray Train gives the losses of one process: by two workers, after a death, without what is bad."""
+
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rayseg.config import Compute
+from rayseg.labels import ObjectLabels, TrueInstances
+from rayseg.learn import STATE, Work, load_state, train
+from rayseg.nets.detectors import load_detector
+from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
+from rayseg.on_ray.engine import RayEngine
+from rayseg.plain import PlainEngine
+from rayseg.store import Folder, read_run
+from tests.learn.tiny import CLASSES, folder_of, scenes, store, tiny, trained
+from tests.on_ray.fakes import BrokenCrops, DeadlySegmentationCrops
+
+ENGINE, PLAIN = RayEngine(), PlainEngine()
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.filterwarnings("ignore"),  # Ray Train's own, about its future versions
+    pytest.mark.timeout(500),
+]
+COMPUTE = Compute(threads=1, num_gpus=0, max_failures=1)
+LONG = {"iterations": 8}  # there are draws enough after the first checkpoint, at 3
+
+
+@pytest.fixture
+def run(tmp_path):
+    store(tmp_path, scenes(tmp_path / "images"))
+    return tmp_path
+
+
+def losses(facts):
+    return [entry["loss"] for entry in facts["curve"]]
+
+
+def facts(run, kind):
+    return read_run(folder_of(run, kind))
+
+
+def alone(run, kind, training):
+    """What the same training leaves in this process, in a run of its own."""
+    own = run / "alone"
+    store(own, scenes(own / "images"))
+    trained(own, kind, PLAIN, training)
+    return facts(own, kind)
+
+
+def test_two_workers_see_together_what_one_process_sees(run):
+    training = tiny("classifier")
+    outcome = trained(run, "classifier", ENGINE, training, compute=replace(COMPUTE, workers=2))
+    told, expected = facts(run, "classifier"), alone(run, "classifier", training)
+    assert losses(told) == pytest.approx(losses(expected), rel=0.02)
+    assert [one["images"] for one in told["judged"]] == [
+        one["images"] for one in expected["judged"]
+    ]
+    assert outcome.lines[0].endswith(" after 3 epochs")
+    assert folder_of(run, "classifier").names() == ["classifier.safetensors", "run.json"]
+
+
+def test_a_killed_worker_is_survived_with_the_same_losses(run):
+    whole, armed = tiny("segmenter", **LONG), run / "armed"
+    armed.touch()
+    state = folder_of(run, "segmenter").path(STATE)
+    crops = DeadlySegmentationCrops(
+        whole.crops.crop, whole.crops.scales, state=state, armed=str(armed), after=9
+    )
+    trained(run, "segmenter", ENGINE, replace(whole, crops=crops), compute=COMPUTE)
+    assert not armed.exists()
+    expected = alone(run, "segmenter", whole)
+    assert losses(facts(run, "segmenter")) == pytest.approx(losses(expected), rel=1e-3)
+
+
+def test_what_must_fail_again_is_not_tried_again(run):
+    one = tiny("segmenter")
+    crops = BrokenCrops(one.crops.crop, one.crops.scales, asked=str(run / "asked"))
+    with pytest.raises(ChildProcessError, match=r"^training failed: ValueError: .*no crop of this"):
+        trained(run, "segmenter", ENGINE, replace(one, crops=crops), compute=COMPUTE)
+    assert (run / "asked").read_text() == "."
+
+
+def with_bad(sample, only=False):
+    """With a second box that is upside down, or only that."""
+    bad = sample.boxes_xyxy[:, [2, 3, 0, 1]]
+    boxes = bad if only else np.concatenate([sample.boxes_xyxy, bad])
+    classes = np.repeat(sample.box_classes, len(boxes))
+    return replace(sample, boxes_xyxy=boxes, box_classes=classes, true_masks=())
+
+
+def test_two_workers_train_a_detector_without_what_is_bad(tmp_path):
+    samples = scenes(tmp_path / "images")
+    samples[1] = with_bad(samples[1])
+    samples[2] = with_bad(samples[2], only=True)
+    Path(samples[3].path).write_text("<html>")
+    store(tmp_path, samples)
+    training = tiny("detector", **LONG)
+    outcome = trained(tmp_path, "detector", ENGINE, training, compute=replace(COMPUTE, workers=2))
+    told = facts(tmp_path, "detector")
+    assert outcome.left_out == 2
+    assert outcome.lines[1].startswith("left out: 2 boxes, such as one of i01: box must have x1 <")
+    assert (told["images"], told["images_left_out"], told["left_out"]["count"]) == (9, 1, 2)
+    examples = told["left_out"]["examples"]
+    assert [one["id"] for one in examples] == ["i01", "i02"]
+    assert examples[0]["reason"].startswith("box must have x1 < x2 and y1 < y2, got ")
+    for entry in told["curve"]:
+        parts = [value for name, value in entry.items() if name.startswith("loss_")]
+        assert sum(parts) == pytest.approx(entry["loss"], rel=1e-5)
+    assert losses(told)[-1] < losses(told)[0]
+    assert [entry["iteration"] for entry in told["judged"]] == [3, 6, 8]
+    assert [entry["images"] for entry in told["judged"]] == [2, 2, 3]  # at last all of val
+    assert {"ap", "ap50", "ap75"} <= told["judged"][0].keys()
+    weights = folder_of(tmp_path, "detector").path("detector.safetensors")
+    assert load_detector(weights, CLASSES).num_classes == 2
+
+
+@dataclass
+class DeadlyLabels:
+    """Labels of which one kills its process, once, some reads after the first checkpoint.
+
+    Attributes:
+        labels: what is read.
+        state: what a checkpoint leaves behind.
+        armed: a file that is there until the death; it counts the reads since the checkpoint.
+        after: reads between the checkpoint and the death.
+    """
+
+    labels: ObjectLabels
+    state: str
+    armed: str
+    after: int
+
+    @property
+    def ids(self):
+        return self.labels.ids
+
+    def read(self, sample):
+        armed = Path(self.armed)
+        if Path(self.state).exists() and armed.exists():
+            armed.write_text(armed.read_text() + ".")
+            if len(armed.read_text()) > self.after:
+                armed.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self.labels.read(sample)
+
+
+def test_labels_of_objects_travel_and_a_killed_worker_reads_them_again(run):
+    truths = TrueInstances(Folder(str(run)) / "manifest", "train")
+    calm, deadly = Folder(str(run / "calm")), Folder(str(run / "deadly"))
+    armed = run / "armed"
+    armed.touch()
+    # true masks are trained on in this way, which the labels are not known to be
+    network = tiny("mask_rcnn", grow=False, mask_loss="plain", **LONG)
+    labels = DeadlyLabels(truths, deadly.path(STATE), str(armed), 6)
+    curves = []
+    for engine, folder, source in ((PLAIN, calm, truths), (ENGINE, deadly, labels)):
+        work = Work(str(run), folder.location, network, source, sorted(truths.ids), CLASSES)
+        engine.fit(train, work, folder, COMPUTE)
+        told = load_state(folder).facts
+        curves.append(losses(told))
+        assert "loss_mask" in told["curve"][0]
+        assert {"ap", "ap50", "box_ap50"} <= told["judged"][-1].keys()
+    assert not armed.exists()
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    assert load_mask_rcnn(deadly.path("mask_rcnn.safetensors"), CLASSES).num_classes == 2
