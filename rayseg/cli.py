@@ -5,8 +5,6 @@ Exit status: 0 all done, 1 an error, shown in one line, 2 a wrong flag, 3 done b
 that have a row saying why.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -48,11 +46,7 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
-    from rayseg.on_ray.submission import (  # noqa: PLC0415  # loads Ray
-        Submission,
-        split_flags,
-        submit,
-    )
+    from rayseg.on_ray.submission import Submission, split_flags, submit  # noqa: PLC0415  # loads Ray
 
     try:
         mine, flags = split_flags(arguments[1:])

@@ -3,8 +3,6 @@
 What each is trained by is in `rayseg.learn.TRAININGS` under the same name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -53,16 +51,7 @@ class NetworkKind:
         return "weights" if self.kind == "classifier" else f"{self.kind}_weights"
 
     def load(self, path: str, classes: Sequence[str] | None = None) -> Any:
-        """The network of a local file, in eval mode.
-
-        Args:
-            path: the file.
-            classes: names that it must have been trained on; None takes any.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds another network, or one of other classes.
-        """
+        """The network of a local file, in eval mode."""
         return resolve_name(self.loader)(path, classes)
 
 

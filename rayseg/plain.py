@@ -1,7 +1,5 @@
 """The engine's verbs as a plain loop in this process: for small work and for tests, without Ray."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -29,11 +27,7 @@ class PlainEngine:
     """
 
     def open(self, address: str, run: str) -> AbstractContextManager[None]:
-        """Nothing is to be opened.
-
-        Raises:
-            ValueError: a cluster is asked for.
-        """
+        """Nothing is to be opened."""
         if address:
             raise ValueError(f"engine plain joins no cluster, got address {address}; leave one out")
         return nullcontext()
@@ -45,11 +39,7 @@ class PlainEngine:
         return Slots(1, 1, gpus, threads_each(compute), where)
 
     def check(self, what: str, compute: Compute) -> None:
-        """Refuses several processes.
-
-        Raises:
-            ValueError: they are asked for.
-        """
+        """Refuses several processes."""
         for name in ("actors", "workers"):
             if getattr(compute, name) > 1:
                 number = getattr(compute, name)

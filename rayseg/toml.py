@@ -5,8 +5,6 @@ these or None, or a dataclass, which is a table. A whole number will do where a 
 for; nothing else is converted, so that ``epochs = 2.5`` or ``true`` is an error and not a guess.
 """
 
-from __future__ import annotations
-
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,12 +17,7 @@ C = TypeVar("C")
 
 
 def read(path: str) -> dict[str, Any]:
-    """What the file says.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no TOML.
-    """
+    """What the file says."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"configuration file {path} does not exist")
     try:
@@ -65,11 +58,7 @@ def update(config: C, given: Mapping[str, Any], source: str, key: str = "") -> C
 
 
 def check_literals(config: object) -> None:
-    """Refuses a dataclass in which a field has none of the values that its Literal lists.
-
-    Raises:
-        ValueError: the text names the field, the values that it may have and the nearest.
-    """
+    """Refuses a dataclass in which a field has none of the values that its Literal lists."""
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         if get_origin(kind) is Literal and value not in get_args(kind):
@@ -85,11 +74,7 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def _fitted(kind: Any, value: object) -> object:
-    """The value as that type.
-
-    Raises:
-        TypeError: it is of another.
-    """
+    """The value as that type."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):  # None, which JSON has, apart there is one: Path | None
         (kind,) = set(inner) - {NoneType}

@@ -176,8 +176,7 @@ def test_masks_of_a_combination_are_named_after_it():
 
 def test_settings_of_companions_and_of_ficklenet_are_read(tmp_path):
     path = toml(
-        tmp_path,
-        "[companions]\nimages = 20\ncrops.crop = 64\n[ficklenet_classifier]\nkernel = 5\n",
+        tmp_path, "[companions]\nimages = 20\ncrops.crop = 64\n[ficklenet_classifier]\nkernel = 5\n"
     )
     config = read_toml(path, RunConfig())
     assert (config.companions.images, config.companions.crops.crop) == (20, 64)

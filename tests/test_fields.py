@@ -129,12 +129,7 @@ CHANGES = {
     "box_smooth_grad": {**GRADIENTS, "num_copies": to(2), "noise": to(0.4)},
     "box_gradcam": GRADIENTS,
     "threshold": {"threshold": to(0.4)},
-    "label_crf": {
-        **KERNELS,
-        "fg_threshold": to(0.6),
-        "bg_threshold": to(0.2),
-        "gt_prob": to(0.9),
-    },
+    "label_crf": {**KERNELS, "fg_threshold": to(0.6), "bg_threshold": to(0.2), "gt_prob": to(0.9)},
     "soft_crf": {
         **KERNELS,
         "background": to("constant"),
@@ -155,12 +150,7 @@ CHANGES = {
         "priors": to((0.99,)),
         "prior_share": to(0.9, gaussian_compat=3, gaussian_sxy=5, priors=(0.8, 0.95)),
     },
-    "box_threshold": {
-        **KERNELS,
-        "foreground": to(0.5),
-        "background": to(0.4),
-        "crf": to(False),
-    },
+    "box_threshold": {**KERNELS, "foreground": to(0.5), "background": to(0.4), "crf": to(False)},
 }
 ROUNDING = {
     **{(name, "max_pairs"): "pairs of image and class in one batch" for name in METHODS},

@@ -37,29 +37,3 @@ BOX_METHODS: dict[str, type[BoxAttribution]] = {
 """The only list of methods that ask a detector."""
 COMBINATIONS: dict[str, tuple[str, str]] = {"advcam+rib": ("advcam", "rib")}
 """Two methods after each other: which one looks, and which one changes the weights before."""
-
-__all__ = [
-    "BBAM",
-    "BOX_METHODS",
-    "CAM",
-    "COMBINATIONS",
-    "METHODS",
-    "MISSED",
-    "RIB",
-    "SHARED",
-    "AdvCAM",
-    "Attribution",
-    "BoxAttribution",
-    "BoxGradCAM",
-    "Companions",
-    "FickleNet",
-    "GradCAM",
-    "LeanNetwork",
-    "Localization",
-    "ObjectMap",
-    "Objects",
-    "OnRIB",
-    "SimpleGrad",
-    "SmoothGrad",
-    "enlarge_grid",
-]

@@ -1,7 +1,5 @@
 """What every job has: a run folder, a cluster, and how widely it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal
@@ -118,11 +116,7 @@ def make_part(name: str, module: str, parts: list[Any]) -> type:
 
 
 def check_names(what: str, names: tuple[str, ...], known: Collection[str]) -> None:
-    """Refuses a name that is not known.
-
-    Raises:
-        ValueError: the text lists the known names and the nearest one.
-    """
+    """Refuses a name that is not known."""
     for name in names:
         if name not in known:
             raise ValueError(

@@ -1,13 +1,12 @@
 """The jobs about boxes: maps of objects by a detector, and masks from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from rayseg.attribution import BOX_METHODS, BoxAttribution
 from rayseg.config.base import JobConfig, check_names, one_field_each
 from rayseg.datasets.coco import coco_classes
+from rayseg.records.bounds import check_least
 from rayseg.refine import BOX_REFINERS, ProposalRefinement, SuperpixelProposals
 from rayseg.stages import ANALYSES, BoxRefiner, Variant
 from rayseg.toml import check_literals
@@ -85,12 +84,12 @@ class SemanticMasksConfig:
     keep_nested: bool = True
 
     @classmethod
-    def official(cls) -> SemanticMasksConfig:
+    def official(cls) -> Self:
         """The authors' public code."""
         return cls()
 
     @classmethod
-    def as_written(cls) -> SemanticMasksConfig:
+    def as_written(cls) -> Self:
         """The text, 5.3.3."""
         return cls(keep_nested=False)
 
@@ -163,8 +162,7 @@ class AnalyseBoxesConfig(BoxRefinerFields, AskDetectorConfig):  # type: ignore[v
         super().__post_init__()
         check_names("analyses", self.analyses, ANALYSES)
         check_names("noise_refiner", (self.noise_refiner,), BOX_REFINERS)
-        if self.max_images < 0:
-            raise ValueError(f"max_images must be 0 or more, got {self.max_images}")
+        check_least(self, max_images=0)
         if min(self.fixed_strides, default=1) < 1:
             raise ValueError(f"fixed_strides must be 1 or more, got {self.fixed_strides}")
         if list(self.amounts) != sorted({*self.amounts, 0.0}) or min(self.amounts) <= -0.5:

@@ -1,7 +1,5 @@
 """All jobs by name; torch and Ray are loaded when a job is asked for, not for the list."""
 
-from __future__ import annotations
-
 import ast
 from dataclasses import dataclass
 from importlib import import_module

@@ -1,7 +1,5 @@
 """One frozen dataclass a job; `RunConfig` is every other job's configuration at once."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -13,6 +11,7 @@ from rayseg.config.trainings import TRAIN_CONFIGS
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS, Exporter
 from rayseg.nets.prediction import Prediction
+from rayseg.records.bounds import check_least
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.stages import InstancePrediction
 from rayseg.toml import check_literals
@@ -156,11 +155,7 @@ class DoctorConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("images", 0), ("calibrate_images", 4), ("calibrate_steps", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        if self.price < 0:
-            raise ValueError(f"price must be 0 or more, got {self.price}")
+        check_least(self, images=0, calibrate_images=4, calibrate_steps=2, price=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """The jobs about localization maps: a field for each method, each refiner, each threshold."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 

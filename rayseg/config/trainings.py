@@ -1,7 +1,5 @@
 """The jobs that train networks, one for each entry of TRAININGS."""
 
-from __future__ import annotations
-
 from dataclasses import field, make_dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The job that sweeps the settings of a method or refiner."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +7,7 @@ from typing import Literal
 from rayseg.attribution import BOX_METHODS, METHODS
 from rayseg.config.boxes import AskDetectorConfig, BoxRefinerFields
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
+from rayseg.records.bounds import check_least
 from rayseg.refine import REFINERS
 from rayseg.toml import check_literals
 
@@ -21,12 +20,7 @@ TUNABLE: dict[str, Mapping[str, type]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneConfig(
-    BoxRefinerFields,
-    AskDetectorConfig,
-    RefineSeedsConfig,
-    MakeSeedsConfig,
-):
+class TuneConfig(BoxRefinerFields, AskDetectorConfig, RefineSeedsConfig, MakeSeedsConfig):
     """Sweeps the settings of a method or refiner on images whose truth is known.
 
     Attributes:
@@ -66,8 +60,6 @@ class TuneConfig(
         check_literals(self)
         if "/" in self.sweep:
             raise ValueError(f"sweep must be the name of a folder, got {self.sweep!r}")
-        for name, least in (("samples", 1), ("slice_images", 1), ("max_images", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        check_least(self, samples=1, slice_images=1, max_images=0)
         if not 0 < self.threshold_step <= 0.5:
             raise ValueError(f"threshold_step must lie in (0, 0.5], got {self.threshold_step}")

@@ -12,14 +12,3 @@ DATASETS: dict[str, type[Dataset]] = {
     "folder": FolderDataset,
     "synthetic": Synthetic,
 }
-
-__all__ = [
-    "COCO",
-    "DATASETS",
-    "VOC",
-    "Dataset",
-    "DatasetError",
-    "DatasetNotFoundError",
-    "FolderDataset",
-    "Synthetic",
-]

@@ -1,7 +1,5 @@
 """What every reader of a foreign data set is, and the checks that they share."""
 
-from __future__ import annotations
-
 import difflib
 import math
 from abc import ABC, abstractmethod
@@ -54,11 +52,7 @@ class Dataset(ABC):
 
 
 def require(path: Path, what: str, way_out: str) -> Path:
-    """Returns the absolute form of a path that must exist.
-
-    Raises:
-        DatasetNotFoundError: it does not.
-    """
+    """Returns the absolute form of a path that must exist."""
     if not path.exists():
         raise DatasetNotFoundError(f"{what} not found at {path.absolute()}: {way_out}")
     return path.absolute()
@@ -110,11 +104,7 @@ def box_arrays(
 
 
 def finite(text: str) -> float:
-    """Returns the number that a text says.
-
-    Raises:
-        ValueError: it says none, or one that is not finite.
-    """
+    """Returns the number that a text says."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"a number must be finite, got {text!r}")

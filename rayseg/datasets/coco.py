@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib import resources
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -174,7 +174,7 @@ class _Part:
     categories: list[tuple[int, str]]
 
     @classmethod
-    def opened(cls, images: Path, annotations: Path, split: str) -> _Part:
+    def opened(cls, images: Path, annotations: Path, split: str) -> Self:
         folder = require(images, "images", "expected the folder of the JSON's file names")
         content = _load(annotations)
         return cls(folder, annotations, split, content, _categories(content, annotations))
@@ -268,12 +268,7 @@ def rasterise(
 
     Args:
         objects: annotations of one image as in COCO's JSON: polygons or either kind of RLE.
-        index: class index of each category id.
-        size_hw: height and width of the mask in pixels.
         crowd: label of crowd regions: 255, or their class.
-
-    Raises:
-        DatasetError: an RLE is of another size than the image.
     """
     layers: list[tuple[bool, int, int, ndarray]] = []
     for entry in objects:

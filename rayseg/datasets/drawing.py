@@ -4,8 +4,6 @@ Everything here is elementwise on whole arrays: fast, and the same to the last b
 threads. Lengths of objects are in units of half a window: x to the right and y down, from -1 to 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache

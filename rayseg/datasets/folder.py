@@ -1,7 +1,5 @@
 """A plain folder of images and a CSV of their tags or boxes: all that own data needs."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator

@@ -7,8 +7,6 @@ as out-of-distribution images. A classifier therefore looks at the part and the 
 map misses the body and bleeds into the water.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,9 +122,6 @@ def make_scene(seed: int, index: int, size: int = 128, ood: bool = False) -> Sce
     """Draws scene number ``index`` of the set ``seed``: one to three objects of one or two classes.
 
     Args:
-        seed: of the whole set.
-        index: number of the scene.
-        size: height and width in pixels.
         ood: a background alone, with water and sky as often as all others together.
     """
     rng = np.random.default_rng([seed, index])

@@ -1,7 +1,5 @@
 """PASCAL VOC in the layout of VOCdevkit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -335,9 +333,6 @@ def match_objects(
         classes: class index of each.
         objects: one value an object; 0 background, 255 border.
         labels: the semantic mask; None matches by place alone.
-
-    Returns:
-        The value of each box's position that has one.
     """
     values = [int(value) for value in np.unique(objects) if value not in (BACKGROUND, IGNORE)]
     fit = np.zeros((len(boxes_xyxy), 256))

@@ -7,8 +7,6 @@ A file appears whole or not at all, and one that is there is never changed: it m
 export, anything else is refused.
 """
 
-from __future__ import annotations
-
 import filecmp
 import hashlib
 import json
@@ -21,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from pycocotools import mask as codec
 
+from rayseg.export.base import Export
 from rayseg.export.polygons import mask_polygons, polygons_iou
 from rayseg.records.rle import as_rle, decode_mask, mask_area
 
@@ -88,11 +87,8 @@ def write_coco(
     Args:
         rows: `id`, `path`, `height` and `width` of each image and lists of `classes`, `foreground`
             (counts) and `scores` with one entry an object; read once.
-        folder: a local folder; made if missing.
-        classes: class names by index.
         category_ids: their numbers in the file; 1, 2, ... where none are given.
         split: names the file.
-        polygons: outlines in place of run-length codes, see `rayseg.export.polygons`.
         tolerance_px: how far they may leave the masks.
 
     Raises:
@@ -126,18 +122,6 @@ def write_coco_results(
     """Writes instances as the list that ``pycocotools.coco.COCO.loadRes`` takes.
 
     It holds no boxes: loadRes would take areas from them and not from the masks.
-
-    Args:
-        rows: as in `write_coco`.
-        folder: a local folder; made if missing.
-        classes: class names by index.
-        category_ids: their numbers in the data set that it is judged on; 1, 2, ... where none are
-            given.
-        split: names the file.
-
-    Raises:
-        FileExistsError: the file is there with other content.
-        ValueError: as `write_coco`.
     """
     path = _path(folder, "results", split)
     images, left_out = _collect(rows, len(classes))
@@ -163,16 +147,9 @@ class CocoInstances:
     columns: ClassVar[tuple[str, ...]] = ("height", "width", "classes", "foreground", "scores")
     statuses: ClassVar[tuple[str, ...]] = ("ok", "empty")
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> CocoExport:
+    def write(self, export: Export) -> CocoExport:
         """Writes rows as `write_coco` does."""
-        return write_coco(rows, folder, classes, category_ids, split)
+        return write_coco(*export)
 
 
 @dataclass(frozen=True)
@@ -185,32 +162,18 @@ class CocoPolygons(CocoInstances):
 
     tolerance_px: float = 0.0
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> CocoExport:
+    def write(self, export: Export) -> CocoExport:
         """Writes rows as `write_coco` does, as polygons."""
-        return write_coco(rows, folder, classes, category_ids, split, True, self.tolerance_px)
+        return write_coco(*export, polygons=True, tolerance_px=self.tolerance_px)
 
 
 @dataclass(frozen=True)
 class CocoResults(CocoInstances):
     """The list of results that COCO's evaluation takes."""
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> CocoExport:
+    def write(self, export: Export) -> CocoExport:
         """Writes rows as `write_coco_results` does."""
-        return write_coco_results(rows, folder, classes, category_ids, split)
+        return write_coco_results(*export)
 
 
 def image_number(id_: str) -> int:
@@ -341,10 +304,7 @@ def _annotations(
 
 
 def _ascii(counts: bytes, image: _Image) -> dict[str, Any]:
-    return {
-        "size": [image.entry["height"], image.entry["width"]],
-        "counts": counts.decode("ascii"),
-    }
+    return {"size": [image.entry["height"], image.entry["width"]], "counts": counts.decode("ascii")}
 
 
 def _joined(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:

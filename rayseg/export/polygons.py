@@ -5,8 +5,6 @@ its polygons enclose. A mask with a hole is therefore cut in two through the hol
 has one; so nothing is filled that the mask leaves out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -27,7 +25,6 @@ def mask_polygons(mask: Bool[ndarray, "h w"], tolerance_px: float = 0.0) -> list
     With tolerance 0 pycocotools draws exactly the mask from them.
 
     Args:
-        mask: of one object.
         tolerance_px: how far an outline may leave the mask's in order to have fewer points.
     """
     polygons = []

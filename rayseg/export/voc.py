@@ -9,18 +9,17 @@ is there must be an earlier, perhaps interrupted, export of the same masks, or o
 the same classes; anything else is refused.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from rayseg.export.base import Export
 from rayseg.records import IGNORE, MAX_CLASSES
 from rayseg.records.palette import VOC_PALETTE, decode_labels, encode_labels
 
@@ -41,12 +40,8 @@ def write_voc(
     Args:
         masks: id and indexed PNG bytes of each image (see
             `rayseg.records.palette.encode_labels`); read once, one at a time.
-        folder: a local folder; made if missing.
         classes: class names by index, so that label i + 1 is ``classes[i]``.
         split: name of the list.
-
-    Returns:
-        How many masks the split has.
 
     Raises:
         FileExistsError: the folder holds something else, other classes or other masks.
@@ -75,17 +70,11 @@ class VocMasks:
     columns: ClassVar[tuple[str, ...]] = ("labels",)
     statuses: ClassVar[tuple[str, ...]] = ("ok",)
 
-    def write(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        folder: str | Path,
-        classes: Sequence[str],
-        category_ids: Sequence[int],
-        split: str,
-    ) -> str:
+    def write(self, export: Export) -> str:
         """Writes rows as `write_voc` does."""
-        masks = ((row["id"], row["labels"]) for row in rows)
-        return f"{write_voc(masks, folder, classes, split)} masks in {folder}"
+        masks = ((row["id"], row["labels"]) for row in export.rows)
+        number = write_voc(masks, export.folder, export.classes, export.split)
+        return f"{number} masks in {export.folder}"
 
 
 def _labelmap(classes: Sequence[str]) -> str:

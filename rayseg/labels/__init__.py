@@ -1,12 +1,6 @@
 """Which label belongs to which image: stored masks, true masks, boxes and objects."""
 
-from rayseg.labels.masks import (
-    LabelSource,
-    StoredMasks,
-    StoredRows,
-    Truths,
-    read_trainable,
-)
+from rayseg.labels.masks import LabelSource, StoredMasks, StoredRows, Truths, read_trainable
 from rayseg.labels.objects import (
     GivenBoxes,
     GivenTags,
@@ -19,21 +13,3 @@ from rayseg.labels.objects import (
     bad_boxes,
 )
 from rayseg.labels.true_objects import true_instances
-
-__all__ = [
-    "GivenBoxes",
-    "GivenTags",
-    "LabelSource",
-    "ObjectLabels",
-    "ObjectMasks",
-    "ObjectTargets",
-    "StoredInstances",
-    "StoredMasks",
-    "StoredRows",
-    "Targets",
-    "TrueInstances",
-    "Truths",
-    "bad_boxes",
-    "read_trainable",
-    "true_instances",
-]

@@ -1,7 +1,5 @@
 """Where the labels of images come from: true masks, or masks that a run made; checked when read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -65,8 +63,6 @@ class Truths:
 
     Args:
         manifest: names the mask of each image that has one; a folder or what was read of it.
-        split: only its images; empty means all.
-        ids: only these; None means all.
     """
 
     def __init__(
@@ -91,11 +87,7 @@ class Truths:
         return f"true mask {self.paths[id_]}" if id_ in self.paths else f"true mask of {id_!r}"
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
-        """The true labels of an image of that size.
-
-        Raises:
-            ValueError: the mask is missing, no mask, of another size or with labels of no class.
-        """
+        """The true labels of an image of that size."""
         path = self.paths.get(id_)
         data = read_file(path) if path else None
         return _labels(data, self.name(id_), size_hw, self.num_classes)
@@ -108,14 +100,6 @@ class Truths:
         What the true mask ignores counts for neither side: in VOC the borders, which are of no
         object. In an image with crowds it ignores these, as COCO's do, and all pixels count: crowds
         are judged by a rule of their own.
-
-        Args:
-            id_: of the image.
-            size_hw: of the image.
-            crowds: places of those of its objects that are crowds.
-
-        Raises:
-            ValueError: as `read` has it.
         """
         if crowds or id_ not in self.ids:
             return np.ones(size_hw, bool)
@@ -126,11 +110,7 @@ class Truths:
         return [row for row in rows if row["status"] == "ok" and row["id"] in self.paths]
 
     def of(self, row: Mapping[str, Any]) -> UInt8[ndarray, "h w"]:
-        """The true labels of a row's image.
-
-        Raises:
-            ValueError: as `read` has it.
-        """
+        """The true labels of a row's image."""
         return self.read(row["id"], (row["height"], row["width"]))
 
 
@@ -179,11 +159,7 @@ class StoredRows:
         return f"{self.what} of {id_!r} in {self.folder.path(shard) if shard else self.folder}"
 
     def row(self, id_: str) -> dict[str, Any]:
-        """The row of an image.
-
-        Raises:
-            ValueError: the row is missing or cannot be read.
-        """
+        """The row of an image."""
         try:
             return self._rows[id_]
         except (KeyError, FileNotFoundError):
@@ -203,27 +179,14 @@ class StoredRows:
 
 
 class StoredMasks(StoredRows):
-    """Masks that a run made, by id; those of status ok.
-
-    Args:
-        folder: shards of MASKS_SCHEMA.
-        num_classes: foreground classes that the masks may hold.
-
-    Raises:
-        FileNotFoundError: the folder has no shard.
-        ValueError: its shards are not of masks.
-    """
+    """Masks that a run made, by id; those of status ok."""
 
     def __init__(self, folder: Folder, num_classes: int):
         super().__init__(folder, ["labels"], "mask")
         self.num_classes = num_classes
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
-        """The labels made for an image of that size.
-
-        Raises:
-            ValueError: the mask is missing, no mask, of another size or with labels of no class.
-        """
+        """The labels made for an image of that size."""
         return _labels(self.row(id_)["labels"], self.name(id_), size_hw, self.num_classes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class ObjectMasks:
     @classmethod
     def decoded(
         cls, foreground: Sequence[bytes], possible: Sequence[bytes], size_hw: tuple[int, int]
-    ) -> ObjectMasks:
+    ) -> Self:
         """The masks of COCO's counts; empty ones of `possible` leave no doubt."""
         sure, maybe = np.zeros((2, len(foreground), *size_hw), bool)
         for i, (counts, wider) in enumerate(zip(foreground, possible, strict=True)):
@@ -100,12 +100,7 @@ class ObjectLabels(Protocol):
 
 
 class GivenTags:
-    """The tags of a manifest.
-
-    Args:
-        manifest: with the tags.
-        split: only its images; empty means all.
-    """
+    """The tags of a manifest."""
 
     def __init__(self, manifest: Folder, split: str = ""):
         self._ids = frozenset(s.id for s in _open(manifest, split).samples() if s.tags)
@@ -125,7 +120,6 @@ class GivenBoxes:
 
     Args:
         manifest: with the boxes; those of difficult objects are trained on.
-        split: only its images; empty means all.
         keep_empty: images without an object are trained on as well.
     """
 
@@ -156,10 +150,6 @@ class TrueInstances:
 
     The masks are read when the first is asked for, in each process anew: they are as large as all
     else in a manifest together.
-
-    Args:
-        manifest: with true masks.
-        split: only its images; empty means all.
     """
 
     def __init__(self, manifest: Folder, split: str = ""):
@@ -176,11 +166,7 @@ class TrueInstances:
         return self._ids
 
     def read(self, sample: Sample) -> ObjectTargets:
-        """The boxes of the sample with the masks of its manifest.
-
-        Raises:
-            ValueError: the manifest has other objects of that image.
-        """
+        """The boxes of the sample with the masks of its manifest."""
         counts: list[bytes] = self._counts(sample.id)
         if len(counts) not in (0, len(sample.boxes_xyxy)):
             raise ValueError(
@@ -206,26 +192,14 @@ class TrueInstances:
 
 
 class StoredInstances(StoredRows):
-    """Masks of objects that a run made; those of images of status ok with a mask of some object.
-
-    Args:
-        folder: shards of INSTANCES_SCHEMA.
-
-    Raises:
-        FileNotFoundError: the folder has no shard.
-        ValueError: its shards hold no masks of objects.
-    """
+    """Masks of objects that a run made; those of images of status ok with a mask of some object."""
 
     def __init__(self, folder: Folder):
         columns = ["height", "width", "boxes_xyxy", "classes", "foreground", "possible"]
         super().__init__(folder, columns, "object mask", needed="foreground")
 
     def read(self, sample: Sample) -> ObjectTargets:
-        """The objects that the row of that image holds, which are no crowds.
-
-        Raises:
-            ValueError: the row is missing, cannot be read, or is of an image of another size.
-        """
+        """The objects that the row of that image holds, which are no crowds."""
         size_hw = (sample.height, sample.width)
         row = self.row(sample.id)
         if (row["height"], row["width"]) != size_hw:

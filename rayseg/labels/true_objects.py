@@ -1,7 +1,5 @@
 """The true objects of images, as networks are judged by them."""
 
-from __future__ import annotations
-
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial

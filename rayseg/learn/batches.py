@@ -1,7 +1,5 @@
 """Samples to crops with their targets, and crops to batches."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -57,12 +55,6 @@ class TaggedCrops(Dataset[tuple[Tensor, Tensor, str]]):
 
 class LabelledCrops(Dataset[tuple[Tensor, Tensor, str]]):
     """Crops, their labels and the ids of samples; a key is (draw, index), as `DrawOrder` has it.
-
-    Args:
-        samples: images; the index counts them.
-        labels: of each of the samples.
-        crops: how image and labels are cut.
-        seed: of the training; a crop follows from it, the draw and the image.
 
     Raises:
         ValueError: a sample has no labels; when read, its labels are not of its image's size or

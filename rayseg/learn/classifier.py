@@ -1,7 +1,5 @@
 """The training of the CAM classifier on tags."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +86,7 @@ class ClassifierTraining(Training):
         super()._check_least(**least | {"save_every": 0, "iterations": 0})
 
     @classmethod
-    def as_written(cls) -> ClassifierTraining:
+    def as_written(cls) -> Self:
         """Momentum as the text has it; everything else is the code's."""
         return cls(schedule=PolySGD.as_written())
 

@@ -1,9 +1,8 @@
 """How well a classifier finds the classes of images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,11 +26,9 @@ class ClassifierScores:
     f1: float
 
     @classmethod
-    def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> ClassifierScores:
+    def of(cls, logits: Float[ndarray, "n c"], targets: Float[ndarray, "n c"]) -> Self:
         """Scores of the logits against 0/1 targets."""
-        from sklearn.metrics import (  # noqa: PLC0415  # half a second of every process
-            average_precision_score,
-        )
+        from sklearn.metrics import average_precision_score  # noqa: PLC0415  # half a second of every process
 
         occurring = targets.any(0)
         precisions = [
@@ -55,8 +52,6 @@ def predict_logits(
     """Logits and targets of all batches, in eval mode; the network's mode is put back.
 
     Args:
-        network: that is looked at.
-        batches: images and targets, at least one.
         forward: the network's logits of images; None calls it.
     """
     mode, ask = network.training, forward or network

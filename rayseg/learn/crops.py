@@ -1,7 +1,5 @@
 """Random crops of images, and of their labels with them, normalised for networks."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

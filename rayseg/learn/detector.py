@@ -1,26 +1,18 @@
 """The training of a detector on boxes."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from rayseg.labels import GivenBoxes
-from rayseg.learn.objects import JUDGED, ObjectTraining
+from rayseg.learn.objects import JUDGED, ObjectTraining, guesses_of
 from rayseg.learn.training import LearnsFrom
 from rayseg.nets.backbones import freeze_normalisation
-from rayseg.nets.detectors import (
-    DetectorDesign,
-    Learning,
-    build_detector,
-    taken_from,
-)
+from rayseg.nets.detectors import DetectorDesign, Learning, build_detector, taken_from
 from rayseg.nets.detectors.one_stage import OneStage
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.scores import ObjectGuesses, ObjectTruths, average_precision
@@ -66,24 +58,11 @@ class DetectorTraining(ObjectTraining):
         """The boxes that the detector finds in one image."""
         assert isinstance(network, FasterRCNN | OneStage)
         found = network.detect(images)[0]
-        return ObjectGuesses(
-            boxes_xyxy=found.boxes_xyxy.float().cpu().numpy(),
-            classes=found.classes.cpu().numpy().astype(np.int64),
-            scores=found.scores.float().cpu().numpy(),
-            masks=(),
-        )
+        return guesses_of(found.boxes_xyxy, found.classes, found.scores)
 
     def figures(
-        self,
-        truths: dict[str, ObjectTruths],
-        guesses: dict[str, ObjectGuesses],
-        num_classes: int,
+        self, truths: dict[str, ObjectTruths], guesses: dict[str, ObjectGuesses], num_classes: int
     ) -> dict[str, Any]:
         """Average precisions of boxes."""
         boxes = average_precision(truths, guesses, num_classes, "boxes").as_dict()
         return {name: boxes[name] for name in JUDGED}
-
-    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
-        """What `load_detector` needs beside the tensors."""
-        assert isinstance(network, FasterRCNN | OneStage)
-        return network.design.facts

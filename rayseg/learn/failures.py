@@ -1,7 +1,5 @@
 """Why a training cannot go on, where another start would not help."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,12 +41,7 @@ def forget_failure(folder: Folder) -> None:
 
 
 def raise_failure(folder: Folder) -> None:
-    """Raises what the workers gave up for, where they did.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
-        ChildProcessError: a worker failed for a reason that a new start does not change.
-    """
+    """Raises what the workers gave up for, where they did."""
     if folder.exists(FAILURE):
         failure = json.loads(folder.read(FAILURE))
         folder.delete(FAILURE)
@@ -61,9 +54,7 @@ def failures_recorded(folder: Folder, rate: str, worker: Worker) -> Iterator[Non
     """Leaves a file that says why a worker fails within, where another start would not help.
 
     Args:
-        folder: of the network.
         rate: the setting to lower where the loss is not finite, such as segmenter.schedule.lr.
-        worker: who trains.
     """
     try:
         yield

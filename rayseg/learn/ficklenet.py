@@ -1,10 +1,8 @@
 """The training of FickleNet's classifier on tags."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -65,7 +63,7 @@ class FickleNetTraining(ClassifierTraining):
             raise ValueError(f"drop_rate must be in [0, 1), got {self.drop_rate}")
 
     @classmethod
-    def as_written(cls) -> FickleNetTraining:
+    def as_written(cls) -> Self:
         """The same: the dissertation gives no constants."""
         return cls()
 

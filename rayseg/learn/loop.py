@@ -1,13 +1,11 @@
 """The loop that trains every network: steps, curve, checkpoints, going on after the last one."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +27,6 @@ def train(work: Work, worker: Worker = _ALONE) -> None:
 
     A loss that is not finite, and what another start does not change, is left in a file that
     `raise_failure` reads; a later start ends at once while that is there.
-
-    Args:
-        work: what is trained on what.
-        worker: who trains; all workers call this at once.
     """
     folder, training = Folder(work.folder), work.training
     if has_failed(folder):
@@ -66,7 +60,7 @@ class Course:
     state: TrainingState
 
     @classmethod
-    def resumed(cls, work: Work, worker: Worker) -> Course:
+    def resumed(cls, work: Work, worker: Worker) -> Self:
         """The course after its last checkpoint, or at its start."""
         training, folder = work.training, Folder(work.folder)
         network = training.place_on(worker.device, training.build(work.classes))
@@ -139,11 +133,7 @@ class Course:
         facts["since_logged"] = []
 
     def _checkpoint(self, last: bool) -> None:
-        """Judges and saves; weights that are no numbers are not saved over good ones.
-
-        Raises:
-            NotFinite: the last step left such weights; after others the next loss says it.
-        """
+        """Judges and saves; weights that are no numbers are not saved over good ones."""
         facts, training = self.state.facts, self.work.training
         if not all(torch.isfinite(p).all() for p in self.network.parameters()):
             if last:
@@ -179,7 +169,10 @@ def _summed(
 
     Gradients are averaged over the workers, hence their number before what is differentiated.
     """
-    shares = {name: one if isinstance(one, Share) else _mean(one) for name, one in losses.items()}
+    shares = {
+        name: one if isinstance(one, Share) else Share(one[None], one.new_ones(1))
+        for name, one in losses.items()
+    }
     sums = torch.cat([share.sums for share in shares.values()])  # (k,)
     counts = torch.cat([share.counts.to(sums) for share in shares.values()])
     whole_sums, whole_counts = worker.add(torch.stack([sums.detach(), counts]).float())
@@ -188,10 +181,6 @@ def _summed(
     sizes = [len(share.sums) for share in shares.values()]
     parts = {name: float(own.sum()) for name, own in zip(shares, means.split(sizes), strict=True)}
     return (sums / divisors).sum() * worker.world, {"loss": float(means.sum())} | parts
-
-
-def _mean(loss: Tensor) -> Share:
-    return Share(loss[None], loss.new_ones(1))
 
 
 def _gathering(model: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:

@@ -1,18 +1,15 @@
 """The training of a Mask R-CNN on masks of objects, pseudo or true."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from rayseg.labels import TrueInstances
-from rayseg.learn.objects import JUDGED, ObjectTraining
+from rayseg.learn.objects import JUDGED, ObjectTraining, guesses_of
 from rayseg.learn.schedules import DetectorSGD
 from rayseg.learn.training import LearnsFrom
 from rayseg.nets.backbones import freeze_normalisation
@@ -88,18 +85,11 @@ class MaskRCNNTraining(ObjectTraining):
         """The objects that the network finds in one image, with their masks."""
         assert isinstance(network, MaskRCNN)
         boxes, classes, scores, masks = network.predict(images)[0]
-        return ObjectGuesses(
-            boxes_xyxy=boxes.float().cpu().numpy(),
-            classes=classes.cpu().numpy().astype(np.int64),
-            scores=scores.float().cpu().numpy(),
-            masks=tuple(encode_mask(mask) for mask in masks.cpu().numpy()),
-        )
+        coded = tuple(encode_mask(mask) for mask in masks.cpu().numpy())
+        return guesses_of(boxes, classes, scores, coded)
 
     def figures(
-        self,
-        truths: dict[str, ObjectTruths],
-        guesses: dict[str, ObjectGuesses],
-        num_classes: int,
+        self, truths: dict[str, ObjectTruths], guesses: dict[str, ObjectGuesses], num_classes: int
     ) -> dict[str, Any]:
         """Average precisions of boxes, and of masks where all of these objects have a true one."""
         boxes = average_precision(truths, guesses, num_classes, "boxes").as_dict()
@@ -108,8 +98,3 @@ class MaskRCNNTraining(ObjectTraining):
             masks = average_precision(truths, guesses, num_classes, "masks").as_dict()
             found |= {name: masks[name] for name in JUDGED}
         return found
-
-    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
-        """What `load_mask_rcnn` needs beside the tensors."""
-        assert isinstance(network, MaskRCNN)
-        return network.design.facts

@@ -1,7 +1,5 @@
 """Whole images with their objects for the training of detectors and Mask R-CNNs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -31,12 +29,6 @@ class ObjectImages(Dataset[tuple[Tensor, Targets, str]]):
     Images keep their size, since the networks resize them, and stay levels, a quarter of what
     floats would take to a device. An image that cannot be read, is of another size than its boxes
     were drawn in, or has stored masks of another size is replaced by the next one.
-
-    Args:
-        samples: images; the index counts them.
-        labels: of each of the samples.
-        flip: half of the draws are mirrored.
-        seed: of the training; whether a draw is mirrored follows from it and the draw.
 
     Raises:
         ValueError: a sample has no labels.
@@ -77,11 +69,7 @@ class ObjectImages(Dataset[tuple[Tensor, Targets, str]]):
 
 
 def _fitting_pixels(sample: Sample) -> UInt8[ndarray, "h w 3"]:
-    """The image, of the size that the manifest says.
-
-    Raises:
-        ImageError: it cannot be read, or is of another size.
-    """
+    """The image, of the size that the manifest says."""
     pixels = decode_image(read_file(sample.path)).pixels
     if pixels.shape[:2] != (sample.height, sample.width):
         raise ImageError(

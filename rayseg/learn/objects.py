@@ -1,7 +1,5 @@
 """What the trainings of networks that find objects share: detectors' and Mask R-CNNs'."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,6 +151,10 @@ class ObjectTraining(Training):
             parts: dict[str, Tensor] = model(planes, targets)
         return parts
 
+    def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
+        """What `load_detector` and `load_mask_rcnn` need beside the tensors."""
+        return network.design.facts  # type: ignore[return-value,union-attr]
+
     def limit_gradients(self, model: nn.Module) -> None:
         """Scales long gradients down, where that is asked for."""
         if self.schedule.max_norm:
@@ -182,10 +184,7 @@ class ObjectTraining(Training):
 
     @abstractmethod
     def figures(
-        self,
-        truths: dict[str, ObjectTruths],
-        guesses: dict[str, ObjectGuesses],
-        num_classes: int,
+        self, truths: dict[str, ObjectTruths], guesses: dict[str, ObjectGuesses], num_classes: int
     ) -> dict[str, Any]:
         """What the network is judged by, from truths and guesses of the same images."""
 
@@ -231,6 +230,18 @@ class ObjectTraining(Training):
             f"loss {last['loss']:.3f} after {last['iteration']} iterations "
             f"on {number} of {number + facts['images_left_out']} images{judged}"
         )
+
+
+def guesses_of(
+    boxes_xyxy: Tensor, classes: Tensor, scores: Tensor, masks: tuple[bytes, ...] = ()
+) -> ObjectGuesses:
+    """What a network found in one image, as it is judged."""
+    return ObjectGuesses(
+        boxes_xyxy.float().cpu().numpy(),
+        classes.long().cpu().numpy(),
+        scores.float().cpu().numpy(),
+        masks,
+    )
 
 
 def keep_slow_float(network: nn.Module) -> None:

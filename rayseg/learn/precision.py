@@ -1,7 +1,5 @@
 """Parts of a network in low precision while the rest stays in float32."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -50,12 +51,8 @@ class PolySGD:
 
     def optimizer(self, network: nn.Module) -> torch.optim.SGD:
         """The optimiser over the network's parameters that require a gradient."""
-        return torch.optim.SGD(
-            _trunk_and_head(network, self.lr, self.head_factor),
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+        groups = _trunk_and_head(network, self.lr, self.head_factor)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
     def set_step(
         self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int
@@ -141,21 +138,15 @@ class SegmenterSGD:
 
     def optimizer(self, network: nn.Module) -> torch.optim.SGD:
         """The optimiser over the network's parameters that require a gradient."""
-        trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-        trunk = [p for n, p in trained if not n.startswith("head.")]
-        weights = [p for n, p in trained if n.startswith("head.") and not n.endswith(".bias")]
-        biases = [p for n, p in trained if n.startswith("head.") and n.endswith(".bias")]
-        groups: list[dict[str, Any]] = [
-            {"params": trunk, "base_lr": self.lr},
-            {"params": weights, "base_lr": self.lr * self.head_factor},
-            {"params": biases, "base_lr": self.lr * self.bias_factor, "weight_decay": 0.0},
-        ]
-        return torch.optim.SGD(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+
+        def kind(name: str) -> str:
+            if not name.startswith("head."):
+                return "trunk"
+            return "bias" if name.endswith(".bias") else "weight"
+
+        factors = {"trunk": 1.0, "weight": self.head_factor, "bias": self.bias_factor}
+        groups = _groups(network, kind, self.lr, factors)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
     def set_step(
         self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
@@ -214,24 +205,12 @@ class DetectorSGD:
 
     def optimizer(self, network: nn.Module) -> torch.optim.SGD:
         """The optimiser over the network's parameters that require a gradient."""
-        trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [p for n, p in trained if not _is_bias(n)],
-                "base_lr": self.lr,
-            },
-            {
-                "params": [p for n, p in trained if _is_bias(n)],
-                "base_lr": self.lr * self.bias_factor,
-                "weight_decay": 0.0,
-            },
-        ]
-        return torch.optim.SGD(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-        )
+
+        def kind(name: str) -> str:
+            return "bias" if name.rpartition(".")[2] == "bias" else "weight"
+
+        groups = _groups(network, kind, self.lr, {"weight": 1.0, "bias": self.bias_factor})
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
     def factor(self, step: int, num_steps: int) -> float:
         """The share of the learning rate at a step, counted from 0."""
@@ -247,17 +226,22 @@ class DetectorSGD:
         _scale_rates(optimizer, self.factor(step, num_steps))
 
 
-def _is_bias(name: str) -> bool:
-    return name.rpartition(".")[2] == "bias"
-
-
 def _trunk_and_head(network: nn.Module, lr: float, head_factor: float) -> list[dict[str, Any]]:
-    trained = [(n, p) for n, p in network.named_parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for n, p in trained if "head." not in n], "base_lr": lr},
-        {"params": [p for n, p in trained if "head." in n], "base_lr": lr * head_factor},
+    factors = {"trunk": 1.0, "head": head_factor}
+    return _groups(network, lambda name: "head" if "head." in name else "trunk", lr, factors)
+
+
+def _groups(
+    network: nn.Module, kind: Callable[[str], str], lr: float, factors: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The trained parameters by their kind; those of kind ``bias`` have no weight decay."""
+    trained = [(kind(name), p) for name, p in network.named_parameters() if p.requires_grad]
+    return [
+        {"params": [p for own, p in trained if own == one], "base_lr": lr * factor}
+        | ({"weight_decay": 0.0} if one == "bias" else {})
+        for one, factor in factors.items()
+        if any(own == one for own, _ in trained)
     ]
-    return [group for group in groups if group["params"]]
 
 
 def _scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

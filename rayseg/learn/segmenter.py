@@ -90,11 +90,7 @@ class SegmenterTraining(Training):
     def as_written(cls) -> SegmenterTraining:
         """DeepLab-v2 as deeplab-pytorch trains it."""
         return replace(
-            cls(),
-            loss="cross_entropy",
-            iterations=20_000,
-            accumulate=2,
-            crops=SegmentationCrops(),
+            cls(), loss="cross_entropy", iterations=20_000, accumulate=2, crops=SegmentationCrops()
         )
 
     @property

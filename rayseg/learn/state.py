@@ -4,8 +4,6 @@ It is a safetensors file of ours that appears whole or not at all, not a Ray che
 reported just before a crash can be lost (RAY.md 2).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
@@ -85,11 +83,7 @@ def fingerprint(ids: Sequence[str]) -> str:
 
 
 def refuse_others(folder: Folder, ids: Sequence[str]) -> None:
-    """Checks that a training that stopped had these images.
-
-    Raises:
-        ValueError: it had others.
-    """
+    """Checks that a training that stopped had these images."""
     if load_state(folder).facts.get("images", fingerprint(ids)) != fingerprint(ids):
         raise ValueError(
             f"{folder} was begun with other images or masks; delete the folder or choose another "

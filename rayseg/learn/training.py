@@ -21,6 +21,7 @@ from rayseg.learn.schedules import PolySGD, Schedule
 from rayseg.learn.worker import Worker
 from rayseg.nets.inputs import Precision
 from rayseg.records import Sample
+from rayseg.records.bounds import check_least
 from rayseg.store import Folder, read_manifest
 from rayseg.toml import check_literals
 
@@ -133,9 +134,7 @@ class Training(ABC):
         self._check_least(batch_size=1, log_every=1, save_every=1, judge_images=0)
 
     def _check_least(self, **least: int) -> None:
-        for name, number in least.items():
-            if getattr(self, name) < number:
-                raise ValueError(f"{name} must be {number} or more, got {getattr(self, name)}")
+        check_least(self, **least)
 
     @property
     def frozen_statistics(self) -> bool:
@@ -187,19 +186,11 @@ class Training(ABC):
 
     @abstractmethod
     def check(self, num_images: int, workers: int) -> None:
-        """Refuses what every worker would fail at.
-
-        Raises:
-            ValueError: images, batch size and workers do not fit each other.
-        """
+        """Refuses what every worker would fail at."""
 
     @abstractmethod
     def build(self, classes: Sequence[str]) -> nn.Module:
-        """The network before its first step; the same on every worker.
-
-        Raises:
-            ValueError: the weights are of another network.
-        """
+        """The network before its first step; the same on every worker."""
 
     def place_on(self, device: torch.device, network: nn.Module) -> nn.Module:
         """The network as it trains on a device."""
@@ -243,8 +234,6 @@ class Training(ABC):
 
         Args:
             network: not wrapped; its mode is put back.
-            work: of the training.
-            worker: looks at its share of the images.
             last: whether no step follows.
         """
 
@@ -255,8 +244,4 @@ class Training(ABC):
     @classmethod
     @abstractmethod
     def summary(cls, facts: Mapping[str, Any]) -> str:
-        """What a job prints of a finished training.
-
-        Args:
-            facts: the folder's run.json, of whatever version.
-        """
+        """What a job prints of a finished training."""

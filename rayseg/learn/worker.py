@@ -1,7 +1,5 @@
 """Those who train together, each on its share of every batch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Trunks of published classifiers at a chosen stride, cut into a stem and four stages."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
@@ -71,11 +69,7 @@ def build_trunk(
 
 
 def check_stride(trunk: str, stride: int) -> None:
-    """Refuses a stride that a trunk of that name cannot have.
-
-    Raises:
-        ValueError: it names those that it can have.
-    """
+    """Refuses a stride that a trunk of that name cannot have."""
     known = TRUNKS[trunk].strides
     if stride not in known:
         listed = " or ".join(map(str, known))

@@ -4,20 +4,13 @@ Zhou et al., *Learning Deep Features for Discriminative Localization*, CVPR 2016
 al., *Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations*, CVPR 2019.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rayseg.nets.backbones import (
-    TRUNKS,
-    build_trunk,
-    feature_channels,
-    freeze_statistics,
-)
+from rayseg.nets.backbones import TRUNKS, build_trunk, feature_channels, freeze_statistics
 from rayseg.nets.trunks import STAGES
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
@@ -62,7 +55,7 @@ class CamClassifier(nn.Module):
         """Logits of features: the head on their global average."""
         return self.head(features.mean(dim=(2, 3), keepdim=True)).flatten(1)
 
-    def train(self, mode: bool = True) -> CamClassifier:
+    def train(self, mode: bool = True) -> Self:
         """As every module's, but frozen statistics stay frozen."""
         super().train(mode)
         if self.frozen_statistics:
@@ -71,16 +64,7 @@ class CamClassifier(nn.Module):
 
 
 def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClassifier:
-    """A classifier from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a classifier of ours, or of other classes.
-    """
+    """A classifier from the safetensors file that training wrote, in eval mode."""
     facts = read_network_facts(path, "classifier", classes)
     network = CamClassifier(str(facts["trunk"]), len(facts["classes"]), int(facts["stride"]))
     load_into(network, read_tensors(path), path)
@@ -93,14 +77,7 @@ def read_network_facts(
     """The facts of a weights file that must hold a network of that kind.
 
     Args:
-        path: the file.
-        kind: a key of NETWORKS.
-        classes: names that it must have been trained on, in this order; None accepts any.
         needed: what the facts must say beside trunk, stride and classes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a network of another kind, or of other classes.
     """
     facts: dict[str, Any] = read_facts(path)
     found = str(facts.get("network", "classifier"))
@@ -116,11 +93,7 @@ def read_network_facts(
 
 
 def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] | None) -> None:
-    """Refuses weights of other classes than those asked for; None asks for none.
-
-    Raises:
-        ValueError: they do not fit; the text names both sides.
-    """
+    """Refuses weights of other classes than those asked for; None asks for none."""
     if classes is not None and list(trained) != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "

@@ -6,11 +6,10 @@ Segmentation*, 2017 (v3). DeepLab-v2 follows the PyTorch code that the segmenter
 W-OoD were trained with, kazuto1011/deeplab-pytorch (METHODS 10).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 from math import floor
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
+from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
 HEADS = ("deeplab_v2", "deeplab_v3")
@@ -32,8 +32,6 @@ class ASPP(nn.Module):
     tests/benchmarks/bench_segmenter_training.py.
 
     Args:
-        channels: of the features.
-        num_labels: logits a cell.
         rates: dilation of each convolution, in cells.
     """
 
@@ -96,10 +94,6 @@ class Segmenter(nn.Module):
 
     The rates are those of the authors: 6, 12, 18, 24 cells for v2 whatever the stride; 12, 24, 36
     for v3 at stride 8, half as many at each doubling of it.
-
-    Raises:
-        ValueError: an unknown network, trunk or stride, other weights, or scales that do not begin
-            with 1.
     """
 
     def __init__(
@@ -151,7 +145,7 @@ class Segmenter(nn.Module):
         """The logits to predict with, on the grid of the image's own size."""
         return self(images)[-1]
 
-    def train(self, mode: bool = True) -> Segmenter:
+    def train(self, mode: bool = True) -> Self:
         """As every module's, but frozen statistics of the trunk stay frozen."""
         super().train(mode)
         if self.frozen_statistics:
@@ -170,12 +164,7 @@ def _resized(planes: Float[Tensor, "n a h w"], size_hw: Sequence[int]) -> Float[
 
 
 def segmenter_facts(segmenter: Segmenter, classes: Sequence[str]) -> dict[str, object]:
-    """What `load_segmenter` needs to know beside the tensors; for `to_safetensors`.
-
-    Args:
-        segmenter: the network.
-        classes: names of its labels from 1 on; label 0 is background.
-    """
+    """What `load_segmenter` needs to know beside the tensors; for `to_safetensors`."""
     if segmenter.num_labels != len(classes) + 1:
         raise ValueError(
             f"a segmenter of {segmenter.num_labels} labels must have "
@@ -191,17 +180,7 @@ def segmenter_facts(segmenter: Segmenter, classes: Sequence[str]) -> dict[str, o
 
 
 def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter:
-    """A segmenter from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, without background, in this order; None
-            accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a segmenter of ours, or of other classes.
-    """
+    """A segmenter from the safetensors file that training wrote, in eval mode."""
     facts = read_facts(path)
     needed = ("network", "trunk", "stride", "input_scales", "classes")
     if not set(needed) <= facts.keys():
@@ -210,11 +189,7 @@ def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter
             f"got {', '.join(sorted(facts))}"
         )
     trained: list[str] = list(facts["classes"])  # type: ignore[call-overload]
-    if classes is not None and trained != list(classes):
-        raise ValueError(
-            f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
-            f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...)"
-        )
+    check_trained_on(path, trained, classes)
     try:
         segmenter = Segmenter(
             str(facts["network"]),

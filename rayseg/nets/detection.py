@@ -5,8 +5,6 @@ in input pixels, float (m, 4)), an anchor or point of a one-stage detector (its 
 *Input pixels* count in the network's input, in which the image lies resized at the upper left.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Self

@@ -17,11 +17,9 @@ scaled up by 1 / (1 - drop rate), so that a pass is the plain convolution of wha
 in eval mode logits are the exact mean over all selections, for they are linear in m.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,10 +35,6 @@ class FickleClassifier(nn.Module):
     """Multi-label classifier that sees another random part of each window in every training step.
 
     Args:
-        trunk: one of the trunks of `build_trunk`.
-        num_classes: c.
-        stride: image pixels a feature cell.
-        weights: where the trunk starts, as `build_trunk` takes it.
         frozen_statistics: batch normalisation keeps its stored statistics also in training.
         kernel: side s of a window in cells; odd.
         drop_rate: chance of a place beside the centre to be left out, in [0, 1).
@@ -52,9 +46,6 @@ class FickleClassifier(nn.Module):
         trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features
             (n, d, ceil(h / stride), ceil(w / stride)).
         head: s x s convolution (d to c) without bias.
-
-    Raises:
-        ValueError: a kernel that has no centre, a drop rate out of range, or as `build_trunk`.
     """
 
     def __init__(
@@ -109,14 +100,12 @@ class FickleClassifier(nn.Module):
         what several draw together.
 
         Args:
-            seed: of the training.
             step: counted over the whole training.
-            rank: of this worker.
             world: number of workers, each with equally many images.
         """
         self._seed = (seed, step, rank, world)
 
-    def train(self, mode: bool = True) -> FickleClassifier:
+    def train(self, mode: bool = True) -> Self:
         """As every module's, but frozen statistics stay frozen."""
         super().train(mode)
         if self.frozen_statistics:
@@ -155,9 +144,6 @@ def draw_selection(
     Args:
         kernel: side s of a window; its places o count row by row, s * s of them.
         drop_rate: chance of a place beside the centre to be left out; the centre never is.
-        number: of images.
-        height: of the map, in cells.
-        width: of the map, in cells.
         generator: on the CPU; None is torch's own.
 
     Returns:
@@ -187,8 +173,6 @@ def closed_logits(
     """Logits by cells: features are summed up place by place, and then weighed once a class.
 
     Args:
-        features: x.
-        kernel: W.
         selection: n[o, v], or the mean of several; 0 where the window lies outside.
     """
     shares = selection.flatten(2).expand(len(features), -1, -1)
@@ -236,13 +220,7 @@ def _generator(seed: int, step: int) -> torch.Generator:
 def fickle_facts(
     network: FickleClassifier, trunk: str, classes: Sequence[str]
 ) -> dict[str, object]:
-    """What `load_ficklenet` needs to know beside the tensors; for `to_safetensors`.
-
-    Args:
-        network: the network.
-        trunk: its trunk's name.
-        classes: names of its classes.
-    """
+    """What `load_ficklenet` needs to know beside the tensors; for `to_safetensors`."""
     return {
         "network": "ficklenet",
         "trunk": trunk,
@@ -255,16 +233,7 @@ def fickle_facts(
 
 
 def load_ficklenet(path: str, classes: Sequence[str] | None = None) -> FickleClassifier:
-    """A FickleNet from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a FickleNet of ours, or of other classes.
-    """
+    """A FickleNet from the safetensors file that training wrote, in eval mode."""
     needed = ("kernel", "drop_rate", "dilated")
     facts = read_network_facts(path, "ficklenet", classes, needed)
     network = FickleClassifier(

@@ -1,7 +1,5 @@
 """What networks are fed: ImageNet's normalisation, and the numbers that they compute in."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

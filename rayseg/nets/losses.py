@@ -1,7 +1,5 @@
 """Losses of the trainers."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -18,10 +16,6 @@ def multilabel_soft_margin(
 ) -> Float[Tensor, ""]:
     """Mean binary cross entropy of every class of every image.
 
-    Args:
-        logits: any range.
-        targets: 1 where the image has the class, else 0.
-
     Source: the classifier loss of Ahn et al., CVPR 2019 (IRN), METHODS 1.2.
     """
     return functional.multilabel_soft_margin_loss(logits, targets)
@@ -33,8 +27,6 @@ def rib_loss(
     """-sum t_c min(m, y_c), added over the rows: no activation that saturates.
 
     Args:
-        logits: any range.
-        targets: 1 where the row has the class, else 0.
         margin: m; a logit above it has no gradient. Infinity leaves the minimum out, as the public
             code does.
 
@@ -115,10 +107,6 @@ def grown_seeds(
 
     Args:
         logits: of foreground, any range; no gradient is taken of them.
-        foreground: seeds of foreground.
-        background: seeds of background; none is of both.
-        sure_foreground: in [0, 1].
-        sure_background: in [0, 1].
 
     Returns:
         The grown foreground and background; no pixel is of both.

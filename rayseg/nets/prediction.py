@@ -1,7 +1,5 @@
 """Labels of whole images by a segmenter, at their own size."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass
 from typing import ClassVar

@@ -4,8 +4,6 @@ torchvision 0.29 imports the compiler for one question that it asks where its ow
 missing. Processes are many here, one an actor, and most never compile anything.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from importlib.metadata import version

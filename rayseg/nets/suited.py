@@ -5,8 +5,6 @@ taken in float32, four times faster. torch's ReLU6 in place copies its input fir
 gradient is written by what went in; what comes out says the same.
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

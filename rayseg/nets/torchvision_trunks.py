@@ -1,7 +1,5 @@
 """Classifiers of torchvision as trunks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -13,8 +13,6 @@ A trunk of a family that is here is one more entry beside its family's code. A f
   traced; only RIB asks that the stages from `adapts_from` on be traceable by torch.fx.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading and writing weights: tensors only, never code."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,16 +34,12 @@ def read_tensors(path: str) -> dict[str, Tensor]:
 
 
 def load_into(
-    network: nn.Module,
-    tensors: Mapping[str, Tensor],
-    source: str,
-    optional: tuple[str, ...] = (),
+    network: nn.Module, tensors: Mapping[str, Tensor], source: str, optional: tuple[str, ...] = ()
 ) -> None:
     """Copies the tensors into the network's parameters and buffers of the same names.
 
     Args:
         network: changed in place.
-        tensors: by the network's own key names.
         source: where they come from, for the error.
         optional: prefixes of keys that may be missing, of another shape, or left over.
 

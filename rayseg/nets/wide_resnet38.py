@@ -9,8 +9,6 @@ x, or a 1x1 convolution of r where the channels or the grid change. The grid shr
 b4; b5 is dilated by 2 from its second convolution on, b6 and b7 by 4.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from itertools import pairwise
 

@@ -88,23 +88,7 @@ class Crew:
 def write_rows(
     source: Dataset, total: int, pool: Crew, out: Folder, schema: pa.Schema, label: str
 ) -> float:
-    """Sends a dataset through a pool and stores a row for each of its rows.
-
-    Args:
-        source: what `manifest_rows` or `pending_rows` gave.
-        total: its number of rows, for the progress bar.
-        pool: the stage.
-        out: where the shards go.
-        schema: of the rows that the stage returns.
-        label: of the progress bar.
-
-    Returns:
-        Wall seconds.
-
-    Raises:
-        ValueError: the cluster is too small for the pool.
-        ChildProcessError: the stage failed as a whole; what is written stays.
-    """
+    """Sends a dataset through a pool and stores a row for each of its rows."""
     inflight = out / "inflight"
     inflight.remove()
     inflight.write(PROBE, b"")
@@ -141,13 +125,7 @@ def manifest_rows(table: pa.Table, scratch: Folder, rows: int) -> Dataset:
 
 
 def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
-    """Adds pixels in CPU tasks, which run ahead of the pool that needs them.
-
-    Args:
-        source: rows of a manifest.
-        stage: `DecodeImages`; an image that kills it is poison, as in `write_rows`.
-        out: the folder that the job fills.
-    """
+    """Adds pixels in CPU tasks, which run ahead of the pool that needs them."""
     guarded = out / "inflight" / "decoding"
 
     def decode(table: pa.Table) -> pa.Table:
@@ -160,13 +138,7 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
 
 
 def planes(source: Dataset, pool: Crew, out: Folder) -> Dataset:
-    """Adds the probabilities of labels in a pool of actors, for the CPU tasks that follow.
-
-    Args:
-        source: what `decoded` gave.
-        pool: of `PredictLabels`.
-        out: the folder that the job fills.
-    """
+    """Adds the probabilities of labels in a pool of actors, for the CPU tasks that follow."""
     arguments = (pool.make, out / "inflight" / "predicting", PLANES_SCHEMA)
     return _through(source, pool, _Guarded, arguments, "predictions")
 

@@ -1,7 +1,5 @@
 """The engine's verbs on Ray: Ray Data moves rows, Ray Train trains, the object store shares."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace

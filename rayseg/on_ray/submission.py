@@ -1,7 +1,5 @@
 """Submitting a job to a cluster: the code travels, the data does not."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
@@ -110,7 +108,6 @@ def submit(submission: Submission, follow: bool = True) -> int:
     """Submits a job and follows its logs to its end.
 
     Args:
-        submission: the job.
         follow: False returns once the cluster has taken it.
 
     Returns:
@@ -152,12 +149,7 @@ def submit(submission: Submission, follow: bool = True) -> int:
 
 
 def _submit(client: JobSubmissionClient, submission: Submission, id_: str) -> None:
-    """Hands the job over, again and again to a cluster that has just been started.
-
-    Raises:
-        ConnectionError: the cluster does not take it.
-        ValueError: somebody else has submitted it at the same moment.
-    """
+    """Hands the job over, again and again to a cluster that has just been started."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

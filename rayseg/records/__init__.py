@@ -12,13 +12,3 @@ from rayseg.records.sample import (
     Sample,
     Seeds,
 )
-
-__all__ = [
-    "BACKGROUND",
-    "IGNORE",
-    "MAX_CLASSES",
-    "InstanceMasks",
-    "LabelMap",
-    "Sample",
-    "Seeds",
-]

@@ -3,8 +3,6 @@
 A box is (x, y) of its upper left corner and (x, y) of its lower right one, exclusive, in pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray

@@ -1,7 +1,5 @@
 """The one border for pixels: bytes of any picture file in, 8-bit RGB or a one-line reason out."""
 
-from __future__ import annotations
-
 import io
 import re
 import threading

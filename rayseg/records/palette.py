@@ -3,8 +3,6 @@
 The index of a pixel is its label; the palette only gives it a colour to look at.
 """
 
-from __future__ import annotations
-
 from io import BytesIO
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How a training went, as a folder's run.json says it, of whatever version."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

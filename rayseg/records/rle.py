@@ -1,7 +1,5 @@
 """Binary masks as COCO's run-length codes: bytes of counts, column by column."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from typing import Any

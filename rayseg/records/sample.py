@@ -10,8 +10,6 @@ Class numbers: a *class index* counts the dataset's foreground classes from 0. A
 is 0 for background, class index + 1 for foreground, and 255 for pixels to ignore.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

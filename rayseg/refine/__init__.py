@@ -16,20 +16,3 @@ from rayseg.refine.segmenter_crf import SegmenterCRF
 
 REFINERS = {"label_crf": LabelCRF, "soft_crf": SoftCRF, "threshold": Threshold}
 BOX_REFINERS = {"box_crf": BoxCRF, "box_threshold": BoxThreshold}
-
-__all__ = [
-    "BOX_REFINERS",
-    "REFINERS",
-    "BoxCRF",
-    "BoxMask",
-    "BoxThreshold",
-    "LabelCRF",
-    "ProposalRefinement",
-    "SaliencyAgreement",
-    "SegmenterCRF",
-    "SoftCRF",
-    "SuperpixelProposals",
-    "Threshold",
-    "read_proposals",
-    "semantic_labels",
-]

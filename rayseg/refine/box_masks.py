@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
@@ -121,12 +121,12 @@ class BoxCRF(Kernels):
         super().__post_init__()
 
     @classmethod
-    def official(cls) -> BoxCRF:
+    def official(cls) -> Self:
         """The values of the authors' public code."""
         return cls()
 
     @classmethod
-    def as_written(cls) -> BoxCRF:
+    def as_written(cls) -> Self:
         """The text's thresholds, .8 and .2; it has no other value, `BoxThreshold` is its way."""
         return cls(foreground=0.8)
 
@@ -143,9 +143,6 @@ class BoxCRF(Kernels):
             maps: one an object at the image's size, not negative. One that is not finite, or says
                 nothing, leaves the box alone to tell.
             boxes_xyxy: in pixels; what lies outside the image is cut off.
-
-        Raises:
-            ValueError: shapes, types or values do not fit, or a box names no pixel of the image.
         """
         return _one_by_one(self.on(image), maps, boxes_xyxy)
 
@@ -226,12 +223,12 @@ class BoxThreshold(Kernels):
         super().__post_init__()
 
     @classmethod
-    def official(cls) -> BoxThreshold:
+    def official(cls) -> Self:
         """The text's values: the authors' code has no thresholds of values."""
         return cls()
 
     @classmethod
-    def as_written(cls) -> BoxThreshold:
+    def as_written(cls) -> Self:
         """The text's values."""
         return cls()
 

@@ -10,11 +10,9 @@ The dissertation applies "CRF [75]" to initial seeds and follows "the procedure 
 IRN's (PSA's for `SoftCRF`) for every attribution method; `official` are those of a method's code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
@@ -47,12 +45,12 @@ class Threshold:
     threshold: float = 0.15
 
     @classmethod
-    def official(cls, method: str = "cam") -> Threshold:
+    def official(cls, method: str = "cam") -> Self:
         """IRN's value; the other codes sweep and name no single one."""
         return cls()
 
     @classmethod
-    def as_written(cls, method: str = "cam") -> Threshold:
+    def as_written(cls, method: str = "cam") -> Self:
         """The dissertation reports the best of a sweep and names no value; IRN's."""
         return cls()
 
@@ -98,7 +96,7 @@ class LabelCRF(Kernels):
         super().__post_init__()
 
     @classmethod
-    def official(cls, method: str = "cam") -> LabelCRF:
+    def official(cls, method: str = "cam") -> Self:
         """The values of an attribution method's public code; see OFFICIAL_THRESHOLDS.
 
         Raises:
@@ -113,7 +111,7 @@ class LabelCRF(Kernels):
         return cls(fg_threshold=fg_threshold, bg_threshold=bg_threshold)
 
     @classmethod
-    def as_written(cls, method: str = "cam") -> LabelCRF:
+    def as_written(cls, method: str = "cam") -> Self:
         """IRN's values whatever the method: the dissertation states no others."""
         return cls()
 
@@ -132,9 +130,6 @@ class LabelCRF(Kernels):
             image: RGB.
             maps: localization maps of the present classes at the image's size, in [0, 1].
             classes: class index of each map. Without any, all is background and no CRF is run.
-
-        Raises:
-            ValueError: shapes, types or classes do not fit.
         """
         _check(image, maps, classes)
         sides = [_winners(maps, threshold) for threshold in (self.fg_threshold, self.bg_threshold)]
@@ -152,7 +147,6 @@ class LabelCRF(Kernels):
         """The CRF of each labeling of one image, on one lattice.
 
         Args:
-            image: RGB.
             labelings: local labels 0 to num_labels - 1, no 255.
             num_labels: l, background included.
 
@@ -208,12 +202,12 @@ class SoftCRF(Kernels):
         super().__post_init__()
 
     @classmethod
-    def official(cls, method: str = "cam") -> SoftCRF:
+    def official(cls, method: str = "cam") -> Self:
         """PSA's values; no other method's code has a soft CRF."""
         return cls()
 
     @classmethod
-    def as_written(cls, method: str = "cam") -> SoftCRF:
+    def as_written(cls, method: str = "cam") -> Self:
         """PSA's values: the dissertation states no others."""
         return cls()
 

@@ -6,8 +6,6 @@ METHODS 9). The field itself is in `lattice`; it sees the image as R, G, B, whic
 tell from theirs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -55,16 +53,7 @@ class InstanceCRF(Kernels):
         probabilities: Float[ndarray, "h w"],
         box_xyxy: Float[ndarray, " 4"],
     ) -> Bool[ndarray, "h w"]:
-        """The instance's mask.
-
-        Args:
-            image: RGB.
-            probabilities: of the instance at each pixel, in [0, 1].
-            box_xyxy: its box in pixels.
-
-        Raises:
-            ValueError: sizes do not fit.
-        """
+        """The instance's mask."""
         return self.on(image)(probabilities, box_xyxy)
 
     def on(

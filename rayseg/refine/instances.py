@@ -7,8 +7,6 @@ Source: Lee's dissertation, 5.3.3; the authors' tools/BBAM/make_annotation/creat
 for nested boxes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -44,17 +42,10 @@ def semantic_labels(
     says there, and in the boxes of objects without a mask where else 0 would be.
 
     Args:
-        masks: one an object, at the image's size.
-        boxes_xyxy: the objects' boxes.
-        classes: class index of each object.
-        size_hw: height and width of the image.
         keep_nested: whether an object whose box lies wholly in another, unequal one keeps its sure
             pixels against all larger objects, as in the authors' code; the text knows no exception.
         unmasked_xyxy: boxes of objects without a mask, crowds among them; each names pixels of the
             image. None for none.
-
-    Raises:
-        ValueError: numbers or sizes do not fit, or a class has no label.
     """
     _check(len(masks), boxes_xyxy, classes)
     labels = np.zeros(size_hw, np.uint8)

@@ -10,8 +10,6 @@ colours, exp(-|p_i - p_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2). Filtering wit
 permutohedral lattice that depends on the image only.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,9 +29,6 @@ class Kernels:
         bilateral_sxy: Deviation of the appearance kernel in position, in pixels.
         bilateral_srgb: Deviation of the appearance kernel in colour, in levels of 0 to 255.
         bilateral_compat: Weight of the appearance kernel.
-
-    Raises:
-        ValueError: a deviation is under 0.1, a weight or the number of iterations negative.
     """
 
     iterations: int = 10
@@ -88,11 +83,7 @@ class Lattice:
 
 
 def check_image(image: ndarray) -> None:
-    """Refuses what is no RGB image of 8 bits.
-
-    Raises:
-        ValueError: its type or shape does not fit, or it has no pixel.
-    """
+    """Refuses what is no RGB image of 8 bits."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             "image must be uint8 (h, w, 3) RGB with at least one pixel, "

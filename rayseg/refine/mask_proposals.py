@@ -9,7 +9,7 @@ MCG: Arbelaez et al., "Multiscale Combinatorial Grouping", CVPR 2014. Its files 
 from anywhere are read by `read_proposals`, and `SuperpixelProposals` makes some.
 """
 
-from __future__ import annotations
+from __future__ import annotations  # skimage.graph is slow to load, and named here only
 
 import io
 import json
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import skimage
@@ -68,28 +68,19 @@ class ProposalRefinement:
             )
 
     @classmethod
-    def official(cls) -> ProposalRefinement:
+    def official(cls) -> Self:
         """The values of the authors' public code, with a true IoU."""
         return cls()
 
     @classmethod
-    def as_written(cls) -> ProposalRefinement:
+    def as_written(cls) -> Self:
         """Equation 5.4: any box, any proposal for the best, only whole ones in the mask."""
         return cls(min_side=0, in_box=0, in_mask=1, whole_cells=False)
 
     def __call__(
         self, mask: BoxMask, box_xyxy: Float[ndarray, " 4"], proposals: Proposals
     ) -> BoxMask:
-        """The refined mask; the same one for a small box or where no proposal fits.
-
-        Args:
-            mask: of one object.
-            box_xyxy: its box, in pixels.
-            proposals: of the image, from any source, in any number.
-
-        Raises:
-            ValueError: the proposals are of another size.
-        """
+        """The refined mask; the same one for a small box or where no proposal fits."""
         return self.on(proposals)(mask, box_xyxy)
 
     def on(self, proposals: Proposals) -> Callable[[BoxMask, Float[ndarray, " 4"]], BoxMask]:
@@ -198,14 +189,7 @@ class SuperpixelProposals:
             )
 
     def __call__(self, image: UInt8[ndarray, "h w 3"]) -> Proposals:
-        """Different, not empty proposals, the finest first.
-
-        Args:
-            image: RGB.
-
-        Raises:
-            ValueError: its type or shape does not fit.
-        """
+        """Different, not empty proposals, the finest first."""
         check_image(image)
         superpixels = skimage.segmentation.felzenszwalb(
             image, self.scale, self.sigma, self.min_size
@@ -220,7 +204,6 @@ def merge_regions(
     """The superpixels of every region and of every pair of neighbours, in order of merging.
 
     Args:
-        superpixels: numbers 0, 1, ... without a gap.
         colours: in which distances mean something.
         most: how many to keep, the last; None keeps all.
     """
@@ -272,10 +255,7 @@ def _region_graph(
         graph.add_node(node, labels=[node], size=int(size), colour=colour)
     sides = [
         np.stack([a.ravel(), b.ravel()])
-        for a, b in (
-            (superpixels[:-1], superpixels[1:]),
-            (superpixels[:, :-1], superpixels[:, 1:]),
-        )
+        for a, b in ((superpixels[:-1], superpixels[1:]), (superpixels[:, :-1], superpixels[:, 1:]))
     ]
     pairs = np.sort(np.concatenate(sides, axis=1), axis=0)  # (2, sides)
     pairs, borders = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1, return_counts=True)
@@ -296,11 +276,9 @@ def read_proposals(
     """Mask proposals of one image that others made.
 
     Args:
-        data: the file.
         suffix: which says what it is: ``.json``, a list of COCO's RLE objects, counts compressed or
             not; ``.npz``, one array, bool (p, h, w); ``.png``, superpixels, whose number each pixel
             is; ``.mat``, MCG's own file of superpixels and the lists of them that are proposals.
-        size_hw: height and width of the image.
         max_proposals: how many are kept, the first, which in MCG's files are the best; the authors
             read all, which for a large image is gigabytes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, Integer
@@ -25,7 +26,7 @@ class Proposals:
     holds: Bool[ndarray, "p cells"]
 
     @classmethod
-    def of_masks(cls, masks: Iterable[Bool[ndarray, "h w"]], size_hw: tuple[int, int]) -> Proposals:
+    def of_masks(cls, masks: Iterable[Bool[ndarray, "h w"]], size_hw: tuple[int, int]) -> Self:
         """Proposals that are masks; they are gone through twice, one mask at a time."""
         # exclusive or of one random number a proposal: two cells of 10^5 collide once in 10^9
         # images, while sorting columns of p bits takes seconds

@@ -9,8 +9,6 @@ Source: Lee's dissertation, 3.4.3 and Table 3.7; Lee et al., "Reducing Informati
 Weakly Supervised Semantic Segmentation", NeurIPS 2021.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +41,6 @@ class SaliencyAgreement:
         Args:
             labels: 0 background, class index + 1, 255 to ignore; what is 255 stays so.
             saliency: 0 not salient to 255 fully.
-
-        Raises:
-            ValueError: types or sizes do not fit.
         """
         _check(labels, saliency)
         foreground = labels != BACKGROUND

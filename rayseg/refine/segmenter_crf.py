@@ -5,8 +5,6 @@ Source: Chen et al., "DeepLab", TPAMI 2018, section 3.3, as kazuto1011/deeplab-p
 were tested with that code. The field itself is in `lattice`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +41,7 @@ class SegmenterCRF(Kernels):
         """The label of greatest probability after the CRF, as its position 0 to l - 1.
 
         Args:
-            image: RGB.
             probabilities: of each of the l labels at the image's size, summing to 1 at each pixel.
-
-        Raises:
-            ValueError: shapes, types or values do not fit.
         """
         _check(image, probabilities)
         seen = wrap_image(image) if self.wrapped_image else image

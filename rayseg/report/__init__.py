@@ -2,5 +2,3 @@
 
 from rayseg.report.page import write_report
 from rayseg.report.sensitivity import draw_sensitivity
-
-__all__ = ["draw_sensitivity", "write_report"]

@@ -4,8 +4,6 @@ Every part of the folder may be missing. Shards are read one at a time and, but 
 that are shown, without their maps.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter
@@ -114,33 +112,29 @@ def read_scores(run: Folder) -> list[Score]:
 
 def final_score(scores: Iterable[Score]) -> Score | None:
     """The masks of the highest mIoU, or the seeds where no masks are scored; no predictions."""
-    ranked = [score for score in _ranked(scores) if score.kind in ("seeds", "masks")]
-    return next((score for score in ranked if score.kind == "masks"), ranked[0] if ranked else None)
+    known = list(scores)
+    return _best(known, "masks", "miou") or _best(known, "seeds", "miou")
 
 
 def final_prediction(scores: Iterable[Score]) -> Score | None:
     """The predictions of the highest mIoU without true masks, or with them where there are none."""
-    ranked = [score for score in _ranked(scores) if score.kind == "predictions"]
-    weak = (score for score in ranked if not score.is_full_supervision)
-    return next(weak, ranked[0] if ranked else None)
+    return _best(scores, "predictions", "miou")
 
 
 def final_instances(scores: Iterable[Score]) -> Score | None:
     """The instances of the highest AP50 without true masks, or with them where there are none."""
-    ranked = [score for score in _ranked(scores, "ap50") if score.kind == "instances"]
-    weak = (score for score in ranked if not score.is_full_supervision)
-    return next(weak, ranked[0] if ranked else None)
+    return _best(scores, "instances", "ap50")
 
 
 def final_objects(scores: Iterable[Score]) -> Score | None:
     """The masks from boxes that overlap the objects' true ones most."""
-    ranked = [score for score in _ranked(scores, "mean_iou") if score.kind == "objects"]
-    return ranked[0] if ranked else None
+    return _best(scores, "objects", "mean_iou")
 
 
-def _ranked(scores: Iterable[Score], key: str = "miou") -> list[Score]:
-    known = [score for score in scores if score.number(key) is not None]
-    return sorted(known, key=lambda score: score.number(key) or 0, reverse=True)
+def _best(scores: Iterable[Score], kind: str, key: str) -> Score | None:
+    known = [one for one in scores if one.kind == kind and one.number(key) is not None]
+    known.sort(key=lambda one: (one.is_full_supervision, -(one.number(key) or 0)))
+    return known[0] if known else None
 
 
 @dataclass(frozen=True)
@@ -286,10 +280,7 @@ def merge_failures(failures: Iterable[Failure]) -> list[Failure]:
 
 
 def merge_notes(stages: Iterable[FolderSummary]) -> list[tuple[str, int]]:
-    """Each note with its number of images.
-
-    It is the most of any stage, as all stages see the same images; but PREDICTED are of others.
-    """
+    """Each note with its number of images: the most of any stage, but PREDICTED are of others."""
     merged: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     for stage in stages:
         merged[stage.kind in PREDICTED] |= stage.notes

@@ -1,7 +1,5 @@
 """Images shown side by side: the photograph, the truth, every method's maps and masks."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -57,7 +55,6 @@ def choose_ids(manifest: Manifest, split: str, usable: Collection[str], count: i
     """Ids that take the classes in turn, the same at every call.
 
     Args:
-        manifest: all images.
         split: only images of it; empty means all.
         usable: ids that have a result; empty where nothing has one yet, and all are taken.
         count: how many at most.
@@ -69,13 +66,12 @@ def choose_ids(manifest: Manifest, split: str, usable: Collection[str], count: i
         if split in ("", of_split) and (not usable or name in usable):
             for tag in tags or [_UNTAGGED]:
                 queues.setdefault(tag, []).append(name)
-    shuffled = [sorted(queues[tag], key=_digest) for tag in sorted(queues)]
+    shuffled = [
+        sorted(queues[tag], key=lambda name: hashlib.sha256(name.encode()).digest())
+        for tag in sorted(queues)
+    ]
     turns = chain.from_iterable(zip_longest(*shuffled))
     return list(dict.fromkeys(name for name in turns if name is not None))[:count]
-
-
-def _digest(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()
 
 
 def load_examples(
@@ -88,8 +84,6 @@ def load_examples(
     """Opens those images with their truth and the stages' results.
 
     Args:
-        run: the run folder.
-        manifest: where the images lie.
         ids: the images; one that the manifest lacks is left out.
         stages: folders of results, in the order in which they are shown.
         thresholds: background threshold of each folder of seeds that is scored.

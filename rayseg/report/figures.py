@@ -5,8 +5,6 @@ and put the page's CSS variables in their place, so that one drawing serves the 
 dark one and print. The legend that the page puts beside each figure names the series.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import warnings
@@ -200,12 +198,7 @@ def classifier_curves(progress: Progress) -> str:
 
 
 def training_curves(segmenters: Sequence[TrainedSegmenter], places: Sequence[int]) -> str:
-    """Loss by iteration, a line a segmenter, above their mIoU where they were judged in training.
-
-    Args:
-        segmenters: those that have a curve.
-        places: the series of each.
-    """
+    """Loss by iteration, a line a segmenter, above their mIoU where training judged them."""
     judged = [one.mious for one in segmenters]
     return _curves(segmenters, places, judged, "mIoU", "the segmenters")
 
@@ -214,8 +207,6 @@ def object_curves(networks: Sequence[ObjectNetwork], places: Sequence[int], whos
     """The same of detectors or Mask R-CNNs, with AP50.
 
     Args:
-        networks: those that have a curve.
-        places: the series of each.
         whose: what the drawing is of, for who cannot see it; no two of a page share one.
     """
     judged = [one.precisions for one in networks]

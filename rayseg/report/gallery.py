@@ -1,7 +1,5 @@
 """Which images the page shows, and how many of them it can hold."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -62,10 +60,8 @@ def load_gallery(
     """Images of a split with the results of the stages.
 
     Args:
-        run: the run folder.
         manifest: where the images lie; without it there is nothing to show.
         split: images of the draw are of it; empty means all.
-        max_images: how many images to draw, besides the best and the worst.
         scores: thresholds of seeds, and the score by which images are best and worst.
         stages: what is shown, in this order.
         room: characters of the page that pictures may take.

@@ -1,7 +1,5 @@
 """The tables of scores that the page begins with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 

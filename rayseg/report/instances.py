@@ -1,7 +1,5 @@
 """Pictures of single objects: their maps, their masks and their boxes on an image."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any

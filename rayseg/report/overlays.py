@@ -5,8 +5,6 @@ each photograph is stored once however many methods are compared on it, and so t
 fade the layer away and look at what is underneath.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence
@@ -92,7 +90,6 @@ def heat_layer(
 
     Args:
         maps: values in [0, 1].
-        classes: class index of each map.
         threshold: where the mask would begin, drawn as an outline; None draws none.
     """
     layer = np.zeros((*maps.shape[1:], 4), np.uint8)
@@ -129,8 +126,6 @@ def object_layer(
     Args:
         masks: of each object; the first lies on top.
         doubtful: pixels that may be of an object.
-        boxes_xyxy: in pixels of the layer.
-        classes: class index of each object.
     """
     which = np.zeros(doubtful.shape, np.int64)
     for i in reversed(range(len(masks))):

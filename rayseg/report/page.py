@@ -1,12 +1,10 @@
 """The report of a run: one HTML page that needs nothing but itself."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -56,13 +54,9 @@ def write_report(
     Whatever the folder lacks is named on the page instead.
 
     Args:
-        run: the run folder.
         split: images shown with seeds and masks are of it; empty means all.
         max_images: how many images to show of each split, besides the best and the worst.
         val_split: images shown with the segmenters' predictions are of it; empty means all.
-
-    Raises:
-        OSError: the folder cannot be written to.
     """
     context = _Contents.of(run).context(split, val_split, max_images)
     page = _environment().get_template("page.html").render(context)
@@ -85,18 +79,7 @@ def _environment() -> Environment:
 
 @dataclass(frozen=True)
 class _Contents:
-    """All of a run folder that the page is made of.
-
-    Attributes:
-        run: the folder.
-        manifest: its images; None before there are any.
-        classifier: run.json of the classifier; empty before it is trained.
-        scores: entries of scores.json.
-        stages: folders of results.
-        segmenters: folders of segmenters.
-        detector: the run's own; None where it has none.
-        mask_rcnns: folders of Mask R-CNNs.
-    """
+    """All of a run folder that the page is made of."""
 
     run: Folder
     manifest: Manifest | None
@@ -108,7 +91,7 @@ class _Contents:
     mask_rcnns: list[ObjectNetwork]
 
     @classmethod
-    def of(cls, run: Folder) -> _Contents:
+    def of(cls, run: Folder) -> Self:
         """Reads the folder."""
         manifest = (
             read_manifest(run / "manifest") if run.exists("manifest/manifest.parquet") else None

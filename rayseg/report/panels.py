@@ -1,7 +1,5 @@
 """The pictures side by side in a row of the page, and the names of what is in them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class LabelNames:
-    """Names of labels for people.
-
-    Attributes:
-        classes: foreground class names.
-    """
+    """Names of labels for people."""
 
     classes: tuple[str, ...]
 

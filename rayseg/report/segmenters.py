@@ -1,7 +1,5 @@
 """The networks of a run: what they were trained on and how their training went."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

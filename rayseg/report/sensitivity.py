@@ -1,7 +1,5 @@
 """How much a result depends on each setting, as Figures 3.7 and 3.15 show it."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -24,11 +22,7 @@ def draw_sensitivity(
     Args:
         entries: at least one; the metric in 0..1.
         best: the one that was chosen.
-        searched: fields that differ between entries.
         metric: what is drawn, in percent.
-
-    Returns:
-        PNG.
     """
     shown = [name for name in searched if len({_place(e[name]) for e in entries}) > 1] or searched
     rows = max(math.ceil(len(shown) / MAX_COLUMNS), 1)
@@ -47,12 +41,7 @@ def draw_sensitivity(
 
 
 def _panel(
-    axes: Axes,
-    entries: Sequence[Entry],
-    best: Entry,
-    name: str,
-    others: Sequence[str],
-    metric: str,
+    axes: Axes, entries: Sequence[Entry], best: Entry, name: str, others: Sequence[str], metric: str
 ) -> None:
     texts = sorted({str(e[name]) for e in entries if not isinstance(e[name], int | float)})
 

@@ -1,7 +1,5 @@
 """Figures and sentences as a person reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rayseg.report.contents import (

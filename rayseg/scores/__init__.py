@@ -20,22 +20,3 @@ from rayseg.scores.instances import (
 from rayseg.scores.object_masks import MaskQuality, mask_iou
 from rayseg.scores.sizes import BANDS, COCO_BOUNDS_PX, SizeCounts, extreme_classes
 from rayseg.scores.sweep import ThresholdSweep, thresholds_every
-
-__all__ = [
-    "BANDS",
-    "COCO_BOUNDS_PX",
-    "Confusion",
-    "MaskQuality",
-    "Means",
-    "ObjectGuesses",
-    "ObjectTruths",
-    "Overlap",
-    "PrecisionScores",
-    "SizeCounts",
-    "ThresholdSweep",
-    "average_best_overlap",
-    "average_precision",
-    "extreme_classes",
-    "mask_iou",
-    "thresholds_every",
-]

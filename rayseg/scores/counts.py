@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int64, Integer
@@ -165,24 +165,20 @@ class Confusion:
             )
 
     @classmethod
-    def zeros(cls, num_classes: int) -> Confusion:
+    def zeros(cls, num_classes: int) -> Self:
         """Nothing counted yet; the start of a sum."""
         return cls(np.zeros((num_classes + 1, num_classes + 1), np.int64))
 
     @classmethod
     def of(
-        cls,
-        truth: Integer[ndarray, "h w"],
-        predicted: Integer[ndarray, "h w"],
-        num_classes: int,
-    ) -> Confusion:
+        cls, truth: Integer[ndarray, "h w"], predicted: Integer[ndarray, "h w"], num_classes: int
+    ) -> Self:
         """Counts one image.
 
         Args:
             truth: true labels, 0 to num_classes, or 255 for pixels to leave out.
             predicted: predicted labels; 255 ("unsure") counts as background, as IRN's
                 eval_sem_seg does.
-            num_classes: foreground classes of the dataset.
 
         Raises:
             ValueError: the sizes differ or a label is out of range.

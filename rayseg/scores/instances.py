@@ -8,8 +8,6 @@ Source: Lin et al., Microsoft COCO, ECCV 2014, and cocodataset.org, detection ev
 Pont-Tuset and Van Gool, ICCV 2015, as in the dissertation's Table 5.1.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -167,9 +165,6 @@ def average_precision(
 
     Args:
         truths: by id; an image that `guesses` lacks was guessed to be empty.
-        guesses: by id.
-        num_classes: number of foreground classes c.
-        kind: what is judged.
         bounds_px: areas at which medium and large begin.
 
     Raises:
@@ -291,11 +286,7 @@ def _true_area(truth: ObjectTruths, place: int) -> float:
 
 
 def _guessed_entries(
-    guess: ObjectGuesses,
-    places: Int[ndarray, " o"],
-    truth: ObjectTruths,
-    kind: str,
-    first: int,
+    guess: ObjectGuesses, places: Int[ndarray, " o"], truth: ObjectTruths, kind: str, first: int
 ) -> list[dict[str, Any]]:
     areas = (
         [mask_area(guess.masks[i], truth.size_hw) for i in places]
@@ -337,9 +328,7 @@ def _xywh(boxes_xyxy: Float[ndarray, "o 4"]) -> Float[ndarray, "o 4"]:
 
 
 def average_best_overlap(
-    truths: Mapping[str, ObjectTruths],
-    guesses: Mapping[str, ObjectGuesses],
-    num_classes: int,
+    truths: Mapping[str, ObjectTruths], guesses: Mapping[str, ObjectGuesses], num_classes: int
 ) -> float | None:
     """Mean over the true objects of the best mask IoU with any guess of the class, of any score.
 
@@ -347,15 +336,10 @@ def average_best_overlap(
     that are ignored are left out.
 
     Args:
-        truths: by id.
         guesses: by id; an image that it lacks has no guess, so that its objects have overlap 0.
-        num_classes: number of foreground classes.
 
     Returns:
         A number in [0, 1]; None where there is no true object.
-
-    Raises:
-        ValueError: as `average_precision` of masks.
     """
     _check(truths, guesses, num_classes, "masks")
     truths, guesses = _counted_only(truths, guesses)

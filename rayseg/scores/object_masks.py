@@ -1,7 +1,5 @@
 """The overlap of masks with the true masks of the same objects."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +17,6 @@ def mask_iou(
     """IoU of a mask with a true one; 0 where neither has a pixel that counts.
 
     As in VOC's evaluation, pixels that the truth ignores are left out of both.
-
-    Args:
-        mask: made.
-        truth: of the same object.
-        counted: pixels that the truth does not ignore.
     """
     union = int(((mask | truth) & counted).sum())
     return int((mask & truth & counted).sum()) / union if union else 0.0

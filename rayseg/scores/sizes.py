@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -47,7 +47,7 @@ class SizeCounts:
             raise ValueError(f"bounds_px must be positive and ascend, got {self.bounds_px}")
 
     @classmethod
-    def zeros(cls, num_classes: int, bounds_px: tuple[int, int] = COCO_BOUNDS_PX) -> SizeCounts:
+    def zeros(cls, num_classes: int, bounds_px: tuple[int, int] = COCO_BOUNDS_PX) -> Self:
         """Nothing counted yet; the start of a sum."""
         return cls(bounds_px, *(np.zeros((4, num_classes + 1), np.int64) for _ in range(4)))
 

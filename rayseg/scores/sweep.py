@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Integer
@@ -48,7 +48,7 @@ class ThresholdSweep:
             )
 
     @classmethod
-    def zeros(cls, num_classes: int, thresholds: Sequence[float]) -> ThresholdSweep:
+    def zeros(cls, num_classes: int, thresholds: Sequence[float]) -> Self:
         """Nothing counted yet; the start of a sum."""
         steps = tuple(float(step) for step in thresholds)
         side = num_classes + 1
@@ -68,12 +68,7 @@ class ThresholdSweep:
         Args:
             truth: true labels, 0 to num_classes, or 255 for pixels to leave out.
             maps: localization maps at the size of the truth, without nan.
-            classes: class index of each map; k may be 0.
-            num_classes: foreground classes of the dataset.
             thresholds: ascending background values.
-
-        Raises:
-            ValueError: shapes, classes, labels or values do not fit.
         """
         sweep = cls.zeros(num_classes, thresholds)
         _check_maps(truth, maps, classes, num_classes)
@@ -157,9 +152,7 @@ def _check_maps(truth: ndarray, maps: ndarray, classes: Sequence[int], num_class
     check_labels("truth", truth, num_classes)
 
 
-def _top(
-    maps: Float32[ndarray, "k h w"],
-) -> tuple[Float32[ndarray, "h w"], Int[ndarray, "h w"]]:
+def _top(maps: Float32[ndarray, "k h w"]) -> tuple[Float32[ndarray, "h w"], Int[ndarray, "h w"]]:
     """The greatest value of each pixel and the first map that has it.
 
     A running maximum is several times as fast as ``argmax(axis=0)``, which strides over the maps.

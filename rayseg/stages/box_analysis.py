@@ -1,9 +1,6 @@
 """What the analyses of section 5.5 count of each object, image by image."""
 
-from __future__ import annotations
-
 import json
-import logging
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,24 +18,16 @@ from rayseg.records.boxes import box_areas, box_problem
 from rayseg.scores import mask_iou
 from rayseg.stages.box_maps import class_numbers
 from rayseg.stages.box_masks import BoxRefiner
-from rayseg.stages.rows import Row, Rows, choose_device, outcome
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
 from rayseg.stages.true_objects import TrueObjects
 from rayseg.store import local_copy
 
 ANALYSES = ("heads", "noise", "strides", "methods")
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the ways that an analysis compares.
-
-    Attributes:
-        name: of it in the table and picture.
-        method: that makes the maps.
-        noise: of the boxes, a share of their sides.
-    """
+    """One of the ways that an analysis compares."""
 
     name: str
     method: BoxAttribution
@@ -54,16 +43,9 @@ class AnalyseObjects:
     Otherwise an object counts where no variant misses it.
 
     Args:
-        analysis: one of ANALYSES.
-        variants: what it compares.
-        weights: of the detector.
-        classes: the run's class names.
         detector_classes: the detector's; empty where they are the run's.
-        truths: true masks of the objects that count.
         refiner: maps to masks, for boxes with noise.
         seed: of the noise, with the image's id.
-        device: torch device of the detector; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
     """
 
     def __init__(
@@ -94,19 +76,10 @@ class AnalyseObjects:
 
     def __call__(self, rows: Rows) -> Rows:
         """One row each; an image that cannot be analysed says why."""
-        return [self._row(row) for row in rows]
+        return one_by_one(rows, self._row, "analysis")
 
     def _row(self, row: Row) -> Row:
-        if row["status"]:
-            return outcome(row)
-        try:
-            figures = self._image(row)
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            logger.warning("no analysis of %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | {"status": "ok", "objects": json.dumps(figures)}
+        return {"status": "ok", "objects": json.dumps(self._image(row))}
 
     def _image(self, row: Row) -> list[dict[str, Any]]:
         size_hw = (row["height"], row["width"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,15 +11,7 @@ import torch
 
 from rayseg.attribution import BoxAttribution, ObjectMap, Objects
 from rayseg.nets.detectors import load_detector
-from rayseg.stages.rows import (
-    Row,
-    Rows,
-    by_size,
-    choose_device,
-    in_halves,
-    outcome,
-    stack_pixels,
-)
+from rayseg.stages.rows import Row, Rows, choose_device, in_sizes, outcome, stack_pixels
 from rayseg.store import local_copy, pack_maps
 
 SYNONYMS = {
@@ -41,17 +32,8 @@ class MakeBoxMaps:
     own status.
 
     Args:
-        method: what makes the maps.
-        weights: of the detector, a path or a URI.
-        classes: the run's class names, by class index.
         detector_classes: the detector's class names; empty where they are the run's.
         boxes: given takes the manifest's boxes, predicted those that the detector finds.
-        min_score: of a found box.
-        device: torch device of the detector; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
-
-    Raises:
-        ValueError: the weights are of no detector, or of one with other classes.
     """
 
     def __init__(
@@ -78,21 +60,15 @@ class MakeBoxMaps:
 
     def __call__(self, rows: Rows) -> Rows:
         """Runs the method on images of one size at a time; rows come back in their order."""
-        done = {row["id"]: outcome(row) for row in rows}
-        ready = [row for row in rows if not row["status"]]
-        for group in by_size(ready):
-            done.update((row["id"], row) for row in in_halves(group, self._explain, "box maps"))
-        return [done[row["id"]] for row in rows]
+        return in_sizes(rows, self._explain, "box maps")
 
     def _explain(self, rows: Rows) -> Rows:
-        start = time.perf_counter()
         images = stack_pixels(rows)
         asked = self._found(rows, images) if self.predicted else [self._given(row) for row in rows]
         objects = [one for _, one in asked]
         made = self.method.run(self.detector, images, objects, [row["id"] for row in rows])
-        seconds = (time.perf_counter() - start) / len(rows)
         return [
-            _row(row, listed, maps) | {"seconds": seconds}
+            _row(row, listed, maps)
             for row, (listed, _), maps in zip(rows, asked, made, strict=True)
         ]
 

@@ -1,13 +1,9 @@
 """Masks of objects from their maps: one binary mask an object, one semantic mask an image."""
 
-from __future__ import annotations
-
-import logging
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -25,14 +21,12 @@ from rayseg.refine.box_masks import MaskMaker
 from rayseg.refine.mask_proposals import SuperpixelProposals, read_proposals
 from rayseg.refine.proposals import Proposals
 from rayseg.stages.masks import image_paths
-from rayseg.stages.rows import Row, Rows, outcome
+from rayseg.stages.rows import Row, Rows, one_by_one
 from rayseg.store import Folder, read_file, read_manifest, unpack_grid
 
 ENDINGS = (".json", ".npz", ".mat", ".png")
 """Of the files that hold an image's mask proposals."""
 NO_MASK = "no object has a mask"
-
-logger = logging.getLogger(__name__)
 
 
 class BoxRefiner(Protocol):
@@ -61,11 +55,7 @@ class FolderProposals:
     folder: Folder
 
     def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Proposals:
-        """The proposals of an image.
-
-        Raises:
-            ValueError: there are none, or they are of another size.
-        """
+        """The proposals of an image."""
         for ending in ENDINGS:
             data = read_file(self.folder.path(f"{id_}{ending}"))
             if data is not None:
@@ -76,11 +66,7 @@ class FolderProposals:
 
 @dataclass(frozen=True)
 class OwnProposals:
-    """Mask proposals from superpixels.
-
-    Attributes:
-        superpixels: how they are made.
-    """
+    """Mask proposals from superpixels."""
 
     superpixels: SuperpixelProposals
 
@@ -107,7 +93,7 @@ class CodedMask:
     size_hw: tuple[int, int]
 
     @classmethod
-    def of(cls, mask: BoxMask) -> CodedMask:
+    def of(cls, mask: BoxMask) -> Self:
         """The codes of a mask."""
         size_hw = (mask.foreground.shape[0], mask.foreground.shape[1])
         return cls(encode_mask(mask.foreground), encode_mask(mask.possible), mask.note, size_hw)
@@ -136,12 +122,8 @@ class RefineBoxMaps:
     would take gigabytes.
 
     Args:
-        refiner: image, maps and boxes to masks.
         manifest: has the images' paths and crowds.
         proposals: of masks; None for none.
-        refinement: what is made of them.
-        max_pixels: as `DecodeImages` has it.
-        keep_nested: as `semantic_labels` has it.
     """
 
     def __init__(
@@ -163,19 +145,10 @@ class RefineBoxMaps:
 
     def __call__(self, rows: Rows) -> Rows:
         """One row each; a row without maps keeps its status and reason."""
-        return [self._refine(row) if row["status"] == "ok" else outcome(row) for row in rows]
+        return one_by_one(rows, self._masks, "masks", ready="ok")
 
-    def _refine(self, row: Row) -> Row:
-        start = time.perf_counter()
-        try:
-            image = decode_image(read_file(self.paths[row["id"]]), self.max_pixels).pixels
-            made = self._masks(row, image)
-        except Exception as error:
-            logger.warning("no masks for %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | made | {"seconds": time.perf_counter() - start}
-
-    def _masks(self, row: Row, image: UInt8[ndarray, "h w 3"]) -> Row:
+    def _masks(self, row: Row) -> Row:
+        image = decode_image(read_file(self.paths[row["id"]]), self.max_pixels).pixels
         size_hw = (image.shape[0], image.shape[1])
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
         sound = [i for i, box in enumerate(boxes) if not box_problem(box, size_hw)]

@@ -1,7 +1,5 @@
 """Labels held against what a training asks of them, before it starts."""
 
-from __future__ import annotations
-
 from rayseg.labels import LabelSource, read_trainable
 from rayseg.stages.rows import Row, Rows
 
@@ -10,9 +8,6 @@ class CheckLabels:
     """Manifest rows to rows of `id` and `problem`, one line, empty where the labels are good.
 
     The size that labels must have is the manifest's; the images themselves are not opened.
-
-    Args:
-        labels: what a segmenter is to learn from.
     """
 
     def __init__(self, labels: LabelSource):

@@ -1,7 +1,5 @@
 """The bank of companions: crops of tagged images, cut once and shared by all that draw from it."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import warnings
@@ -9,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import numpy as np
 import torch
@@ -59,11 +58,6 @@ def fill_bank(samples: Iterable[Sample], num_classes: int, bank: CompanionBank) 
     Args:
         samples: in any order; those without tags are passed over, since nobody knows what their
             logits ought to be.
-        num_classes: of the data set.
-        bank: how many, and how they are cut.
-
-    Raises:
-        ValueError: no image has a tag, or none of those that have can be read.
     """
     tagged = sorted((sample for sample in samples if sample.tags), key=lambda one: one.id)
     if not tagged:
@@ -118,7 +112,7 @@ class CompanionArrays:
     tags: Bool[ndarray, "m c"]
 
     @classmethod
-    def of(cls, companions: Companions) -> CompanionArrays:
+    def of(cls, companions: Companions) -> Self:
         """The same bank on the same memory."""
         parts = (companions.pixels, companions.boxes_yxyx, companions.tags)
         return cls(companions.ids, *(part.numpy() for part in parts))

@@ -1,7 +1,5 @@
 """Counts of seeds and masks against true masks; integers that add."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,10 +20,6 @@ class SweepSeeds:
 
     Rows that are not ok, or whose image has no truth, are passed over; `skipped` lists the id and
     reason of each whose truth cannot be used.
-
-    Args:
-        truths: what to count against.
-        thresholds: background values, ascending.
     """
 
     def __init__(self, truths: Truths, thresholds: Sequence[float]):

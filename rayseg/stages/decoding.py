@@ -1,7 +1,5 @@
 """Manifest rows to rows with pixels."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 from rayseg.records.images import ImageError, decode_image

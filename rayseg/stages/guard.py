@@ -6,8 +6,6 @@ again has killed its predecessor. Images that died together are tried alone; an 
 alone as well is poison.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -74,13 +72,7 @@ class CrashGuard:
 
 
 def guarded_rows(stage: Callable[[Rows], Rows], rows: Rows, folder: Folder) -> Rows:
-    """The stage's rows of a block; an image that kills the process is given up in its own row.
-
-    Args:
-        stage: rows to rows.
-        rows: of the block.
-        folder: of the guard.
-    """
+    """The stage's rows of a block; an image that kills the process is given up in its own row."""
     waiting = {row["id"]: row for row in rows}
     guard = CrashGuard(folder, list(waiting))
     done = {id_: _poison(waiting[id_]) for id_ in guard.poisonous()}

@@ -1,9 +1,6 @@
 """Instances of whole images by a Mask R-CNN, with a CRF after it or not."""
 
-from __future__ import annotations
-
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,15 +18,7 @@ from rayseg.records import BACKGROUND
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import encode_mask
 from rayseg.refine.instance_crf import InstanceCRF
-from rayseg.stages.rows import (
-    Row,
-    Rows,
-    by_size,
-    choose_device,
-    in_halves,
-    outcome,
-    stack_pixels,
-)
+from rayseg.stages.rows import Row, Rows, choose_device, in_sizes, outcome, stack_pixels
 from rayseg.store import local_copy
 
 
@@ -81,16 +70,6 @@ class PredictInstances:
     The semantic mask is painted object by object, the likeliest last, so that each pixel has the
     class of the likeliest object that covers it; no pixel is ignored. An image without any object
     has status ok and a mask of background.
-
-    Args:
-        prediction: how the network is applied.
-        weights: the network's safetensors file, a path or a URI.
-        classes: names that it must have been trained on.
-        device: torch device of the network; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
-
-    Raises:
-        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(
@@ -109,24 +88,15 @@ class PredictInstances:
 
     def __call__(self, rows: Rows) -> Rows:
         """Finds the objects of images of one size at a time; rows come back in their order."""
-        done = {row["id"]: outcome(row) for row in rows}
-        size = self.prediction.batch_size
-        for group in by_size([row for row in rows if not row["status"]]):
-            for start in range(0, len(group), size):
-                made = in_halves(group[start : start + size], self._predict, "instances")
-                done.update((row["id"], row) for row in made)
-        return [done[row["id"]] for row in rows]
+        return in_sizes(rows, self._predict, "instances", self.prediction.batch_size)
 
     def _predict(self, rows: Rows) -> Rows:
-        start = time.perf_counter()
         how, images = self.prediction, stack_pixels(rows)
         found = self.network.find(images, how.min_score, how.max_objects, how.precision)
-        made = [
+        return [
             self._row(row, image.numpy(), one)
             for row, image, one in zip(rows, images, found, strict=True)
         ]
-        seconds = (time.perf_counter() - start) / len(rows)
-        return [row | {"seconds": seconds} for row in made]
 
     def _row(self, row: Row, image: UInt8[ndarray, "h w 3"], found: SoftInstances) -> Row:
         labels = np.full(found.size_hw, BACKGROUND, np.uint8)

@@ -1,9 +1,5 @@
 """Masks from localization maps by a refiner."""
 
-from __future__ import annotations
-
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,21 +13,16 @@ from rayseg.networks import NETWORKS
 from rayseg.records import IGNORE, LabelMap
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, choose_device, outcome
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
 from rayseg.stages.seeds import enlarge
 from rayseg.store import Folder, local_copy, read_file, read_manifest, unpack_seeds
-
-logger = logging.getLogger(__name__)
 
 
 class Refiner(Protocol):
     """What refiners have in common: (image, maps, classes) to labels."""
 
     def __call__(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        maps: Float[ndarray, "k h w"],
-        classes: Sequence[int],
+        self, image: UInt8[ndarray, "h w 3"], maps: Float[ndarray, "k h w"], classes: Sequence[int]
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0, class index + 1 or 255 of each pixel."""
 
@@ -57,11 +48,7 @@ class SaliencyMaps:
     agreement: Callable[[UInt8[ndarray, "h w"], UInt8[ndarray, "h w"]], UInt8[ndarray, "h w"]]
 
     def __call__(self, id_: str, labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
-        """The labels of an image after its map was heard.
-
-        Raises:
-            ValueError: the map is missing, no picture, not grey or of another size.
-        """
+        """The labels of an image after its map was heard."""
         addresses = [self.folder.path(f"{id_}{ending}") for ending in (".png", ".jpg")]
         found = ((address, read_file(address)) for address in addresses)
         address, data = next((one for one in found if one[1] is not None), (addresses[0], None))
@@ -83,12 +70,8 @@ class RefineSeeds:
     """Rows of SEEDS_SCHEMA to rows of MASKS_SCHEMA, by one refiner.
 
     Args:
-        refiner: maps to labels.
         manifest: has the images' paths.
-        max_pixels: as `DecodeImages` has it.
         saliency: maps that the labels must agree with; None for none.
-        weights: of the network, for a refiner that asks for one.
-        device: torch device of that network; ``auto`` takes CUDA where there is one.
     """
 
     def __init__(
@@ -110,25 +93,18 @@ class RefineSeeds:
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
-        return [self._refine(row) if row["status"] == "ok" else outcome(row) for row in rows]
+        return one_by_one(rows, self._refine, "mask", ready="ok")
 
     def _refine(self, row: Row) -> Row:
-        start = time.perf_counter()
-        try:
-            decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
-            seeds = unpack_seeds(row)
-            labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
-            if self.saliency:
-                labels = self.saliency(row["id"], labels)
-            mask = LabelMap(row["id"], labels)
-        except Exception as error:
-            logger.warning("no mask for %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | {
+        decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
+        seeds = unpack_seeds(row)
+        labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
+        if self.saliency:
+            labels = self.saliency(row["id"], labels)
+        return {
             "status": "ok",
-            "labels": encode_labels(mask.labels),
-            "ignored": float((mask.labels == IGNORE).mean()),
-            "seconds": time.perf_counter() - start,
+            "labels": encode_labels(LabelMap(row["id"], labels).labels),
+            "ignored": float((labels == IGNORE).mean()),
         }
 
 

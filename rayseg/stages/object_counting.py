@@ -1,7 +1,5 @@
 """Rows of instances against true objects: their overlaps, for adding up."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rayseg.records.rle import decode_mask
@@ -14,9 +12,6 @@ class CompareObjects:
     """Rows of INSTANCES_SCHEMA made from given boxes to the IoU of each object with its true mask.
 
     Pixels that the truth ignores, such as VOC's borders, are left out of both masks.
-
-    Args:
-        truths: the true masks, and which pixels count.
     """
 
     def __init__(self, truths: TrueObjects):

@@ -1,7 +1,5 @@
 """Labels of whole images by a segmenter, with a CRF after it or not."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ from torch import Tensor
 from rayseg.nets.prediction import Prediction
 from rayseg.networks import NETWORKS
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one, outcome, stack_pixels
 from rayseg.store import local_copy
 
 CRFOfImage = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
@@ -27,18 +25,10 @@ class PredictLabels:
     """Decoded rows to rows of MASKS_SCHEMA, by a segmenter.
 
     Args:
-        prediction: how the segmenter is applied.
-        weights: the segmenter's safetensors file, a path or a URI.
-        classes: names that the segmenter must have been trained on.
-        device: torch device of the network; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
         for_crf: rows of PLANES_SCHEMA in place of masks: the probabilities of the labels that come
             to `min_probability` at some pixel, for `SmoothLabels`.
         min_probability: see above; a label that is nowhere likelier has next to no chance of a
             pixel, and each one left out saves the CRF its share of the time. 0 keeps all.
-
-    Raises:
-        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(
@@ -61,26 +51,14 @@ class PredictLabels:
         self.min_probability = min_probability
 
     def __call__(self, rows: Rows) -> Rows:
-        """Predicts the images one by one, since the planes of several would fill the memory.
-
-        Raises:
-            torch.AcceleratorError: the device is lost; no image is to blame.
-        """
-        return [outcome(row) if row["status"] else self._predict(row) for row in rows]
+        """Predicts the images one by one, since the planes of several would fill the memory."""
+        return one_by_one(rows, self._predict, "prediction")
 
     def _predict(self, row: Row) -> Row:
-        start = time.perf_counter()
-        try:
-            probabilities = self.prediction(self.network, stack_pixels([row]).to(self.device))[0]
-            if not torch.isfinite(probabilities).all():
-                raise FloatingPointError("probabilities must be finite, got nan or infinity")
-            made = self._planes(row, probabilities) if self.for_crf else _mask(probabilities)
-        except torch.AcceleratorError:
-            raise
-        except Exception as error:
-            logger.warning("no prediction for %s: %s", row["id"], error)
-            return outcome(row, f"{type(error).__name__}: {error}")
-        return outcome(row) | made | {"seconds": time.perf_counter() - start}
+        probabilities = self.prediction(self.network, stack_pixels([row]).to(self.device))[0]
+        if not torch.isfinite(probabilities).all():
+            raise FloatingPointError("probabilities must be finite, got nan or infinity")
+        return self._planes(row, probabilities) if self.for_crf else _mask(probabilities)
 
     def _planes(self, row: Row, probabilities: Float[Tensor, "l h w"]) -> Row:
         peaks = probabilities.amax((1, 2))
@@ -96,11 +74,7 @@ def _mask(probabilities: Float[Tensor, "l h w"]) -> Row:
 
 
 class SmoothLabels:
-    """Rows of PLANES_SCHEMA to rows of MASKS_SCHEMA, by a CRF.
-
-    Args:
-        crf: image and probabilities to the position of each pixel's label.
-    """
+    """Rows of PLANES_SCHEMA to rows of MASKS_SCHEMA, by a CRF."""
 
     def __init__(self, crf: CRFOfImage):
         self.crf = crf

@@ -1,10 +1,10 @@
 """Rows, as stages take and give them."""
 
-from __future__ import annotations
-
 import logging
+import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,7 @@ def choose_device(name: str) -> torch.device:
 
 def by_size(rows: Rows) -> Iterator[Rows]:
     """The rows in groups of one image size, since only those fit into one batch."""
-
-    def size(row: Row) -> tuple[int, int]:
-        return row["height"], row["width"]
-
+    size = itemgetter("height", "width")
     for _, group in groupby(sorted(rows, key=size), key=size):
         yield list(group)
 
@@ -48,19 +45,49 @@ def stack_pixels(rows: Rows) -> UInt8[Tensor, "n h w 3"]:
     return torch.from_numpy(pixels.reshape(shape).copy())
 
 
-def in_halves(rows: Rows, make: Callable[[Rows], Rows], what: str) -> Rows:
-    """What is made of rows; a batch that fails is tried again in halves, down to one bad row.
+def one_by_one(rows: Rows, make: Callable[[Row], Row], what: str, ready: str = "") -> Rows:
+    """One row each: what is made of it and the seconds that took, or why there is nothing.
 
     Args:
-        rows: decoded, of one image size.
-        make: rows to rows with a result.
+        rows: those of another status than `ready` keep it and their reason.
+        make: a row to the columns of its result.
         what: names the result in the log.
 
     Raises:
         torch.AcceleratorError: the device is lost; no image is to blame.
     """
+    return [
+        in_halves([row], lambda one: [outcome(one[0]) | make(one[0])], what)[0]
+        if row["status"] == ready
+        else outcome(row)
+        for row in rows
+    ]
+
+
+def in_sizes(rows: Rows, make: Callable[[Rows], Rows], what: str, at_once: int = 0) -> Rows:
+    """One row each, in the rows' order: `in_halves` for images of one size at a time.
+
+    Args:
+        rows: decoded; those with a status keep it and their reason.
+        make: rows to rows with a result.
+        what: names the result in the log.
+        at_once: the most rows; 0 takes all of one size.
+    """
+    done = {row["id"]: outcome(row) for row in rows}
+    for group in by_size([row for row in rows if not row["status"]]):
+        for start in range(0, len(group), at_once or len(group)):
+            made = in_halves(group[start : start + (at_once or len(group))], make, what)
+            done.update((row["id"], row) for row in made)
+    return [done[row["id"]] for row in rows]
+
+
+def in_halves(rows: Rows, make: Callable[[Rows], Rows], what: str) -> Rows:
+    """What is made of rows, and each one's seconds; a batch that fails is tried again in halves."""
+    start = time.perf_counter()
     try:
-        return make(rows)
+        made = make(rows)
+        seconds = (time.perf_counter() - start) / len(rows)
+        return [row | {"seconds": seconds} for row in made]
     except torch.AcceleratorError:
         raise
     except Exception as error:

@@ -1,8 +1,5 @@
 """Localization maps of images by an attribution method."""
 
-from __future__ import annotations
-
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,15 +11,7 @@ from torch.nn import functional
 from rayseg.attribution import Attribution, Companions, Localization, OnRIB
 from rayseg.networks import NETWORKS
 from rayseg.records import Seeds
-from rayseg.stages.rows import (
-    Row,
-    Rows,
-    by_size,
-    choose_device,
-    in_halves,
-    outcome,
-    stack_pixels,
-)
+from rayseg.stages.rows import Row, Rows, choose_device, in_sizes, outcome, stack_pixels
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
 
 
@@ -30,15 +19,7 @@ class MakeSeeds:
     """Decoded rows to rows of SEEDS_SCHEMA, by one attribution method on one network.
 
     Args:
-        method: the attribution method, or a combination of two.
-        weights: safetensors file of a network of the method's kind, a path or a URI.
-        classes: names that the network must have been trained on.
-        device: torch device of the network; ``auto`` takes CUDA where there is one.
-        threads: threads of torch on the CPU; 0 leaves torch's choice.
         companions: gives the bank; asked once, and only by a method that uses companions.
-
-    Raises:
-        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(
@@ -59,15 +40,10 @@ class MakeSeeds:
 
     def __call__(self, rows: Rows) -> Rows:
         """Runs the method on images of one size at a time; rows come back in their order."""
-        done = {row["id"]: outcome(row) for row in rows}
-        ready = [row for row in rows if not row["status"]]
-        for group in by_size(ready):
-            done.update((row["id"], row) for row in in_halves(group, self._localize, "seeds"))
-        return [done[row["id"]] for row in rows]
+        return in_sizes(rows, self._localize, "seeds")
 
     def _localize(self, rows: Rows) -> Rows:
         """Seeds of images of one size."""
-        start = time.perf_counter()
         found = self.method.run(
             self.network,
             stack_pixels(rows),
@@ -75,9 +51,7 @@ class MakeSeeds:
             MAP_STRIDE,
             [row["id"] for row in rows],
         )
-        seeds = [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
-        seconds = (time.perf_counter() - start) / len(rows)
-        return [row | {"seconds": seconds} for row in seeds]
+        return [_seeds_row(row, one) for row, one in zip(rows, found, strict=True)]
 
 
 def _seeds_row(row: Row, found: Localization) -> Row:

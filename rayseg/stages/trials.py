@@ -4,8 +4,6 @@ A trial is one setting of a method or refiner. What can be read off one trajecto
 as every number of steps, every background threshold, is counted for all its values at once.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,10 +89,7 @@ class SeedTrial:
 
     Args:
         method: the setting; with a trajectory it is run at its largest number of steps.
-        network: what it works on, prepared.
         steps: numbers of steps that are scored; empty scores the method as it is.
-        thresholds: background values, ascending.
-        num_classes: foreground classes.
         over: labels of the mean; empty for all that the truth or the labels hold.
     """
 
@@ -168,13 +163,7 @@ def _while_finite(make: Callable[[], Iterable[Localization]]) -> Iterator[Locali
 
 
 class MaskTrial:
-    """Trials of a refiner of stored maps: mean IoU of its masks, ignored pixels as background.
-
-    Args:
-        refiner: the setting.
-        num_classes: foreground classes.
-        over: labels of the mean; empty for all that the truth or the labels hold.
-    """
+    """Trials of a refiner of stored maps: mean IoU of its masks, ignored pixels as background."""
 
     def __init__(self, refiner: Refiner, num_classes: int, over: Sequence[int] = ()):
         self.refiner, self.num_classes, self.over = refiner, num_classes, list(over)
@@ -200,8 +189,6 @@ class ObjectTrial:
     """Trials of a method that makes maps of objects in boxes: mean IoU of the objects' masks.
 
     Args:
-        method: the setting.
-        detector: prepared.
         number_of: class index of the run to that of the detector.
         refiners: maps to masks, one for each value that is read off.
         read: the values that each refiner has, such as ``{"box_crf.foreground": 0.8}``.
@@ -270,22 +257,14 @@ def lengthened(method: Any, steps: Sequence[int]) -> Any:
 
 
 def tagged_image(row: Row, truths: Truths, seeds: Seeds | None = None) -> TrialImage:
-    """A decoded row with its true labels.
-
-    Raises:
-        ValueError: the row has no pixels or its truth cannot be used; a reason is given.
-    """
+    """A decoded row with its true labels."""
     pixels = _pixels(row)
     truth = truths.read(row["id"], pixels.shape[:2])
     return TrialImage(row["id"], pixels, tuple(row["classes"]), truth, seeds)
 
 
 def boxed_image(row: Row, truths: TrueObjects) -> TrialImage:
-    """A decoded row with the true masks of its objects, as far as they are known.
-
-    Raises:
-        ValueError: the row has no pixels or its truth cannot be used; a reason is given.
-    """
+    """A decoded row with the true masks of its objects, as far as they are known."""
     pixels = _pixels(row)
     size_hw = (pixels.shape[0], pixels.shape[1])
     boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)

@@ -1,7 +1,5 @@
 """True masks of single objects, from a manifest or out of semantic masks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +68,6 @@ class TrueObjects:
 
     Args:
         manifest: with true masks of objects, or else with semantic ones.
-        split: only its images; empty means all.
         alone: which objects a semantic mask tells apart.
     """
 
@@ -84,11 +81,7 @@ class TrueObjects:
         self.alone = alone or AloneInBox()
 
     def masks(self, id_: str, size_hw: tuple[int, int]) -> dict[int, Bool[ndarray, "h w"]]:
-        """The true masks of an image's objects that are known, by their place in the manifest.
-
-        Raises:
-            ValueError: the semantic mask is missing, no mask or of another size.
-        """
+        """The true masks of an image's objects that are known, by their place in the manifest."""
         row = self.rows.get(id_)
         if row is None:
             return {}
@@ -104,9 +97,6 @@ class TrueObjects:
 
         A labelled truth leaves pixels out of both masks (255: VOC's borders), as `Truths.counted`
         says; without one, or with crowds, all count.
-
-        Raises:
-            ValueError: the semantic mask is missing, no mask or of another size.
         """
         row = self.rows.get(id_)
         return self.truths.counted(id_, size_hw, row["crowds"] if row else ())

@@ -1,7 +1,5 @@
 """The job that repeats the analyses of the dissertation's section 5.5."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,13 +32,7 @@ from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows,
 
 @dataclass(frozen=True)
 class Analysed:
-    """The result of an analysis.
-
-    Attributes:
-        figures: all numbers, ready for JSON.
-        picture: PNG.
-        summary: one line for the terminal.
-    """
+    """The result of an analysis."""
 
     figures: dict[str, Any]
     picture: bytes
@@ -81,11 +73,7 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
 
 
 def _check(config: AnalyseBoxesConfig, chosen: ChosenDetector, classes: Sequence[str]) -> None:
-    """Refuses before the first image what would leave an analysis without any object.
-
-    Raises:
-        ValueError: a variant asks what the detector cannot answer.
-    """
+    """Refuses before the first image what would leave an analysis without any object."""
     detector = load_detector(local_copy(chosen.address), chosen.classes or classes)
     for name in config.analyses:
         for variant in config.variants(name):
@@ -119,11 +107,7 @@ def _plain(variant: Variant) -> dict[str, Any]:
 
 
 def spread_objects(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
-    """The images that may hold objects with a truth, or so many of them, evenly spread; 0 is all.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """Images that may hold objects with a truth, or so many of them, evenly spread; 0 is all."""
     ids = manifest.table.column("id").to_pylist()
     known = sorted(
         id_
@@ -140,9 +124,6 @@ def _write(name: str, kinds: Sequence[str], chosen: Manifest, folder: Folder) ->
     """Makes table and picture of the chosen images' rows; what they come to, in a line.
 
     Images of an earlier start that are not chosen now keep their rows and do not count.
-
-    Raises:
-        ValueError: no object counts.
     """
     stored = {row["id"]: row for row in read_rows(folder, ["id", "error", "objects"])}
     rows = [stored[id_] for id_ in sorted(chosen.table.column("id").to_pylist())]

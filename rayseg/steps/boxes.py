@@ -1,7 +1,5 @@
 """The jobs that make maps of objects from boxes, and masks from the maps."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -9,13 +7,7 @@ from typing import Any
 
 from rayseg.config import MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
 from rayseg.nets.detectors import load_detector
-from rayseg.stages import (
-    MISSED,
-    FolderProposals,
-    MakeBoxMaps,
-    OwnProposals,
-    RefineBoxMaps,
-)
+from rayseg.stages import MISSED, FolderProposals, MakeBoxMaps, OwnProposals, RefineBoxMaps
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome

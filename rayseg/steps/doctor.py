@@ -1,7 +1,5 @@
 """The job that looks before others leap: what is there, what a run needs, how long it will take."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 from collections.abc import Iterator
@@ -24,12 +22,7 @@ GB = 1e9
 
 
 def doctor(config: DoctorConfig, engine: Engine) -> Outcome:
-    """Says what is there and what a run needs; refuses what would never start.
-
-    Raises:
-        ValueError: the cluster is too small for what is asked, or a file that is named is missing.
-        FileNotFoundError: likewise.
-    """
+    """Says what is there and what a run needs; refuses what would never start."""
     lines = [*_machine(config), *_weights(config)]
     with engine.open(config.address, config.run):
         slots = engine.slots(config.compute)
@@ -67,11 +60,7 @@ def _version(package: str) -> str:
 
 
 def _weights(config: DoctorConfig) -> Iterator[str]:
-    """The weights that the run starts from.
-
-    Raises:
-        FileNotFoundError: a path among them has no file.
-    """
+    """The weights that the run starts from."""
     given_weights = config.given_weights.items()
     asked = {
         "weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights

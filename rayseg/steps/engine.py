@@ -4,8 +4,6 @@ A step says what is to be done; an engine knows where and by how many processes.
 the same rows and resume the same folders.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -121,11 +119,7 @@ class Engine(Protocol):
 
         Args:
             source: rows, none of which the folder holds.
-            pool: the stage.
-            out: gets the shards.
-            schema: of the rows that are stored.
             label: of the progress bar and of errors.
-            compute: how widely.
             then: CPU tasks to which the stage's planes of probabilities go on.
 
         Raises:
@@ -138,25 +132,17 @@ class Engine(Protocol):
         """Sends rows through a stage and yields the few that come out, for adding up.
 
         Args:
-            source: rows.
-            pool: the stage.
-            compute: how widely.
             scratch: a folder that is gone afterwards; images ask for one.
         """
 
     def fit(
-        self,
-        loop: Callable[[Any, Worker], None],
-        work: Any,
-        folder: Folder,
-        compute: Compute,
+        self, loop: Callable[[Any, Worker], None], work: Any, folder: Folder, compute: Compute
     ) -> None:
         """Runs a training loop on every worker until all have ended.
 
         Args:
             loop: called with the work and who trains; goes on from what the folder holds.
             work: what can be pickled.
-            folder: of the network.
             compute: how many workers, and how often they may be lost.
 
         Raises:

@@ -5,8 +5,6 @@ image says itself how long an image took, so that starting processes is not coun
 images; a training that counts steps is measured over a few of them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -85,9 +83,6 @@ def calibrate(config: DoctorConfig, engine: Engine) -> list[Measured]:
     """Runs every part of the run on a few images, in a folder of its own that is gone afterwards.
 
     The engine must be open, and the run's manifest be there.
-
-    Raises:
-        ValueError: the run's own refusals.
     """
     scratch = Folder(config.run) / "calibration"
     scratch.remove()
@@ -149,15 +144,7 @@ def _timed(job: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class _Measuring:
-    """How the parts of a run are measured.
-
-    Attributes:
-        config: of the run.
-        engine: that will run it.
-        scratch: the run folder of the few images.
-        counts: of images.
-        few: the configuration for these.
-    """
+    """How the parts of a run are measured."""
 
     config: DoctorConfig
     engine: Engine

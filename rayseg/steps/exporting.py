@@ -1,26 +1,15 @@
 """The job that writes results of a run in a foreign format."""
 
-from __future__ import annotations
-
 from rayseg.config import ExportConfig
+from rayseg.export import Export
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there
-from rayseg.store import (
-    Folder,
-    read_manifest,
-    read_rows,
-    shard_columns,
-    stored_ids,
-)
+from rayseg.store import Folder, read_manifest, read_rows, shard_columns, stored_ids
 
 
 def export(config: ExportConfig, engine: Engine) -> Outcome:
-    """Writes the masks, predictions or instances of a run in a foreign format.
-
-    Raises:
-        ValueError: none of them is of the split, or they lack what the format needs.
-    """
+    """Writes the masks, predictions or instances of a run in a foreign format."""
     run_folder = Folder(config.run)
     manifest = read_manifest(run_folder / "manifest").select(config.split)
     kind, name = "masks", config.masks
@@ -49,5 +38,7 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
         if row["status"] in exporter.statuses and (not config.split or row["id"] in paths)
     )
     split = config.split or ("train" if kind == "masks" else "val")
-    written = exporter.write(ready, config.out, manifest.classes, manifest.category_ids, split)
+    written = exporter.write(
+        Export(ready, config.out, manifest.classes, manifest.category_ids, split)
+    )
     return Outcome([f"export: {written}"])

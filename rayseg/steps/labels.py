@@ -1,7 +1,5 @@
 """The labels of a run that have names: its masks, and the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +9,7 @@ from rayseg.store import Folder, kind_of, read_manifest, read_run
 
 
 def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
-    """The masks of that name, and what made them.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are not complete.
-    """
+    """The masks of that name, and what made them."""
     if name == "truth":
         truths = Truths(run_folder / "manifest", split)
         if not truths.ids:
@@ -32,12 +25,7 @@ def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[st
 
 
 def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
-    """The masks of objects of that name, and what made them.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: they are not complete, or no masks of objects.
-    """
+    """The masks of objects of that name, and what made them."""
     if name == "truth":
         truths = TrueInstances(run_folder / "manifest", split)
         if not truths.ids:

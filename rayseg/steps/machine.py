@@ -1,7 +1,5 @@
 """The cores of this machine, and how they are divided."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

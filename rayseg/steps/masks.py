@@ -1,7 +1,5 @@
 """The job that turns localization maps into masks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from itertools import product

@@ -1,7 +1,5 @@
 """Scores of objects: masks made from boxes against true ones, and AP of predicted instances."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Set
@@ -22,14 +20,7 @@ from rayseg.scores import (
 from rayseg.stages import CompareObjects, TrueObjects
 from rayseg.steps.engine import Engine, Pool, Stored
 from rayseg.steps.sources import read_ids
-from rayseg.store import (
-    Folder,
-    find_pending,
-    kind_of,
-    read_manifest,
-    read_rows,
-    read_run,
-)
+from rayseg.store import Folder, find_pending, kind_of, read_manifest, read_rows, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -150,17 +141,15 @@ def _precision(
     """AP of masks over the images whose objects all have a true mask, of boxes over all."""
     judged = {id_: truths[id_] for id_ in guesses}
     boxes = average_precision(judged, guesses, num_classes, "boxes", bounds_px).as_dict()
-    masked = {i: one for i, one in judged.items() if all(one.masks) and _has_all(one)}
+    masked = {
+        i: one for i, one in judged.items() if all(one.masks) and len(one.masks) == len(one.classes)
+    }
     entry = {"images": len(judged), "images_with_masks": len(masked), "boxes": boxes}
     if not any(one.masks for one in masked.values()):
         return entry
     chosen = {id_: guesses[id_] for id_ in masked}
     masks = average_precision(masked, chosen, num_classes, "masks", bounds_px).as_dict()
     return entry | masks | {"abo": average_best_overlap(masked, chosen, num_classes)}
-
-
-def _has_all(one: ObjectTruths) -> bool:
-    return len(one.masks) == len(one.classes)
 
 
 def _add_ratios(
@@ -188,10 +177,6 @@ def _add_ratios(
 
 def unlike_images(own: Mapping[str, Any], full: Mapping[str, Any]) -> dict[str, Any]:
     """How many images two networks were trained on, where these are not the same.
-
-    Args:
-        own: configuration of a network's training.
-        full: of that on true masks.
 
     Returns:
         ``trained_on`` with the number of ``images`` and that of ``full`` supervision, None where an

@@ -21,7 +21,5 @@ class Outcome:
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(
-            self.lines + other.lines,
-            self.failed | other.failed,
-            self.left_out + other.left_out,
+            self.lines + other.lines, self.failed | other.failed, self.left_out + other.left_out
         )

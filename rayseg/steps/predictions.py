@@ -1,7 +1,5 @@
 """The jobs that apply segmenters and Mask R-CNNs to the images of a split."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -99,11 +97,7 @@ def _check(config: PredictConfig | PredictInstancesConfig, kind: str) -> None:
 
 
 def _trained(config: PredictConfig | PredictInstancesConfig, kind: str) -> dict[str, str]:
-    """The weights of each network that is named, or that the run has trained.
-
-    Raises:
-        FileNotFoundError: there is none, or not the one that is named.
-    """
+    """The weights of each network that is named, or that the run has trained."""
     network, run_folder = NETWORKS[kind], Folder(config.run)
     folder = run_folder / network.place
     have = [name for name in folder.folders() if read_run(folder / name).get("done")]

@@ -1,7 +1,5 @@
 """The job that reads a data set into the run's manifest."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

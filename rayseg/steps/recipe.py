@@ -3,8 +3,6 @@
 A road leads from one kind of cheap labels to trained networks; a run takes one road, or several.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -88,12 +86,7 @@ class Road:
         return [k for k in TRAININGS if k in first], [k for k in TRAININGS if k in second]
 
     def parts(self, config: RunConfig, judged: bool) -> Iterator[Part]:
-        """Its jobs in order.
-
-        Args:
-            config: of the run.
-            judged: whether there are images to judge networks on.
-        """
+        """Its jobs in order."""
         first, second = self.networks(config)
         yield from (Part(partial(train, kind), kind) for kind in first)
         make, kind, names = self.maps
@@ -157,12 +150,7 @@ def roads_of(config: RunConfig) -> list[Road]:
 
 
 def recipe(config: RunConfig, judged: bool) -> list[Part]:
-    """The jobs of a run after its manifest, in order; one that several roads need comes once.
-
-    Args:
-        config: of the run.
-        judged: whether there are images to judge networks on.
-    """
+    """The jobs of a run after its manifest, in order; one that several roads need comes once."""
     parts: dict[tuple[str, tuple[str, ...]], Part] = {}
     for road in roads_of(config):
         for part in road.parts(config, judged):
@@ -186,15 +174,11 @@ def run(config: RunConfig, engine: Engine) -> Outcome:
     *jobs, last = recipe(config, judged)
     with engine.open(config.address, config.run):
         for part in jobs:
-            done = part.job(_for(config, part), engine)
+            done = part.job(replace(config, labels=part.labels) if part.labels else config, engine)
             outcome += done if part.shown else Outcome()
         if config.until == "segmenters" and not judged:
             outcome += _unjudged(config)
         return outcome + last.job(config, engine)
-
-
-def _for(config: RunConfig, part: Part) -> RunConfig:
-    return replace(config, labels=part.labels) if part.labels else config
 
 
 def _unjudged(config: RunConfig) -> Outcome:
@@ -205,11 +189,7 @@ def _unjudged(config: RunConfig) -> Outcome:
 
 
 def check_labels(config: RunConfig) -> None:
-    """Refuses at once what would be missing hours later.
-
-    Raises:
-        ValueError: labels that the run will not have.
-    """
+    """Refuses at once what would be missing hours later."""
     run_folder = Folder(config.run)
     masks, known = run_folder / "masks", set()
     for road in roads_of(config):

@@ -1,7 +1,5 @@
 """The job that scores a run and writes its report."""
 
-from __future__ import annotations
-
 from rayseg.config import ScoreConfig
 from rayseg.report import write_report
 from rayseg.steps.engine import Engine

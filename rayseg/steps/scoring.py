@@ -47,12 +47,9 @@ def score_run(
     `config.over` where it is given); masks are taken as they are, ignored pixels as background, as
     the authors' evaluation does. Predictions are those of the val split; each gets the share of
     full supervision that it reaches, where a segmenter was trained on true masks as well.
-
-    Raises:
-        ValueError: an id is not in the manifest, or no class has the name to take the mean over.
     """
     manifest = read_manifest(run / "manifest")
-    over = _labels_of(config.over, manifest.classes)
+    over = labels_of(config.over, manifest.classes)
     seen = Truths(run / "manifest", config.split, ids)
     unseen = None
     if config.val_split in ("", *manifest.table.column("split").to_pylist()):
@@ -115,7 +112,8 @@ def _training(run: Folder, name: str) -> dict[str, Any]:
     return config
 
 
-def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+def labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Background and the labels of these classes; none where none is named."""
     missing = [name for name in names if name not in classes]
     if missing:
         raise ValueError(f"over must name classes ({', '.join(classes)}), got {missing[0]!r}")
@@ -124,14 +122,7 @@ def _labels_of(names: Sequence[str], classes: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Scoring:
-    """How the folders of a run are scored.
-
-    Attributes:
-        config: the job's.
-        engine: that counts.
-        truths: of the images that count.
-        over: labels of the second mean; empty for none.
-    """
+    """How the folders of a run are scored."""
 
     config: ScoreConfig
     engine: Engine
@@ -225,14 +216,7 @@ def _means(total: Confusion, labels: Sequence[int] | None) -> dict[str, float | 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows of a folder that are counted.
-
-    Attributes:
-        folder: of seeds or masks.
-        left_out: ids of its other rows.
-        config: the job's.
-        engine: that counts.
-    """
+    """The rows of a folder that are counted."""
 
     folder: Folder
     left_out: set[str]

@@ -1,7 +1,5 @@
 """The job that makes localization maps, and the bank of companions that its actors share."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,14 +16,7 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.step import Fill, Step, carry_out, nothing
 from rayseg.steps.weights import find_weights
-from rayseg.store import (
-    Folder,
-    local_copy,
-    read_manifest,
-    read_rows,
-    read_run,
-    write_run,
-)
+from rayseg.store import Folder, local_copy, read_manifest, read_rows, read_run, write_run
 
 
 def make_seeds(config: MakeSeedsConfig, engine: Engine) -> Outcome:
@@ -83,11 +74,6 @@ class SharedBank:
 
     All processes of a machine look at the same memory. A copy that is lost with its machine is cut
     again, the same to the bit.
-
-    Attributes:
-        run: folder of the run.
-        bank: which crops.
-        engine: shares it.
     """
 
     run: Folder
@@ -101,19 +87,11 @@ class SharedBank:
 
     @property
     def reader(self) -> Callable[[], Companions]:
-        """Gives an actor the bank.
-
-        Raises:
-            ChildProcessError: there is none to be cut.
-        """
+        """Gives an actor the bank."""
         return partial(_read_bank, self._cut[1])
 
     def bound(self, make: Callable[..., MakeSeeds], folder: Folder) -> Callable[[], MakeSeeds]:
-        """The stage with the bank, to which the folder is held.
-
-        Raises:
-            ValueError: the folder's rows were made with companions of other images.
-        """
+        """The stage with the bank, to which the folder is held."""
         known = read_run(folder).get("bank")
         if known not in (None, self._cut[0]):
             raise ValueError(

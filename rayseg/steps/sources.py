@@ -1,7 +1,5 @@
 """What jobs start from: lists of ids, folders that others have filled, and their digests."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 
@@ -9,11 +7,7 @@ from rayseg.store import Folder, read_file, read_run, stored_ids
 
 
 def read_ids(path: str) -> list[str] | None:
-    """Image ids of a text file, one a line; None where no file is named.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """Image ids of a text file, one a line; None where no file is named."""
     if not path:
         return None
     data = read_file(path)
@@ -29,11 +23,6 @@ def digest(address: str) -> str:
 
 def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
     """What made a folder that another job goes on from.
-
-    Args:
-        folder: with a row for each image.
-        what: it holds, such as ``maps``.
-        job: that fills it.
 
     Raises:
         FileNotFoundError: it holds nothing.

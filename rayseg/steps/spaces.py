@@ -1,14 +1,12 @@
 """Search spaces: what `tune_spaces` says of a method or refiner, checked against its fields."""
 
-from __future__ import annotations
-
 import importlib.util
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from rayseg.config import TUNABLE, TuneConfig
 from rayseg.toml import hint, update
@@ -65,13 +63,10 @@ class Space:
             return {f"box_crf.{part.name}" for part in fields(TuneConfig().box_crf)}
         return {"num_steps"} if hasattr(TUNABLE[self.kind][self.name], "course") else set()
 
-    def narrowed(self, given: Sequence[str]) -> Space:
+    def narrowed(self, given: Sequence[str]) -> Self:
         """With the values of ``field=value,value`` in place of its own.
 
         Where a searched field is among them, those are the whole grid.
-
-        Raises:
-            ValueError: no such field, or values that are none.
         """
         values_of = dict(_values(one) for one in given)
         known = [*self.domains, *self.read_off]
@@ -86,11 +81,7 @@ class Space:
         return replace(self, grid=searched or self.grid, read_off=read_off)
 
     def setting(self, base: Any, values: Mapping[str, Any]) -> Any:
-        """The method or refiner with these values.
-
-        Raises:
-            ValueError: a value of another type, or one that it refuses.
-        """
+        """The method or refiner with these values."""
         plain = {name: _plain(value) for name, value in values.items()}
         return update(base, plain, f"space {self.name}")
 
@@ -112,12 +103,7 @@ class Space:
 
 
 def load_space(name: str) -> Space:
-    """The space of that name, or of that file.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no space.
-    """
+    """The space of that name, or of that file."""
     path = Path(name) if name.endswith(".py") else SPACES / f"{name}.py"
     known = sorted(one.stem for one in SPACES.glob("[a-z]*.py"))
     if not path.is_file():

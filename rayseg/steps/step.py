@@ -4,8 +4,6 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,11 +101,7 @@ class Step:
     hold: Callable[[Folder], Any] = nothing
 
     def claim(self) -> None:
-        """Binds the folder to what fills it.
-
-        Raises:
-            ValueError: it was filled under another configuration.
-        """
+        """Binds the folder to what fills it."""
         claim(self.folder, self.identity, self.kind)
         self.hold(self.folder)
 

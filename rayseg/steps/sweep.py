@@ -1,7 +1,5 @@
 """What comes of a sweep: table, picture and the best setting as a file that every job takes."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The scores of a run as a person reads them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 SCORED = ("seeds", "masks", "predictions")

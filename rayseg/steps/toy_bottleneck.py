@@ -1,7 +1,5 @@
 """The job of the toy experiment, which is too short for a cluster and runs in this process."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The one way in which a network is trained into a folder of the run, whatever network it is."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Set
 from contextlib import nullcontext
@@ -43,9 +41,7 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
     """Trains a network of one kind, on each of the labels that are named where labels have names.
 
     Args:
-        kind: a key of TRAININGS.
         config: of the job; holds the training under the name of its `field`.
-        engine: where it is trained.
 
     Raises:
         ValueError: a folder was trained on other images or labels than there are now; labels,
@@ -80,18 +76,7 @@ def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Task:
-    """One network of a job.
-
-    Attributes:
-        config: of the job.
-        training: the network, as it is asked for.
-        start: ... and with the weights that it starts from.
-        folder: of the network.
-        label: names it to the user.
-        images: of the split that is trained on.
-        labels: what is learnt.
-        origin: what made the labels, where they have a name.
-    """
+    """One network of a job."""
 
     config: Any
     training: Training
@@ -179,11 +164,7 @@ class _Task:
         }
 
     def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]]]:
-        """Ids of the images to train on, and what is left out: the id of its image, and why.
-
-        Raises:
-            ValueError: there is no image.
-        """
+        """Ids of the images to train on, and what is left out: the id of its image, and why."""
         known = self.labels.ids
         labelled = [id_ for id_ in self.images.table.column("id").to_pylist() if id_ in known]
         problems: list[tuple[str, str]] = []

@@ -41,6 +41,7 @@ from rayseg.stages import (
 from rayseg.steps.box_analysis import spread_objects
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
+from rayseg.steps.scoring import labels_of
 from rayseg.steps.seeds import SharedBank, identity
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.spaces import Space
@@ -97,11 +98,7 @@ class Plan:
                 raise ValueError(f"num_steps must be 1 or more in a sweep, got {value}")
         for combined in itertools.product(*space.grid.values()):
             space.setting(plan.base, dict(zip(space.grid, combined, strict=True)))
-        missing = [name for name in config.over if name not in plan.classes]
-        if missing:
-            raise ValueError(
-                f"over must name classes ({', '.join(plan.classes)}), got {missing[0]!r}"
-            )
+        labels_of(config.over, plan.classes)
         plan._refiners()
         return plan
 
@@ -156,11 +153,7 @@ class Plan:
         return json.loads(json.dumps(found))
 
     def choose(self) -> list[dict[str, Any]]:
-        """Rows of the manifest: a fixed draw of the images that have a truth.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Rows of the manifest: a fixed draw of the images that have a truth."""
         config = self.config
         manifest = read_manifest(Folder(config.run) / "manifest")
         chosen = manifest.select(config.split, read_ids(config.ids))
@@ -194,25 +187,21 @@ class Plan:
         return Plan(self.config, self.space, self.classes, bank.reader)
 
     def image(self, row: dict[str, Any]) -> TrialImage:
-        """An image of the manifest with its truth.
-
-        Raises:
-            ValueError: it, its truth or its stored maps cannot be used.
-        """
+        """An image of the manifest with its truth."""
         (decoded,) = DecodeImages(untagged=True)([row])
         if self.space.kind == "objects":
             return boxed_image(decoded, self.true_objects)
         seeds = None
         if self.space.kind == "masks":
             folder = Folder(self.config.run) / "seeds" / self.config.seeds_of
-            seeds = unpack_seeds(_stored_seeds(folder).row(row["id"]))
+            seeds = unpack_seeds(_stored_rows(folder, SEEDS_COLUMNS, "map").row(row["id"]))
         return tagged_image(decoded, self.truths, seeds)
 
     def trial(self, setting: dict[str, Any]) -> Trial:
         """The trial of a setting."""
         config, kind = self.config, self.space.kind
         made = self.space.setting(self.base, setting)
-        over = [0, *(self.classes.index(name) + 1 for name in config.over)] if config.over else []
+        over = labels_of(config.over, self.classes)
         threads = threads_each(config.compute)
         torch.set_num_threads(threads)
         if kind == "masks":
@@ -250,19 +239,9 @@ def _network(kind: str, weights: str, classes: tuple[str, ...], device: str) -> 
 
 
 # once a process each: tasks are many and short, the manifest of a large data set is long
-@lru_cache(maxsize=1)
-def _truths(manifest: Folder, split: str) -> Truths:
-    return Truths(manifest, split)
-
-
-@lru_cache(maxsize=1)
-def _true_objects(manifest: Folder, split: str) -> TrueObjects:
-    return TrueObjects(manifest, split)
-
-
-@lru_cache(maxsize=1)
-def _stored_seeds(folder: Folder) -> StoredRows:
-    return StoredRows(folder, SEEDS_COLUMNS, "map")
+_truths = lru_cache(maxsize=1)(Truths)
+_true_objects = lru_cache(maxsize=1)(TrueObjects)
+_stored_rows = lru_cache(maxsize=1)(StoredRows)
 
 
 def run_trial(
@@ -278,15 +257,6 @@ def run_trial(
 
     What is stored is reported again, since the search may be a new one. An image that a setting
     fails on counts for nothing in that trial, and is named in its file.
-
-    Args:
-        setting: of the trial.
-        plan: makes it.
-        slices: references to images.
-        left_out: images that could not be loaded, with the reason.
-        folder: of the sweep.
-        load: a reference to its image.
-        report: says how good the setting is so far.
     """
     trial, metric = plan.trial(setting), plan.space.metric
     complete = plan.space.complete(plan.base, setting)

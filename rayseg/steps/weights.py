@@ -1,7 +1,5 @@
 """Which weights a job works with: those that are given, or the run's own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,13 +16,9 @@ def own_weights(run_folder: Folder, kind: str, given: str = "", flag: str = "") 
     """The weights of that kind of network: those given, else the run's own.
 
     Args:
-        run_folder: of the run.
         kind: a key of NETWORKS, of which a run has one.
         given: an address, or empty.
         flag: that gives one, for the error.
-
-    Raises:
-        FileNotFoundError: the run has none yet.
     """
     network = NETWORKS[kind]
     own = run_folder / network.place
@@ -57,22 +51,14 @@ class ChosenDetector:
 
 
 def choose_detector(config: AskDetectorConfig) -> ChosenDetector:
-    """The detector that is asked for, else the run's own.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """The detector that is asked for, else the run's own."""
     given = config.detector_weights
     address = own_weights(Folder(config.run), "detector", given, "--detector-weights")
     return ChosenDetector(address, config.classes_of_detector(address))
 
 
 def start_of(run_folder: Folder, training: T) -> T:
-    """The training with the path of the run's own classifier where it is to start from that.
-
-    Raises:
-        FileNotFoundError: the run has none.
-    """
+    """The training with the path of the run's own classifier where it is to start from that."""
     if training.weights != "classifier":
         return training
     return replace(training, weights=own_weights(run_folder, "classifier"))

@@ -67,31 +67,19 @@ class Folder:
         return f"{self.location.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
-        """The whole file.
-
-        Raises:
-            FileNotFoundError: there is none of that name.
-        """
+        """The whole file."""
         with self.open(name) as file:
             return file.read()
 
     def open(self, name: str) -> pa.NativeFile:
-        """The file, opened for reading any part of it.
-
-        Raises:
-            FileNotFoundError: there is none of that name.
-        """
+        """The file, opened for reading any part of it."""
         if not self.exists(name):
             raise FileNotFoundError(f"{self.path(name)} does not exist")
         filesystem, path = self._where
         return filesystem.open_input_file(f"{path}/{name}")
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes the file so that a reader sees all of it or nothing.
-
-        Raises:
-            OSError: the folder cannot be written to.
-        """
+        """Writes the file so that a reader sees all of it or nothing."""
         filesystem, path = self._where
         draft = f"{path}/.{name}.{uuid4().hex[:8]}.tmp"  # of this writer's own
         try:
@@ -133,11 +121,7 @@ def read_file(address: str) -> bytes | None:
 
 
 def local_copy(address: str) -> str:
-    """The path of a file for libraries that open only local ones; a remote file is fetched.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
+    """The path of a file for libraries that open only local ones; a remote file is fetched."""
     if "://" not in address:
         return address
     data = read_file(address)

@@ -6,8 +6,6 @@ folder's and reads those shards alone that differ, so that an index that is miss
 damaged costs time and nothing else; shards are written by many processes, which never touch it.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections import Counter
@@ -44,9 +42,6 @@ def read_index(folder: Folder) -> pa.Table:
     """A line of INDEX_SCHEMA for each row of a folder, shard by shard.
 
     A stale index is written anew where the folder can be written to.
-
-    Raises:
-        ValueError: a shard cannot be read.
     """
     table, sizes = _stored(folder), folder.sizes(".parquet")
     known = json.loads((table.schema.metadata or {}).get(b"shards", b"{}"))

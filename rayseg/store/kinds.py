@@ -1,7 +1,5 @@
 """The kinds of folders that a run has: what their rows are, and who makes and who scores them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -14,8 +14,6 @@ What the lease promises:
   jobs store are alike, and `forget_repeats` leaves one of each.
 """
 
-from __future__ import annotations
-
 import fcntl
 import getpass
 import json
@@ -29,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 from uuid import uuid4
 
 from rayseg.store.folder import Folder
@@ -45,32 +44,20 @@ class FolderLockedError(OSError):
 
 @dataclass(frozen=True)
 class _Holder:
-    """Who writes a folder.
-
-    Attributes:
-        token: of this lease alone.
-        job: what is run.
-        user: who runs it.
-        host: name of its machine.
-        space: in which its pid is a process: a boot of a machine, a container.
-        pid: of its process.
-        since: when it began, in seconds of the epoch.
-        beat: its last heartbeat, likewise.
-        stale_seconds: after which without a heartbeat it is dead.
-    """
+    """Who writes a folder."""
 
     token: str
     job: str
     user: str
     host: str
-    space: str
+    space: str  # in which its pid is a process: a boot of a machine, a container
     pid: int
     since: float
-    beat: float
+    beat: float  # its last heartbeat, like `since` in seconds of the epoch
     stale_seconds: float
 
     @classmethod
-    def of(cls, job: str, stale_seconds: float) -> _Holder:
+    def of(cls, job: str, stale_seconds: float) -> Self:
         """This process."""
         try:
             user = getpass.getuser()
@@ -157,7 +144,6 @@ def lease(
     """Keeps other processes from writing a folder; within one process it may be entered again.
 
     Args:
-        folder: local or remote; it is made where it is missing.
         job: what is run, for those who are refused.
         beat_seconds: between two heartbeats.
         stale_seconds: after which without a heartbeat others take over.
@@ -182,11 +168,7 @@ def lease(
 
 
 def _acquire(folder: Folder, own: _Holder) -> None:
-    """Makes the lease one's own.
-
-    Raises:
-        FolderLockedError: another process has it.
-    """
+    """Makes the lease one's own."""
     if folder.local_path:
         try:
             folder.local_path.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,11 @@
 """The manifest: one image of a data set a row."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +26,6 @@ def write_manifest(
     """Writes samples as the folder's one manifest and returns their number.
 
     Args:
-        folder: of the manifest.
-        samples: the images.
-        classes: names of the foreground classes.
         category_ids: their numbers in the data set's own counting; 1, 2, ... where none are given.
 
     Raises:
@@ -85,7 +80,7 @@ class Manifest:
     table: pa.Table
     category_ids: tuple[int, ...] = ()
 
-    def select(self, split: str = "", ids: Iterable[str] | None = None) -> Manifest:
+    def select(self, split: str = "", ids: Iterable[str] | None = None) -> Self:
         """Only the rows of that split, and of those ids; empty and None mean all.
 
         Raises:
@@ -125,7 +120,6 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     """Opens the manifest of a run.
 
     Args:
-        folder: of the manifest.
         true_masks: whether to load the objects' true masks, which only scores and a training on
             them need.
 
@@ -163,16 +157,7 @@ def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes
 
 
 def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
-    """Rows of a manifest, read a row group (of a thousand, as written here) at a time.
-
-    Args:
-        folder: of the manifest.
-        ids: of the rows.
-        columns: of MANIFEST_SCHEMA that the rows have, besides the id.
-
-    Raises:
-        KeyError: an id is not in the manifest.
-    """
+    """Rows of a manifest, read a row group (of a thousand, as written here) at a time."""
     group_of: dict[str, int] = {}
     with folder.open("manifest.parquet") as file:
         manifest = pq.ParquetFile(file)

@@ -1,7 +1,5 @@
 """Maps as the bytes of grey PNGs."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What made a folder: its run.json."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Mapping
@@ -17,14 +15,6 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
     """Binds a folder to the configuration that fills it, or refuses.
 
     A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
-
-    Args:
-        folder: to be filled.
-        config: what its content follows from.
-        kind: of the content, as `kind_of` returns it.
-
-    Raises:
-        ValueError: the folder was filled under another configuration, or not by rayseg.
     """
     products = [n for n in folder.names() if n[0] != "." and n not in ("run.json", INDEX)]
     if products and not folder.exists("run.json"):

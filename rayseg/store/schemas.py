@@ -1,7 +1,5 @@
 """Columns of what is stored, all of plain Arrow types."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 MANIFEST_SCHEMA = pa.schema(

@@ -1,7 +1,5 @@
 """Tables as Parquet shards, which are named after the ids in them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -123,10 +123,7 @@ def compare(trunk, options, images, classes):
     forms = {}
     for precision in options.precision:
         method = AdvCAM(
-            scales=(1.0,),
-            num_steps=options.steps,
-            precision=precision,
-            max_pairs=options.max_pairs,
+            scales=(1.0,), num_steps=options.steps, precision=precision, max_pairs=options.max_pairs
         )
         first = AdvCAM(scales=(1.0,), num_steps=1, precision=precision, max_pairs=options.max_pairs)
         forms[precision] = (method, first, method.prepare(network))

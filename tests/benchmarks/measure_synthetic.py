@@ -42,9 +42,7 @@ class Tally:
 
     def __add__(self, other):
         return Tally(
-            self.value + other.value,
-            self.predicted + other.predicted,
-            self.pixels + other.pixels,
+            self.value + other.value, self.predicted + other.predicted, self.pixels + other.pixels
         )
 
     @property

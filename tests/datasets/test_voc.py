@@ -36,10 +36,7 @@ def root(tmp_path):
     lists = root / "ImageSets" / "Segmentation"
     (lists / "train.txt").write_text("2007_000001\n2007_000002\n")
     (lists / "val.txt").write_text("2007_000003\n")
-    present = {
-        "dog": {"2007_000001": " 1", "2007_000002": " 0"},
-        "train": {"2007_000001": " 1"},
-    }
+    present = {"dog": {"2007_000001": " 1", "2007_000002": " 0"}, "train": {"2007_000001": " 1"}}
     for cls in CLASSES:
         values = present.get(cls, {})
         rows = [f"{name} {values.get(name, '-1')}\n" for name in ("2007_000001", "2007_000002")]

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from rayseg.export import EXPORTERS, CocoPolygons
+from rayseg.export import EXPORTERS, CocoPolygons, Export
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import encode_mask
 
@@ -24,7 +24,7 @@ ROW = {
 def test_exporters_are_called_alike_and_need_only_their_columns(tmp_path, name):
     exporter = EXPORTERS[name]()
     row = {column: ROW[column] for column in ("id", "path", *exporter.columns)}
-    written = exporter.write(iter([row]), tmp_path, ("cat", "dog"), (3, 7), "val")
+    written = exporter.write(Export(iter([row]), tmp_path, ("cat", "dog"), (3, 7), "val"))
     assert str(tmp_path) in str(written)
     assert "\n" not in str(written)
     assert any(path.is_file() and "val" in path.name for path in tmp_path.rglob("*"))
@@ -32,7 +32,7 @@ def test_exporters_are_called_alike_and_need_only_their_columns(tmp_path, name):
 
 def test_formats_of_coco_differ_in_outlines_and_kind(tmp_path):
     for name in ("coco", "coco_polygons", "coco_results"):
-        EXPORTERS[name]().write([ROW], tmp_path / name, ("cat", "dog"), (3, 7), "val")
+        EXPORTERS[name]().write(Export([ROW], tmp_path / name, ("cat", "dog"), (3, 7), "val"))
     codes, outlines = (
         json.loads((tmp_path / name / "instances_val.json").read_text())["annotations"]
         for name in ("coco", "coco_polygons")
@@ -49,7 +49,7 @@ def test_a_tolerance_leaves_out_points_of_an_outline(tmp_path):
     points = []
     for tolerance_px in (0.0, 2.0):
         folder = tmp_path / str(tolerance_px)
-        CocoPolygons(tolerance_px).write([row], folder, ("cat", "dog"), (3, 7), "val")
+        CocoPolygons(tolerance_px).write(Export([row], folder, ("cat", "dog"), (3, 7), "val"))
         (one,) = json.loads((folder / "instances_val.json").read_text())["annotations"]
         points.append(len(one["segmentation"][0]))
     assert points[1] < points[0] / 2

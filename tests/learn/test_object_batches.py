@@ -14,13 +14,7 @@ from rayseg.learn import DrawOrder, ObjectImages, object_batches
 from rayseg.records import Sample
 from rayseg.records.images import ImageError
 from rayseg.records.rle import encode_mask
-from rayseg.store import (
-    INSTANCES_SCHEMA,
-    Folder,
-    rows_to_table,
-    write_manifest,
-    write_shard,
-)
+from rayseg.store import INSTANCES_SCHEMA, Folder, rows_to_table, write_manifest, write_shard
 from tests.bad_images import picture
 
 GOOD, OVER, UPSIDE_DOWN = [4, 6, 30, 20], [40, 10, 80, 50], [20, 5, 10, 9]

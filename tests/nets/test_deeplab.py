@@ -7,13 +7,7 @@ from torch.nn import functional
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 from rayseg.nets.classifier import CamClassifier, load_classifier
-from rayseg.nets.deeplab import (
-    ASPP,
-    HEADS,
-    Segmenter,
-    load_segmenter,
-    segmenter_facts,
-)
+from rayseg.nets.deeplab import ASPP, HEADS, Segmenter, load_segmenter, segmenter_facts
 from rayseg.nets.losses import segmentation_loss
 from rayseg.nets.weights import to_safetensors
 from tests.reference import deeplab_literal as literal

@@ -17,13 +17,7 @@ from rayseg.on_ray.engine import RayEngine
 from rayseg.records import Sample
 from rayseg.stages import DecodeImages, MakeSeeds, by_size
 from rayseg.steps.seeds import make_seeds
-from rayseg.store import (
-    SEEDS_SCHEMA,
-    Folder,
-    read_manifest,
-    read_rows,
-    write_manifest,
-)
+from rayseg.store import SEEDS_SCHEMA, Folder, read_manifest, read_rows, write_manifest
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 CLASSES = ("cat", "dog")

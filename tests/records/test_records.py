@@ -3,15 +3,7 @@
 import numpy as np
 import pytest
 
-from rayseg.records import (
-    BACKGROUND,
-    IGNORE,
-    MAX_CLASSES,
-    InstanceMasks,
-    LabelMap,
-    Sample,
-    Seeds,
-)
+from rayseg.records import BACKGROUND, IGNORE, MAX_CLASSES, InstanceMasks, LabelMap, Sample, Seeds
 
 
 def sample(**changed):

@@ -13,11 +13,7 @@ from rayseg.refine.lattice import Kernels, Lattice
 from tests.reference import crf_literal as literal
 
 IRN = Kernels(
-    gaussian_sxy=3,
-    gaussian_compat=3,
-    bilateral_sxy=50,
-    bilateral_srgb=5,
-    bilateral_compat=10,
+    gaussian_sxy=3, gaussian_compat=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10
 )
 
 

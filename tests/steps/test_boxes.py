@@ -297,10 +297,7 @@ def test_what_is_bad_costs_its_own_row_or_object_and_is_said(made, folder, tmp_p
     lines = [f"good.png,cat,{box}" for box in boxes] + [f"cut.png,cat,{boxes[0]}"]
     (tmp_path / "boxes.csv").write_text("\n".join(["image,class,x1,y1,x2,y2", *lines, ""]))
     own = DATASETS["folder"](
-        images=photos,
-        tags=tmp_path / "tags.csv",
-        boxes=tmp_path / "boxes.csv",
-        class_names=CLASSES,
+        images=photos, tags=tmp_path / "tags.csv", boxes=tmp_path / "boxes.csv", class_names=CLASSES
     )
     config = replace(
         made[0],

@@ -12,5 +12,3 @@ and every worker reads configurations.
 """
 
 from rayseg.analyses.bottleneck.experiment import BottleneckResult, ToyBottleneck
-
-__all__ = ["BottleneckResult", "ToyBottleneck"]

@@ -1,7 +1,5 @@
 """The experiment: train, look at every layer, run RIB on each image and look at the last again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -169,11 +167,7 @@ class ToyBottleneck:
             )
 
     def __call__(self) -> BottleneckResult:
-        """Trains and measures; a machine and its number of threads give the same result each time.
-
-        Raises:
-            FloatingPointError: RIB ran away.
-        """
+        """Trains and measures; a machine and its number of threads always give the same."""
         training, shown = self.scenes()
         network = self.trained(training)
         images, classes = _tensors(shown)

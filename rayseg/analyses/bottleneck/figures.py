@@ -1,48 +1,30 @@
 """The experiment as a picture and as a table."""
 
-from __future__ import annotations
-
-import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Float64
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy import ndarray
 
 from rayseg.analyses.bottleneck.experiment import BottleneckResult, Examples
 from rayseg.analyses.bottleneck.scenes import MARK
+from rayseg.analyses.drawing import picture
 
 _COLORS = ("#0072b2", "#d55e00", "#5f6368")  # distinct for the colour-blind as well
 _LABELS = (r"$R_D$ digit", r"$R_{ND}$ mark", r"$R_{BG}$ background")
 _MARKERS = ("o", "s", "^")
 _BOX = "#35d0ff"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelcolor": "#333333",
-    "axes.edgecolor": "#888888",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-}
 _SIZE_INCHES = (8.4, 8.6)
-_DPI = 160
 _ROWS = {"layers": 2.1, "iterations": 2.1, "curves": 2.0}  # relative heights
 _MOST_COLUMNS = 7
 
 
 def draw(result: BottleneckResult) -> bytes:
     """Examples and their gradient maps above, the ratios by layer and by iteration below; a PNG."""
-    sink = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure = Figure(_SIZE_INCHES, layout="constrained")
+    with picture(_SIZE_INCHES) as (figure, finish):
         upper, middle, lower = figure.subfigures(3, 1, height_ratios=list(_ROWS.values()))
         names = [f"$G_{place + 1}$" for place in range(len(result.layers))]
         upper.suptitle("Gradient of each layer, over the maximum of its map", fontsize=10)
@@ -56,8 +38,7 @@ def draw(result: BottleneckResult) -> bytes:
             ["before" if place == 0 else f"iteration {place}" for place in shown],
         )
         _draw_curves(lower, result)
-        figure.savefig(sink, format="png", dpi=_DPI)
-    return sink.getvalue()
+        return finish()
 
 
 def shown_iterations(number: int) -> list[int]:
@@ -75,11 +56,11 @@ def _draw_maps(
         axes.set_axis_off()
     for row, image in enumerate(examples.images):
         columns = [image, *maps[:, row]]
-        for axes, picture, kind in zip(
+        for axes, plane, kind in zip(
             grid[row], columns, ["gray_r", *["inferno"] * len(maps)], strict=False
         ):
-            axes.imshow(picture, cmap=kind, vmin=0, vmax=1, interpolation="nearest")
-            axes.add_patch(_edge(picture.shape))
+            axes.imshow(plane, cmap=kind, vmin=0, vmax=1, interpolation="nearest")
+            axes.add_patch(_edge(plane.shape))
             axes.add_patch(_frame(examples.regions[row] == MARK))
     for axes, name in zip(grid[0], ["image", *names], strict=False):
         axes.set_title(name)

@@ -1,7 +1,5 @@
 """The toy network: its training, the gradient maps of its layers, and RIB on one image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -70,15 +68,6 @@ def train(
 ) -> None:
     """Adam on the sigmoid cross entropy; the network is changed in place.
 
-    Args:
-        network: to train.
-        images: 0 to 1.
-        classes: of each image.
-        epochs: passes over the images.
-        batch_size: images a step; what is left at an epoch's end is a smaller batch.
-        learning_rate: the same throughout.
-        seed: of the order.
-
     Source: L_BCE of dissertation 3.4.3; it names no optimiser for the toy network.
     """
     order = torch.Generator().manual_seed(seed)
@@ -107,7 +96,8 @@ def layer_maps(
     """
     images = images.detach().requires_grad_()
     features, logits = network(images)
-    sums = [*(feature.sum() for feature in features), _own_logits(logits, classes).sum()]
+    own = logits.gather(1, classes[:, None])[:, 0]
+    sums = [*(feature.sum() for feature in features), own.sum()]
     # An image's gradient has nothing of the others in it: no layer mixes images.
     maps = [torch.autograd.grad(one, images, retain_graph=True)[0] for one in sums]
     return torch.stack(maps).abs()  # (6, n, h, w)
@@ -153,18 +143,13 @@ def _descended(
     learning_rate: float,
     margin: float,
 ) -> Weights:
-    free = {name: value.requires_grad_() for name, value in _copied(weights).items()}
+    free = {name: value.detach().requires_grad_() for name, value in weights.items()}
     _, logits = functional_call(network, free, (images,))
     slopes = torch.autograd.grad(rib_loss(logits, targets, margin), list(free.values()))
     return {
         name: weights[name] - learning_rate * slope
         for name, slope in zip(free, slopes, strict=True)
     }
-
-
-def _copied(weights: Weights) -> Weights:
-    """The same values as leaves of another graph."""
-    return {name: value.detach() for name, value in weights.items()}
 
 
 def _last_map(
@@ -174,10 +159,6 @@ def _last_map(
     _, logits = functional_call(network, weights, (image[None],))
     logit = logits[0, label]
     return torch.autograd.grad(logit, image)[0].abs(), logit.item()
-
-
-def _own_logits(logits: Float[Tensor, "n c"], classes: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return logits.gather(1, classes[:, None])[:, 0]
 
 
 def high_gradient_ratio(

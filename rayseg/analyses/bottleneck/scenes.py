@@ -1,7 +1,5 @@
 """Images of a handwritten 2 or 8 with or without a mark, and the three regions of each."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,9 +87,7 @@ def draw_scenes(
     Args:
         rng: chooses digits, places and who has a mark.
         written: digits to choose from, each as often as it comes.
-        num_images: to draw.
         num_marked: how many of these have a mark, exactly.
-        size: side of an image in pixels.
         digit_size: side of the square that a digit is enlarged to.
         mark_size: side of a square, diameter of a circle.
     """

@@ -23,19 +23,3 @@ from rayseg.analyses.boxes.positions import (
     mask_contour,
     relative_positions,
 )
-
-__all__ = [
-    "SIZE_EDGES",
-    "THRESHOLDS",
-    "CurveSums",
-    "HeadAnalysis",
-    "NoiseAnalysis",
-    "OverlapAnalysis",
-    "OverlapSums",
-    "PositionCounts",
-    "head_positions",
-    "mask_contour",
-    "relative_positions",
-    "shake_boxes",
-    "threshold_ious",
-]

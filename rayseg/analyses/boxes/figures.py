@@ -1,18 +1,12 @@
 """The pictures of the analyses, each from its table alone; PNG."""
 
-from __future__ import annotations
-
-import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from rayseg.analyses.boxes.curves import CurveSums
@@ -20,26 +14,15 @@ from rayseg.analyses.boxes.heads import HeadAnalysis
 from rayseg.analyses.boxes.noise import NoiseAnalysis
 from rayseg.analyses.boxes.overlaps import SIZE_EDGES, THRESHOLDS, OverlapAnalysis
 from rayseg.analyses.boxes.positions import PositionCounts
+from rayseg.analyses.drawing import picture
 
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#5f6368")  # also for the colour-blind
 _MARKERS = ("o", "s", "^", "D", "v")
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelcolor": "#333333",
-    "axes.edgecolor": "#888888",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-}
-_DPI = 160
 
 
 def draw_heads(result: HeadAnalysis) -> bytes:
     """Densities of both heads' pixels above, losses by step below; as Figure 5.6(b, c)."""
-    with _picture((7.2, 6.6)) as (figure, finish):
+    with picture((7.2, 6.6)) as (figure, finish):
         upper, lower = figure.subfigures(2, 1, height_ratios=(1.35, 1))
         upper.suptitle(r"Relative position $R$ of the pixels above 0.9", fontsize=10)
         left, right = upper.subplots(1, 2)
@@ -55,7 +38,7 @@ def draw_heads(result: HeadAnalysis) -> bytes:
 
 def draw_noise(result: NoiseAnalysis) -> bytes:
     """The measure against the amount of noise; as Figure 5.7(a)."""
-    with _picture((4.6, 3.2)) as (figure, finish):
+    with picture((4.6, 3.2)) as (figure, finish):
         axes = figure.subplots()
         percent = 100 * np.array(result.amounts)
         axes.plot(percent, result.values, color=_COLORS[0], marker=_MARKERS[0], markersize=4.5)
@@ -72,7 +55,7 @@ def draw_noise(result: NoiseAnalysis) -> bytes:
 
 def draw_sizes(result: OverlapAnalysis) -> bytes:
     """IoU of each kind of map by the size of the object; as Figure 5.7(b)."""
-    with _picture((5.4, 3.4)) as (figure, finish):
+    with picture((5.4, 3.4)) as (figure, finish):
         axes = figure.subplots()
         edges = (0.0, *SIZE_EDGES, 1.0)
         names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
@@ -96,7 +79,7 @@ def draw_sizes(result: OverlapAnalysis) -> bytes:
 
 def draw_methods(result: OverlapAnalysis) -> bytes:
     """IoU of each kind of map: at its best threshold, and at all; as Figure 5.7(c)."""
-    with _picture((7.6, 3.2)) as (figure, finish):
+    with picture((7.6, 3.2)) as (figure, finish):
         left, right = figure.subplots(1, 2)
         best = [float(one.means[one.best]) for one in result.kinds.values()]
         colors = [color for _, color, _ in _told_apart(result)]
@@ -111,20 +94,6 @@ def draw_methods(result: OverlapAnalysis) -> bytes:
         for axes in (left, right):
             axes.grid(visible=True, axis="y")
         return finish()
-
-
-@contextmanager
-def _picture(size_inches: tuple[float, float]) -> Iterator[tuple[Figure, Callable[[], bytes]]]:
-    """A figure in our style, and what makes a PNG of it."""
-
-    def finish() -> bytes:
-        sink = io.BytesIO()
-        figure.savefig(sink, format="png", dpi=_DPI)
-        return sink.getvalue()
-
-    with mpl.rc_context(_STYLE):
-        figure = Figure(size_inches, layout="constrained")
-        yield figure, finish
 
 
 def _told_apart(result: OverlapAnalysis) -> Iterator[tuple[Any, str, str]]:

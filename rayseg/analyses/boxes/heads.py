@@ -1,7 +1,5 @@
 """Both halves of Figure 5.6 in one table: each head's pixels, and its losses by step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

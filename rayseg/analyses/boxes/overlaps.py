@@ -33,9 +33,6 @@ def threshold_ious(
         mask: the object's true mask.
         counted: pixels that the truth does not ignore, as VOC's does borders; the others are left
             out of both sides. None counts all.
-
-    Raises:
-        ValueError: arrays of different sizes, or a mask without a pixel that counts.
     """
     if map_.shape != mask.shape:
         raise ValueError(f"map_ must be of the mask's size {mask.shape}, got {map_.shape}")
@@ -67,12 +64,7 @@ class OverlapSums:
 
     @classmethod
     def of(cls, ious: Float[ndarray, " t"], share: float = 0.0) -> Self:
-        """One object.
-
-        Args:
-            ious: as `threshold_ious` gives them.
-            share: area of its box over that of the image.
-        """
+        """One object."""
         sizes = len(SIZE_EDGES) + 1
         total, objects = np.zeros((sizes, len(THRESHOLDS))), np.zeros(sizes, int)
         place = int(np.searchsorted(SIZE_EDGES, np.sqrt(share), side="right"))

@@ -43,9 +43,6 @@ def relative_positions(
     """R of points, (x, y) in pixels with y downwards; (0, 0) for a point that is the whole mask.
 
     The centroid is the mean over the mask's pixels.
-
-    Raises:
-        ValueError: the mask has no pixel.
     """
     if not mask.any():
         raise ValueError("mask must have a pixel, got none")
@@ -59,16 +56,7 @@ def relative_positions(
 def head_positions(
     map_: Float[ndarray, "h w"], mask: Bool[ndarray, "h w"], threshold: float = HIGH
 ) -> Float64[ndarray, "m 2"]:
-    """R of the pixels in which a map is above a threshold.
-
-    Args:
-        map_: in [0, 1], of one head.
-        mask: the object's true mask.
-        threshold: of the map.
-
-    Raises:
-        ValueError: the two differ in size, or the mask has no pixel.
-    """
+    """R of the pixels in which a map is above a threshold."""
     if map_.shape != mask.shape:
         raise ValueError(f"map_ must be of the mask's size {mask.shape}, got {map_.shape}")
     return relative_positions(_points(map_ > threshold), mask)

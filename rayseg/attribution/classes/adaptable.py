@@ -5,8 +5,6 @@ folded and lean. The weights of the last stages and the head lie in one flat ten
 gradient: a step is two products, and putting them back is one copy.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -19,12 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from rayseg.attribution.classes.companions import Companions
-from rayseg.attribution.classes.lean import (
-    LeanNetwork,
-    check_head,
-    is_pointwise,
-    suit_cpu,
-)
+from rayseg.attribution.classes.lean import LeanNetwork, check_head, is_pointwise, suit_cpu
 from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.suited import fold_normalisation, is_strided_depthwise
 
@@ -175,11 +168,7 @@ class AdaptableNetwork(LeanNetwork):
 
     @contextmanager
     def adapting(self) -> Iterator[None]:
-        """The weights may move inside; after it they are those of the start, whatever happened.
-
-        Raises:
-            RuntimeError: they are moving for another image, whose course was not ended.
-        """
+        """The weights may move inside; after it they are those of the start, whatever happened."""
         if self._adapts:
             raise RuntimeError("the network must be at its start, got one amid another image")
         self._adapts = True

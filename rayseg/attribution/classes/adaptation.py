@@ -120,11 +120,7 @@ class Adaptation:
         )
 
     def _look(self, k: int) -> Tensor:
-        """Adds the maps of all scales, and the gradient of those that are learned from.
-
-        Returns:
-            The target logits of the image's rows, added.
-        """
+        """Adds the maps of all scales, and the gradient of those that are learned from."""
         method = self.method
         reached = torch.zeros((), device=self.network.device)
         for s, scale in enumerate(method.scales):
@@ -221,11 +217,7 @@ class Adaptation:
         return free / 2**30 / 3
 
     def _step(self, k: int, reached: Tensor) -> None:
-        """Moves the weights.
-
-        Raises:
-            FloatingPointError: the loss is no number.
-        """
+        """Moves the weights."""
         method = self.method
         if not torch.isfinite(self.loss):
             raise FloatingPointError(f"loss must be finite, got {self.loss.item()} at step {k}")

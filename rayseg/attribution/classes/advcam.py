@@ -15,8 +15,6 @@ so that one forward and one backward pass to the image make a step, where the pu
 backward passes with weight gradients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -35,6 +33,7 @@ from rayseg.attribution.classes.base import (
 from rayseg.attribution.classes.cam import CAM
 from rayseg.attribution.classes.lean import LeanNetwork
 from rayseg.attribution.classes.views import ViewBatch, merge_views
+from rayseg.records.bounds import check_least
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,7 @@ class AdvCAM(ScaleByScale):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_steps < 0:
-            raise ValueError(f"num_steps must be 0 or more, got {self.num_steps}")
-        if self.maps not in ("gradcam", "cam"):
-            raise ValueError(f"maps must be gradcam or cam, got {self.maps!r}")
+        check_least(self, num_steps=0)
 
     @classmethod
     def as_written(cls) -> Self:
@@ -115,9 +111,6 @@ class AdvCAM(ScaleByScale):
         """What `run` gives of one image for `num_steps` 1, 2, ... up to its own, in one climb.
 
         With `add_last` it begins at 0. An image without classes has none.
-
-        Raises:
-            ValueError: as `run`.
         """
         lean = self.prepare(network)
         check_input(lean, image[None], [classes], [image_id], map_stride)

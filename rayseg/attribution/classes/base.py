@@ -3,8 +3,6 @@
 A method never works on the network that it is given, but on a lean copy of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,6 +17,7 @@ from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
 from rayseg.attribution.classes.views import ViewBatch, resize_maps
 from rayseg.nets.inputs import Precision
+from rayseg.records.bounds import check_choices
 
 EPSILON = 1e-5  # maps are divided by their maximum + this, as in IRN's make_cam.py
 
@@ -88,8 +87,7 @@ class Attribution(ABC):
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales must be positive and at least one, got {self.scales}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ValueError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
+        check_choices(self)
 
     @classmethod
     def official(cls) -> Self:
@@ -166,16 +164,9 @@ class Attribution(ABC):
         """Localization maps of images of one size.
 
         Args:
-            network: a CAM classifier, or what `prepare` made of it; left as it was.
-            images: RGB, 0 to 255.
             classes: class indices of each image; an image may have none.
             map_stride: image pixels a cell of the maps that come back; divides the network's
                 stride.
-            ids: of the images; what is random follows from them and the method's seed.
-
-        Raises:
-            ValueError: images of another shape or type, a class that the network lacks, or a
-                `map_stride` that does not fit.
         """
         lean = self.prepare(network)
         ids = [""] * len(images) if ids is None else ids
@@ -244,10 +235,7 @@ class ScaleByScale(Attribution):
         """Maps of m pairs of image and class at one scale.
 
         Args:
-            network: the lean copy.
             views: normalised images, each alone or with its mirror image behind it.
-            owner: index into `views` of each pair's image.
-            target: class index of each pair.
             scale: what `views` were resized by.
         """
 
@@ -279,11 +267,7 @@ def check_input(
     ids: Sequence[str],
     map_stride: int,
 ) -> None:
-    """Refuses what `Attribution.run` says it refuses.
-
-    Raises:
-        ValueError: they do not fit; the text names both sides.
-    """
+    """Refuses images of another shape or type, unknown classes and strides that do not fit."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"

@@ -8,8 +8,6 @@ Zhou et al., *Learning Deep Features for Discriminative Localization*, CVPR 2016
 divided by the maximum; `as_written` is the equation on the image alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

@@ -1,7 +1,5 @@
 """Companions: crops of other images, which a method takes into its batch beside its own image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -21,8 +21,6 @@ divided by its own maximum before it is held against 0.35, and aggregation happe
 grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
@@ -36,6 +34,7 @@ from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, check_head, placed
 from rayseg.attribution.classes.views import ViewBatch, merge_views
 from rayseg.nets.inputs import Precision
+from rayseg.records.bounds import check_least
 
 BLOCK_NUMBERS = 2**21
 """Units selected at a time: 8 MiB as float32, 15 passes of a 321-pixel image at stride 8."""
@@ -90,12 +89,9 @@ class FickleNet(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_passes < 1:
-            raise ValueError(f"num_passes must be 1 or more, got {self.num_passes}")
+        check_least(self, num_passes=1)
         if not 0 <= self.drop_rate < 1:
             raise ValueError(f"drop_rate must be in [0, 1), got {self.drop_rate}")
-        if self.aggregate not in ("threshold", "max", "mean"):
-            raise ValueError(f"aggregate must be threshold, max or mean, got {self.aggregate!r}")
         if not 0 <= self.threshold < 1:
             raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
 
@@ -205,11 +201,8 @@ def draw_selections(
     """m[v - o, o] of some passes, one after the other off the generator's stream.
 
     Args:
-        number: of passes t.
-        cells: number of cells v.
         units: places o of a window; the middle one, its centre, is always kept.
         drop_rate: chance of the others to be left out, rounded to a multiple of 2**-16.
-        generator: on the CPU.
     """
     count = -(-cells * units // 4)
     # each draw of 64 bits is four numbers: a quarter of the time of drawing them one by one

@@ -10,8 +10,6 @@ dissertation. On a network with a linear head after global average pooling the t
 equal CAM; they differ where `classify` is anything else.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Self
 

@@ -10,8 +10,6 @@ convolution are put another way:
 - The gradient of a strided depthwise convolution is taken in float32 (nets/suited.py).
 """
 
-from __future__ import annotations
-
 import copy
 from typing import Any, ClassVar
 
@@ -41,9 +39,6 @@ class LeanNetwork(nn.Module):
         dtype: of weights and activations; features come out as float32 whatever it is.
         weight: float32 (c, d), the head's; of a larger head its centre.
         stride: image pixels a feature cell.
-
-    Raises:
-        ValueError: the head's windows are not of the side that is wanted.
     """
 
     head_side: ClassVar[int] = 1
@@ -94,11 +89,7 @@ class LeanNetwork(nn.Module):
 
 
 def check_head(network: Any, side: int) -> None:
-    """Refuses a network whose head's windows are of another side.
-
-    Raises:
-        ValueError: they are; 0 is any side above 1.
-    """
+    """Refuses a network whose head's windows are of another side."""
     found = network.head.kernel_size[0]
     if found != side and (side or found == 1):
         wanted = f"{side}x{side}" if side else "larger than 1x1"

@@ -9,8 +9,6 @@ together and does not say how; this is our reading: both add up what they find o
 over images, the other over weights, and here the two ways are walked one after the other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

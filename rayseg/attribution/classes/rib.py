@@ -19,8 +19,6 @@ is not taken; the views whose logits are not pooled have no graph; rows whose gr
 into memory together are taken one group after the other, which is exact, since the loss is a sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from rayseg.attribution.classes.companions import Companions
 from rayseg.attribution.classes.lean import LeanNetwork, placed
 from rayseg.attribution.classes.views import ViewBatch
 from rayseg.nets.losses import activated_bce, rib_loss
+from rayseg.records.bounds import check_least
 
 LOSSES = ("rib", "sigmoid", "tanh", "softsign")
 AT_LEAST_0 = (
@@ -109,21 +108,7 @@ class RIB(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in AT_LEAST_0:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        choices = {
-            "loss": LOSSES,
-            "margin_role": ("stop", "loss"),
-            "pooling": ("gndrp", "gap"),
-            "divide_by": ("all", "kept"),
-            "maps": ("rectified", "cam"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}"
-                )
+        check_least(self, **dict.fromkeys(AT_LEAST_0, 0))
         for name in ("tau", "explosion_threshold", "explosion_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -214,10 +199,6 @@ class RIB(Attribution):
 
         The last is what `run` gives; an image that ends early has fewer, one without classes none.
         Until the last is taken, or the iterator closed, the prepared network is not at theta_0.
-
-        Raises:
-            ValueError: as `run`.
-            FloatingPointError: the loss or a map is no number.
         """
         adaptable = self.prepare(network)
         check_input(adaptable, image[None], [classes], [image_id], map_stride)

@@ -1,9 +1,8 @@
 """How images are looked at, and how maps lie on them again: sizes, mirror images, grids."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -34,7 +33,7 @@ class ViewBatch:
         classes: Sequence[Sequence[int]],
         ids: Sequence[str],
         device: torch.device,
-    ) -> ViewBatch:
+    ) -> Self:
         """Images as they are read, on a network's device."""
         return cls(images.to(device).permute(0, 3, 1, 2).contiguous(), classes, ids)
 

@@ -17,8 +17,6 @@ suppression and the weights' gradients in each step. Here all objects of all ima
 the image is encoded once, and nothing but the heads' answers is computed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from rayseg.attribution.objects.box_base import BoxAttribution, ObjectMap
 from rayseg.attribution.objects.mask_search import Found, Objective, Problem, interpolation, search
 from rayseg.attribution.objects.positives import Target
 from rayseg.nets.detection import Detector, InputFit, Window
+from rayseg.records.bounds import check_least
 
 CPU_PIXELS = 2**18  # a CPU is no faster with more at once, and its graph takes memory
 GPU_BYTES_A_PIXEL = 6000  # of a ResNet-101's graph in float32
@@ -90,28 +89,10 @@ class BBAM(BoxAttribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choices = {
-            "grid": ("floor", "ceil"),
-            "reduction": ("mean", "sum"),
-            "start": ("boxes", "ones"),
-            "region": ("full", "windows"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}"
-                )
         if not (self.use_box or self.use_class):
             raise ValueError("use_box or use_class must be true, got neither")
-        for name in (
-            "sparsity", "tv", "steps", "lr", "stride_range", "fixed_stride", "window_margin",
-            "window_pixels", "early_stop",
-        ):  # fmt: skip
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("stride_base", "tv_power"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        check_least(self, sparsity=0, tv=0, steps=0, lr=0, stride_range=0, fixed_stride=0)
+        check_least(self, window_margin=0, window_pixels=0, early_stop=0, stride_base=1, tv_power=1)
 
     @classmethod
     def as_written(cls) -> Self:
@@ -124,11 +105,7 @@ class BBAM(BoxAttribution):
         )
 
     def check(self, detector: Detector) -> None:
-        """Refuses windows of a detector that takes whole inputs only.
-
-        Raises:
-            ValueError: they do not fit; the text names both sides.
-        """
+        """Refuses windows of a detector that takes whole inputs only."""
         if self.region == "windows" and not detector.window_stride:
             raise ValueError(
                 "region must be full for a detector that takes whole inputs only, got windows"

@@ -4,8 +4,6 @@ A method looks at the candidates that predict an object (positives.py) and says 
 image they need. It works on a lean copy of the detector and leaves the one that it is given alone.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from rayseg.attribution.objects.positives import (
 )
 from rayseg.nets.detection import Detector, InputFit
 from rayseg.nets.inputs import Precision
+from rayseg.records.bounds import check_choices, check_least
 from rayseg.records.boxes import box_problem
 
 MISSED = "missed"
@@ -121,8 +120,8 @@ class BoxAttribution(ABC):
     """Fields that change results by no more than rounding."""
 
     def __post_init__(self) -> None:
-        if self.num_jitters < 1:
-            raise ValueError(f"num_jitters must be 1 or more, got {self.num_jitters}")
+        check_choices(self)
+        check_least(self, num_jitters=1, max_positives=0, max_pixels=0)
         if not 0 <= self.jitter < 0.5:
             raise ValueError(f"jitter must lie in [0, 0.5), got {self.jitter}")
         levels = self.iou_levels
@@ -130,13 +129,6 @@ class BoxAttribution(ABC):
             raise ValueError(f"iou_levels must lie in [0, 1) and be at least one, got {levels}")
         if list(levels) != sorted(levels, reverse=True):
             raise ValueError(f"iou_levels must descend, got {levels}")
-        if self.iou not in ("int", "exact"):
-            raise ValueError(f"iou must be int or exact, got {self.iou!r}")
-        if self.precision not in ("auto", "fp32", "bf16"):
-            raise ValueError(f"precision must be auto, fp32 or bf16, got {self.precision!r}")
-        for name in ("max_positives", "max_pixels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
     @classmethod
     def official(cls) -> Self:
@@ -149,11 +141,7 @@ class BoxAttribution(ABC):
         """The dissertation's equations to the letter."""
 
     def check(self, detector: Detector) -> None:
-        """Refuses settings that no image of this detector can be served with; here there are none.
-
-        Raises:
-            ValueError: they do not fit; the text names both sides.
-        """
+        """Refuses settings that this detector cannot serve at all; here there are none."""
         del detector
 
     def prepare(self, network: Detector, device: torch.device | None = None) -> Detector:
@@ -210,14 +198,7 @@ class BoxAttribution(ABC):
         equal up to rounding.
 
         Args:
-            detector: any, or what `prepare` made of it; left as it was.
-            images: RGB, 0 to 255.
             objects: of each image; it may have none.
-            ids: of the images; what is random follows from them and the method's seed.
-
-        Raises:
-            ValueError: settings that the detector cannot serve, images of another shape or type, or
-                a class that the detector lacks.
         """
         self.check(detector)
         check_input(detector, images, objects, ids)
@@ -251,23 +232,11 @@ class BoxAttribution(ABC):
         fit: InputFit,
         targets: Sequence[Target],
     ) -> list[ObjectMap]:
-        """Maps of objects that have at least one positive, in their order.
-
-        Args:
-            detector: frozen.
-            inputs: the images as `detector.encode` gave them.
-            fit: how they lie in the input.
-            targets: the objects, of any of the images.
-        """
+        """Maps of objects that have at least one positive, in their order."""
 
     @abstractmethod
     def grid_hw(self, share: float, content_hw: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the grid of an object.
-
-        Args:
-            share: the box's area over the image's.
-            content_hw: rows and columns of the image in the input.
-        """
+        """Rows and columns of the grid of an object."""
 
     def find_targets(
         self,
@@ -350,11 +319,7 @@ def enlarge_grid(grid: Float[Tensor, "y x"], size_hw: tuple[int, int]) -> Float[
 def check_input(
     detector: Detector, images: Tensor, objects: Sequence[Objects], ids: Sequence[str]
 ) -> None:
-    """Refuses what `BoxAttribution.run` says it refuses.
-
-    Raises:
-        ValueError: they do not fit; the text names both sides.
-    """
+    """Refuses images of another shape or type and classes that the detector lacks."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
             f"images must be uint8 (n, h, w, 3), got {images.dtype} {tuple(images.shape)}"

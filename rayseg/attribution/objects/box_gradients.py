@@ -16,8 +16,6 @@ The dissertation does not say which output it explains; the probability alone is
 There are no two presets: nothing public of the authors makes these maps.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +32,22 @@ from rayseg.attribution.objects.box_base import BoxAttribution, ObjectMap
 from rayseg.attribution.objects.mask_search import interpolation
 from rayseg.attribution.objects.positives import Target
 from rayseg.nets.detection import Detector, InputFit
+from rayseg.records.bounds import check_least
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One output, as `mean_output` counts them, of a frozen detector about one object."""
+
+    detector: Detector
+    image: Float[Tensor, "3 y x"]
+    content_hw: tuple[int, int]
+    target: Target
+    output: int
+
+    def gradient(self, inputs: Float[Tensor, "n 3 y x"]) -> Float[Tensor, "3 y x"]:
+        """`input_gradient` at the image, perturbed or not."""
+        return input_gradient(self.detector, inputs, self.target, self.output)
 
 
 @dataclass(frozen=True)
@@ -54,8 +68,7 @@ class BoxGradient(BoxAttribution):
         super().__post_init__()
         if not (self.use_class or self.use_box):
             raise ValueError("use_class or use_box must be true, got false for both")
-        if self.cell < 1:
-            raise ValueError(f"cell must be 1 or more, got {self.cell}")
+        check_least(self, cell=1)
 
     @classmethod
     def as_written(cls) -> Self:
@@ -79,30 +92,16 @@ class BoxGradient(BoxAttribution):
         return [self._explain(detector, inputs[one.image], fit, one) for one in targets]
 
     @abstractmethod
-    def pixel_map(
-        self,
-        detector: Detector,
-        image: Float[Tensor, "3 y x"],
-        fit: InputFit,
-        target: Target,
-        output: int,
-    ) -> Float[Tensor, "y x"]:
-        """How much each input pixel matters to one output; not negative, not normalised.
-
-        Args:
-            detector: frozen.
-            image: as input.
-            fit: how it lies there.
-            target: the object, with at least one candidate.
-            output: as `mean_output` counts them.
-        """
+    def pixel_map(self, asked: Asked) -> Float[Tensor, "y x"]:
+        """How much each input pixel matters to one output; not negative, not normalised."""
 
     def _explain(
         self, detector: Detector, image: Float[Tensor, "3 y x"], fit: InputFit, target: Target
     ) -> ObjectMap:
         height, width = fit.content_hw
         outputs = [0] * self.use_class + [1, 2, 3, 4] * self.use_box
-        parts = [self.pixel_map(detector, image, fit, target, output) for output in outputs]
+        asked = [Asked(detector, image, fit.content_hw, target, output) for output in outputs]
+        parts = [self.pixel_map(one) for one in asked]
         content = torch.stack(parts).float()[:, :height, :width]  # (r, h, w)
         grids = reduce_to_grid(content, self.grid_hw(target.share, fit.content_hw))
         grid = _over_maximum(_over_maximum(grids).mean(0, keepdim=True))[0].cpu()
@@ -119,17 +118,9 @@ class SimpleGrad(BoxGradient):
     Simonyan et al., *Deep Inside Convolutional Networks*, ICLR 2014.
     """
 
-    def pixel_map(
-        self,
-        detector: Detector,
-        image: Float[Tensor, "3 y x"],
-        fit: InputFit,
-        target: Target,
-        output: int,
-    ) -> Float[Tensor, "y x"]:
+    def pixel_map(self, asked: Asked) -> Float[Tensor, "y x"]:
         """One forward and one backward pass."""
-        del fit
-        return input_gradient(detector, image[None], target, output).abs().amax(0)
+        return asked.gradient(asked.image[None]).abs().amax(0)
 
 
 @dataclass(frozen=True)
@@ -149,24 +140,15 @@ class SmoothGrad(BoxGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_copies < 1:
-            raise ValueError(f"num_copies must be 1 or more, got {self.num_copies}")
-        if self.noise < 0:
-            raise ValueError(f"noise must be 0 or more, got {self.noise}")
+        check_least(self, num_copies=1, noise=0)
 
-    def pixel_map(
-        self,
-        detector: Detector,
-        image: Float[Tensor, "3 y x"],
-        fit: InputFit,
-        target: Target,
-        output: int,
-    ) -> Float[Tensor, "y x"]:
+    def pixel_map(self, asked: Asked) -> Float[Tensor, "y x"]:
         """As many passes as copies; noise follows from seed, image id, object and copy.
 
         The padding of the input has none.
         """
-        height, width = fit.content_hw
+        image = asked.image
+        height, width = asked.content_hw
         content = image[:, :height, :width]
         deviation = self.noise * (content.amax() - content.amin())
         total = torch.zeros_like(image, dtype=torch.promote_types(image.dtype, torch.float32))
@@ -174,11 +156,11 @@ class SmoothGrad(BoxGradient):
         for start in range(0, self.num_copies, at_once):
             numbers = range(start, min(start + at_once, self.num_copies))
             noise = torch.stack(
-                [_noise(content, self.seed, f"{target.name}/{one}") for one in numbers]
+                [_noise(content, self.seed, f"{asked.target.name}/{one}") for one in numbers]
             )
             noisy = image.repeat(len(numbers), 1, 1, 1)
             noisy[:, :, :height, :width] += deviation * noise.to(image)
-            total += input_gradient(detector, noisy, target, output)
+            total += asked.gradient(noisy)
         return (total / self.num_copies).abs().amax(0)
 
     def _copies_at_once(self, image: Float[Tensor, "3 y x"]) -> int:
@@ -200,26 +182,19 @@ class BoxGradCAM(BoxGradient):
         """Refuses a detector that does not say what is looked at; raises as `feature_module`."""
         feature_module(detector)
 
-    def pixel_map(
-        self,
-        detector: Detector,
-        image: Float[Tensor, "3 y x"],
-        fit: InputFit,
-        target: Target,
-        output: int,
-    ) -> Float[Tensor, "y x"]:
+    def pixel_map(self, asked: Asked) -> Float[Tensor, "y x"]:
         """One forward pass, and one backward pass down to the features."""
-        del fit
-        with torch.enable_grad(), _outputs_of(feature_module(detector)) as made:
+        with torch.enable_grad(), _outputs_of(feature_module(asked.detector)) as made:
             # frozen weights alone would leave no graph
-            value = mean_output(detector, image[None].detach().requires_grad_(), target, output)
+            leaf = asked.image[None].detach().requires_grad_()
+            value = mean_output(asked.detector, leaf, asked.target, asked.output)
             if len(made) != 1:
                 raise ValueError(f"feature_layer must be passed once a reading, got {len(made)}")
             (features,) = made
             (gradient,) = torch.autograd.grad(value, features)
         weights = gradient[0].mean((1, 2), keepdim=True)  # (d, 1, 1)
         cells = (weights * features[0].detach()).sum(0).relu().float()  # (h', w')
-        size_hw = (image.shape[1], image.shape[2])
+        size_hw = (asked.image.shape[1], asked.image.shape[2])
         return functional.interpolate(cells[None, None], size_hw, mode="bilinear")[0, 0]
 
 
@@ -229,9 +204,6 @@ def mean_output(
     """One output, averaged over an object's candidates and added over inputs.
 
     Args:
-        detector: frozen.
-        inputs: the object's image, perturbed or not.
-        target: the object.
         output: 0 for the probability of its class, 1 to 4 for an offset of its box.
     """
     number, candidates = len(inputs), target.candidates
@@ -284,11 +256,7 @@ def _noise(like: Float[Tensor, "3 h w"], seed: int, name: str) -> Float[Tensor, 
 
 
 def feature_module(detector: Detector) -> nn.Module:
-    """The module that a detector names as the last of its trunk.
-
-    Raises:
-        ValueError: it names none, or one that it does not have.
-    """
+    """The module that a detector names as the last of its trunk."""
     name = getattr(detector, "feature_layer", "")
     known = dict(detector.named_modules())
     if not name or name not in known:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -111,11 +111,7 @@ def search(
     A search that ends in no number goes on alone with it: its grid is NaN, the others are as ever.
 
     Args:
-        detector: frozen.
         problems: of which `inputs` have one size.
-        objective: the same for all.
-        steps: that each takes.
-        learning_rate: of Adam.
         early_stop: a search ends where its loss moved by less than this share over 20 steps; 0
             never.
     """
@@ -235,7 +231,7 @@ class _State:
     losses: tuple[Float[Tensor, " b"], ...] = ()
 
     @classmethod
-    def start(cls, problems: Sequence[Problem]) -> _State:
+    def start(cls, problems: Sequence[Problem]) -> Self:
         grids = _pad([one.start for one in problems])
         zeros = torch.zeros_like(grids)
         return cls(torch.arange(len(problems), device=grids.device), grids, zeros, zeros)
@@ -293,7 +289,6 @@ def total_variation(
     """Sum of |difference|^power over rows, columns and both diagonals, the diagonals twice.
 
     Args:
-        grids: padded or not.
         neighbours: which pairs count: down, right, and the two diagonals, as `own_neighbours` gives
             them for grids without padding.
         power: 3 in the public code, which also counts the diagonals twice.

@@ -77,12 +77,7 @@ class Answers:
 
 
 class Unperturbed:
-    """A detector looking at one image as it is.
-
-    Args:
-        detector: frozen.
-        inputs: float (1, 3, y, x), the image as input.
-    """
+    """A detector looking at one image as it is."""
 
     def __init__(self, detector: Detector, inputs: Float[Tensor, "1 3 y x"]):
         self.detector, self.inputs = detector, inputs
@@ -139,8 +134,6 @@ def jittered_boxes(
 
     Args:
         box_xyxy: in input pixels, inside the image.
-        content_hw: rows and columns of the image in the input.
-        number: of boxes m.
         amount: below 0.5, so that no box turns over.
         generator: on the CPU; `number` x 4 numbers are drawn.
     """
@@ -162,7 +155,6 @@ def overlaps(
 
     Args:
         boxes_xyxy: in the same pixels as `box_xyxy`.
-        box_xyxy: the one box.
         coordinates: int cuts the fractions off first, as the public code does.
     """
     if coordinates == "int":
@@ -184,7 +176,6 @@ def pick_positives(
     none does, all above the last level are taken.
 
     Args:
-        right: candidates whose class is the object's.
         ious: overlap of each candidate's predicted box with the object's.
         levels: of overlap, the strictest first.
         limit: of positives; 0 takes all above the last level.

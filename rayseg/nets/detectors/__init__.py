@@ -2,7 +2,3 @@
 
 from rayseg.nets.detectors.design import DetectorDesign, Learning, taken_from
 from rayseg.nets.detectors.files import DETECTORS, build_detector, load_detector
-
-__all__ = [
-    "DETECTORS", "DetectorDesign", "Learning", "build_detector", "load_detector", "taken_from",
-]  # fmt: skip

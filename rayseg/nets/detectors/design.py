@@ -1,11 +1,11 @@
 """What networks on a feature pyramid are built from, and what only their training asks for."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeVar
+
+from rayseg.records.bounds import check_choices
 
 Upsample = Literal["bilinear", "nearest"]
 T = TypeVar("T")
@@ -122,9 +122,6 @@ class MaskLearning(Learning):
         sure_foreground: probability above which it is; see `grown_seeds`.
         sure_background: probability below which it is sure of background.
         mask_loss: balanced weighs foreground and background the same; plain weighs cells.
-
-    Raises:
-        ValueError: an unknown loss.
     """
 
     min_sides: tuple[int, ...] = (416, 440, 464, 488, 512)
@@ -134,8 +131,7 @@ class MaskLearning(Learning):
     mask_loss: Literal["balanced", "plain"] = "balanced"
 
     def __post_init__(self) -> None:
-        if self.mask_loss not in ("balanced", "plain"):
-            raise ValueError(f"mask_loss must be balanced or plain, got {self.mask_loss!r}")
+        check_choices(self)
 
 
 UNTRAINED = Learning()

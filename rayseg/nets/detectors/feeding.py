@@ -1,7 +1,5 @@
 """How detectors of torchvision's parts are fed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -18,15 +16,7 @@ PADDED_TO = 32
 
 
 class ResizingDetector(Detector):
-    """A detector whose images are resized by their sides and normalised.
-
-    Args:
-        design: what it is.
-        learning: what its training asks for besides.
-
-    Raises:
-        ValueError: an unknown trunk, other weights, or a design that makes no network.
-    """
+    """A detector whose images are resized by their sides and normalised."""
 
     def __init__(self, design: DetectorDesign, learning: Learning):
         super().__init__()

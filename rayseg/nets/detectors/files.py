@@ -1,7 +1,5 @@
 """Detectors by name, and to and from files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +17,7 @@ DETECTORS = ("faster_rcnn", *ONE_STAGE)
 
 
 def build_detector(design: DetectorDesign, learning: Learning = UNTRAINED) -> FasterRCNN | OneStage:
-    """The detector of a design.
-
-    Raises:
-        ValueError: an unknown kind or trunk, other weights, or not one anchor a level.
-    """
+    """The detector of a design."""
     if design.kind not in DETECTORS:
         raise ValueError(f"kind must be one of {', '.join(DETECTORS)}, got {design.kind!r}")
     return ONE_STAGE.get(design.kind, FasterRCNN)(design, learning)
@@ -36,11 +30,6 @@ def load_detector(path: str, classes: Sequence[str] | None = None) -> Detector:
         path: of the file.
         classes: names that it must have been trained on; None takes any. Of an ONNX file, which
             has no names, only their number is compared.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImportError: what opens an ONNX file is not installed.
-        ValueError: the file is no detector, or one of other classes.
     """
     if path.endswith(".onnx"):
         foreign = YOLOX(path)

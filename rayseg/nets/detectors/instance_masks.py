@@ -3,8 +3,6 @@
 Pixel i covers i to i + 1 and the cells of a box fill it, in both directions.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import ceil, floor
 from typing import NamedTuple
@@ -71,8 +69,6 @@ def project_masks(
     """Masks of objects in the cells of boxes: those of which the mask covers half or more.
 
     Args:
-        masks: at the image's size.
-        boxes_xyxy: in image pixels.
         objects: which mask belongs to each box.
         cells: s, a side.
     """
@@ -90,11 +86,6 @@ def paste_grid(
     """A box's grid as a plane of its image, bilinear; 0 outside the box.
 
     The cells fill the box, and beyond its edge the grid goes on with 0, as in Detectron2.
-
-    Args:
-        grid: in [0, 1].
-        box_xyxy: in image pixels.
-        size_hw: height and width of the image.
     """
     plane = grid.new_zeros(size_hw)
     x1, y1, x2, y2 = box_xyxy.tolist()

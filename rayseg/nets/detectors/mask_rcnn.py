@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -47,13 +48,6 @@ class MaskRCNN(nn.Module):
     """A trunk with a feature pyramid, a proposal network, a box head and a mask head.
 
     The box loss is smooth L1 with beta 1 as in the authors' code; torchvision has 1/9 there.
-
-    Args:
-        design: what it is.
-        learning: what its training asks for besides.
-
-    Raises:
-        ValueError: an unknown trunk, other weights, or not one anchor a level.
     """
 
     def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTRAINED_MASKS):
@@ -165,12 +159,6 @@ class MaskRCNN(nn.Module):
     ) -> list[SoftInstances]:
         """Finds the objects of images of one size, overlapping ones of a class suppressed.
 
-        Args:
-            images: RGB.
-            min_score: of an object.
-            max_objects: in an image; the likeliest.
-            precision: of trunk and pyramid.
-
         Raises:
             FloatingPointError: the features are not finite.
         """
@@ -229,7 +217,7 @@ class _MaskRoIs:
     @classmethod
     def of(
         cls, proposals: Tensor, matched: Tensor, labels: Tensor, target: Mapping[str, Tensor]
-    ) -> _MaskRoIs:
+    ) -> Self:
         """Those that are matched to an object with a mask."""
         positive = (labels > 0).nonzero().flatten()
         taught = positive[target["has_mask"][matched[positive]]]
@@ -251,16 +239,7 @@ def _searching(network: MaskRCNN, min_score: float, max_objects: int) -> Iterato
 
 
 def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
-    """A Mask R-CNN from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a Mask R-CNN of ours, or of other classes.
-    """
+    """A Mask R-CNN from the safetensors file that training wrote, in eval mode."""
     facts = read_network_facts(path, "mask_rcnn", classes, _FACTS)
     network = MaskRCNN(MaskRCNNDesign.from_facts(facts))
     load_into(network, read_tensors(path), path)

@@ -5,8 +5,6 @@ Source: Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017; Tian et 
 input is no multiple of the coarsest stride (`ExactAnchors`).
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import abstractmethod
@@ -44,11 +42,6 @@ class ExactAnchors(AnchorGenerator):
     torchvision divides the input's side by the number of cells, which is less than the stride where
     the last cell reaches over the edge: at 288 pixels, cells of stride 128 have anchors 96 pixels
     apart. An anchor of a window would not be that of the whole.
-
-    Args:
-        sizes: sides in input pixels, for each level.
-        ratios: of height to width, the same for all levels.
-        strides: of the levels.
     """
 
     def __init__(
@@ -107,11 +100,7 @@ class OneStage(ResizingDetector):
         return torch.arange(number, device=self.mean.device)
 
     def in_window(self, candidates: Tensor, input_hw: tuple[int, int], window: Window) -> Tensor:
-        """Numbers of the same anchors among those of the window.
-
-        Raises:
-            ValueError: also where an anchor's cell lies outside of the window.
-        """
+        """Numbers of the same anchors among those of the window."""
         check_window(window, input_hw, self.window_stride)
         each = self._anchors_a_cell
         whole, small = self._cells(input_hw), self._cells((window.height, window.width))

@@ -10,8 +10,6 @@ gradient that is added up in no fixed order. Here regions that lie near each oth
 together, from no more of the map than they span.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +33,6 @@ class RegionPool(nn.Module):
 
     Args:
         levels: of the pyramid that regions are pooled from, named "0", "1", ...
-        size: bins along each axis.
         first_level: of the pyramid, 2 at stride 4.
     """
 
@@ -49,13 +46,7 @@ class RegionPool(nn.Module):
         boxes: Sequence[Float[Tensor, "m 4"]],
         image_sizes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "m d s s"]:
-        """Features of the regions of all images, image by image.
-
-        Args:
-            features: by the name of the level.
-            boxes: of each image, in input pixels.
-            image_sizes: not asked for.
-        """
+        """Features of the regions of all images, image by image."""
         del image_sizes  # a level's stride is known
         regions = torch.cat(list(boxes))
         owner = torch.arange(len(boxes), device=regions.device).repeat_interleave(

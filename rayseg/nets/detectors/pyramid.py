@@ -4,10 +4,8 @@ Source: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017. 
 BBAM enlarges the coarser levels bilinearly (METHODS 9); torchvision's take the nearest cell.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -68,7 +66,7 @@ class Pyramid(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def train(self, mode: bool = True) -> Pyramid:
+    def train(self, mode: bool = True) -> Self:
         """As ever, but frozen statistics stay frozen."""
         super().train(mode)
         if self.frozen_statistics:
@@ -115,8 +113,6 @@ class Pyramid(nn.Module):
         is asked for.
 
         Args:
-            images: normalised.
-            owner: which image each question is about.
             level: the index of the level that it asks for; none of the extra ones.
 
         Returns:
@@ -161,13 +157,8 @@ def build_pyramid(
     """A pyramid on a classifier's trunk.
 
     Args:
-        design: of the network.
-        learning: what its training asks for.
         extra: pool adds a level by taking every second cell, p6p7 two by convolutions.
         first_level: 2 begins at stride 4, 3 at stride 8.
-
-    Raises:
-        ValueError: an unknown trunk or stage, or one without four stages at these strides.
     """
     if design.trunk not in PYRAMID_TRUNKS:
         raise ValueError(

@@ -5,8 +5,6 @@ Source: Ren et al., NeurIPS 2015; Lin et al., CVPR 2017; values of BBAM's public
 own Faster R-CNN: a bilinear top-down path, a smooth L1 with beta 1 in the box head.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,11 +204,7 @@ def suppress(
     """The objects of one image among what was read of candidates.
 
     Args:
-        reading: of the candidates.
         eligible: bool (m,), those that may be objects.
-        candidates: of the image, as they were read.
-        fit: how the image lies in its input.
-        min_score: of an object.
         max_objects: the likeliest that are kept.
     """
     places = eligible.nonzero()[:, 0]
@@ -229,9 +223,6 @@ def check_window(window: Window, input_hw: tuple[int, int], stride: int) -> None
     """Refuses a window that is off the stride, empty, or reaches out of the input.
 
     A side that ends where the input does needs not be a multiple of the stride.
-
-    Raises:
-        ValueError: they do not fit; the text names both sides.
     """
     spans = ((window.top, window.height, input_hw[0]), (window.left, window.width, input_hw[1]))
     for start, length, end in spans:

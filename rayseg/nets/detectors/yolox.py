@@ -6,8 +6,6 @@ w, h, objectness, classes) of every point, box in units of its stride. onnx2torc
 it that can be differentiated to its input.
 """
 
-from __future__ import annotations
-
 import copy
 import warnings
 from pathlib import Path
@@ -35,10 +33,6 @@ class YOLOX(Detector):
 
     Args:
         path: of the ONNX file, for inputs of 416x416.
-
-    Raises:
-        ImportError: onnx2torch is not installed.
-        ValueError: the file is no such network.
     """
 
     score_threshold = 0.05
@@ -59,11 +53,7 @@ class YOLOX(Detector):
         self.num_classes = width - 5
 
     def _width(self, path: str) -> int:
-        """Numbers that the network gives of a point.
-
-        Raises:
-            ValueError: it is no YOLOX.
-        """
+        """Numbers that the network gives of a point."""
         try:
             with torch.no_grad():
                 outputs = self._run(torch.zeros(2, 3, SIDE, SIDE))
@@ -110,11 +100,7 @@ class YOLOX(Detector):
         return torch.arange(POINTS, device=self.mean.device)
 
     def in_window(self, candidates: Tensor, input_hw: tuple[int, int], window: Window) -> Tensor:
-        """Refused.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refused."""
         raise ValueError(f"a YOLOX from ONNX takes whole inputs of {SIDE}x{SIDE} only")
 
     def read(
@@ -186,9 +172,6 @@ def free_batch(network: GraphModule) -> GraphModule:
 
     Its reshapes name a first size of 1, by which the channels of several images would be taken for
     cells of one; ONNX's 0 means as many as come in.
-
-    Args:
-        network: of onnx2torch; changed in place.
     """
     for node in network.graph.nodes:
         if node.op != "call_module":
@@ -202,11 +185,7 @@ def free_batch(network: GraphModule) -> GraphModule:
 
 
 def fuse_silu(network: GraphModule) -> GraphModule:
-    """Puts one SiLU where an exported graph multiplies x by sigmoid(x).
-
-    Args:
-        network: of onnx2torch; changed in place.
-    """
+    """Puts one SiLU where an exported graph multiplies x by sigmoid(x)."""
     modules = dict(network.named_modules())
     network.add_submodule("silu", nn.SiLU())
     for node in list(network.graph.nodes):

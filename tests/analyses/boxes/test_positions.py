@@ -6,12 +6,7 @@ from operator import add
 import numpy as np
 import pytest
 
-from rayseg.analyses.boxes import (
-    PositionCounts,
-    head_positions,
-    mask_contour,
-    relative_positions,
-)
+from rayseg.analyses.boxes import PositionCounts, head_positions, mask_contour, relative_positions
 
 
 def radii(positions):

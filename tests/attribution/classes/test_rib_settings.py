@@ -39,7 +39,7 @@ def test_lean_copy_of_another_method_is_refused(network):
         ({"num_companions": -1}, "num_companions must be 0 or more, got -1"),
         ({"max_seconds": -1.0}, "max_seconds must be 0 or more, got -1.0"),
         ({"graph_gb": -1.0}, "graph_gb must be 0 or more, got -1.0"),
-        ({"loss": "bce"}, "loss must be rib or sigmoid or tanh or softsign, got 'bce'"),
+        ({"loss": "bce"}, "loss must be rib, sigmoid, tanh or softsign, got 'bce'"),
         ({"margin_role": "both"}, "margin_role must be stop or loss, got 'both'"),
         ({"pooling": "max"}, "pooling must be gndrp or gap, got 'max'"),
         ({"divide_by": "some"}, "divide_by must be all or kept, got 'some'"),

@@ -22,10 +22,7 @@ class Breaking(TinyDetector):
         nothing = torch.zeros_like(reading.deltas)
         nothing[:, 1] = torch.nan
         return Reading(
-            reading.probabilities,
-            reading.background,
-            reading.deltas + nothing,
-            reading.boxes_xyxy,
+            reading.probabilities, reading.background, reading.deltas + nothing, reading.boxes_xyxy
         )
 
 

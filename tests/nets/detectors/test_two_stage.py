@@ -261,7 +261,7 @@ def test_losses_are_finite_and_every_trained_weight_has_a_gradient():
     torch.manual_seed(0)
     losses = network(images, [targets((5, 6, 40, 50), (30, 10, 80, 60)), targets()])
     assert set(losses) == {
-        *("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"),
+        *("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
     }
     sum(losses.values()).backward()
     for name, weight in network.named_parameters():
