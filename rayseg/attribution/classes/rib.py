@@ -199,6 +199,10 @@ class RIB(Attribution):
 
         The last is what `run` gives; an image that ends early has fewer, one without classes none.
         Until the last is taken, or the iterator closed, the prepared network is not at theta_0.
+
+        Raises:
+            ValueError: as `run`.
+            FloatingPointError: the loss or a map is no number.
         """
         adaptable = self.prepare(network)
         check_input(adaptable, image[None], [classes], [image_id], map_stride)

@@ -105,7 +105,11 @@ class BBAM(BoxAttribution):
         )
 
     def check(self, detector: Detector) -> None:
-        """Refuses windows of a detector that takes whole inputs only."""
+        """Refuses windows of a detector that takes whole inputs only.
+
+        Raises:
+            ValueError: both sides are said.
+        """
         if self.region == "windows" and not detector.window_stride:
             raise ValueError(
                 "region must be full for a detector that takes whole inputs only, got windows"
