@@ -16,6 +16,17 @@ def real_data() -> Path:
     return folder
 
 
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # by numbers of tests, which says nothing of minutes
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, so that two workers end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     report = yield

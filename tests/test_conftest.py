@@ -57,3 +57,13 @@ def test_skips_are_skips_elsewhere(outcome):
 
 def test_ci_allows_no_skips():
     assert "RAYSEG_NO_SKIPS=1 " in (ROOT / ".ci/run").read_text()
+
+
+def test_files_with_slow_tests_come_first_and_stay_whole(pytester):
+    pytester.makeconftest(CONFTEST.read_text())
+    pytester.makeini("[pytest]\nmarkers = slow: takes more than ten seconds")
+    slow = "import pytest\ndef test_b(): pass\n@pytest.mark.slow\ndef test_a(): pass\n"
+    pytester.makepyfile(test_1="def test_a(): pass", test_2=slow, test_3="def test_a(): pass")
+    shown = pytester.runpytest_inprocess("--collect-only", "-q").outlines[:4]
+    assert [line.split("::")[0] for line in shown] == [f"test_{n}.py" for n in (2, 2, 1, 3)]
+    assert shown[0].endswith("test_b")

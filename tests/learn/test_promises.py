@@ -1,5 +1,6 @@
 """The promises of DESIGN.md's table, each held against every training."""
 
+import shutil
 import socket
 from dataclasses import replace
 
@@ -125,21 +126,20 @@ def test_a_loss_that_is_no_number_names_iteration_images_and_checkpoint(run, kin
 
 @each
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "finished"])
-@pytest.mark.parametrize("change", ["images", "labels"])
-def test_a_folder_of_other_images_or_labels_is_refused(run, samples, kind, begun, change):
-    one = tiny(kind, judge_images=0)
+def test_a_folder_of_other_images_or_labels_is_refused(finished, tmp_path, samples, kind, begun):
+    run = tmp_path / "run"
     if begun:
+        store(run, samples)
         with pytest.raises(Killed):
-            trained(run, kind, Here(killed_after(3)), one)
+            trained(run, kind, Here(killed_after(3)))
     else:
-        trained(run, kind, training=one)
+        shutil.copytree(finished[0], run)
     kept = weights_of(run, kind) if not begun else b""
-    if change == "images":
-        store(run, samples[1:])
-    else:
-        store(run, [moved(samples[0]), *samples[1:]], data="others")
-    with pytest.raises(ValueError, match=r"delete the folder or choose another --run$"):
-        trained(run, kind, training=one)
+    others = {"drawn": samples[1:], "others": [moved(samples[0]), *samples[1:]]}
+    for data, changed in others.items():
+        store(run, changed, data)
+        with pytest.raises(ValueError, match=r"delete the folder or choose another --run$"):
+            trained(run, kind)
     assert begun or weights_of(run, kind) == kept
 
 
@@ -186,8 +186,8 @@ def test_it_leaves_weights_that_load_and_cleans_up(finished, kind):
 
 @each
 def test_another_training_into_the_same_folder_is_refused(finished, kind):
-    other = tiny(kind, batch_size=5)
-    with pytest.raises(ValueError, match=r"\.batch_size is 4 there, 5 here"):
+    other = tiny(kind, batch_size=6)
+    with pytest.raises(ValueError, match=r"\.batch_size is 4 there, 6 here"):
         trained(finished[0], kind, training=other)
 
 

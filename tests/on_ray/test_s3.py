@@ -63,6 +63,7 @@ def test_a_run_on_s3_goes_from_tags_to_maps_and_again(store, tmp_path):
     assert any(key.startswith("seeds/cam/") and key.endswith(".parquet") for key in keys)
     before = {one["Key"]: one["LastModified"] for one in listed if one["Key"].endswith(".parquet")}
     seeds = ["make-seeds", *command[4:6], "--methods", "cam", "--cam.scales", "1.0"]
+    seeds += ["--engine", "plain"]  # there is nothing left to do
     again = subprocess.run([*command[:3], *seeds], env=environment, check=False, **options)
     assert again.returncode == 0, again.stderr[-2000:]
     listed = store.list_objects_v2(Bucket="bucket", Prefix="runs/mine/")["Contents"]

@@ -20,7 +20,7 @@ TOKEN = "0123456789abcdef" * 4
 TINY = """
 data = "synthetic"
 methods = ["cam"]
-until = "masks"
+until = "seeds"
 
 [synthetic]
 count = 6
@@ -146,7 +146,7 @@ def test_a_run_is_submitted_once_followed_and_told_true(server, code, tmp_path):
     told = (first.wait(), (tmp_path / "said").read_text())
     assert told[0] == 0, told[1]
     assert "submitted rayseg-run-" in told[1]
-    assert "masks cam+label_crf" in told[1]
+    assert "seeds cam: 6 ok" in told[1]
     assert (tmp_path / "run/scores.json").is_file()
 
 
