@@ -1,5 +1,6 @@
 """The words that a user reads: the help of every flag, and one meaning for each name."""
 
+import ast
 import dataclasses
 import inspect
 import re
