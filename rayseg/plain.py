@@ -27,7 +27,11 @@ class PlainEngine:
     """
 
     def open(self, address: str, run: str) -> AbstractContextManager[None]:
-        """Nothing is to be opened."""
+        """Nothing is to be opened.
+
+        Raises:
+            ValueError: a cluster is asked for.
+        """
         if address:
             raise ValueError(f"engine plain joins no cluster, got address {address}; leave one out")
         return nullcontext()
@@ -39,7 +43,11 @@ class PlainEngine:
         return Slots(1, 1, gpus, threads_each(compute), where)
 
     def check(self, what: str, compute: Compute) -> None:
-        """Refuses several processes."""
+        """Refuses several processes.
+
+        Raises:
+            ValueError: they are asked for.
+        """
         for name in ("actors", "workers"):
             if getattr(compute, name) > 1:
                 number = getattr(compute, name)

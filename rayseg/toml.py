@@ -58,7 +58,11 @@ def update(config: C, given: Mapping[str, Any], source: str, key: str = "") -> C
 
 
 def check_literals(config: object) -> None:
-    """Refuses a dataclass in which a field has none of the values that its Literal lists."""
+    """Refuses a dataclass in which a field has none of the values that its Literal lists.
+
+    Raises:
+        ValueError: the text names the field, the values that it may have and the nearest.
+    """
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
         if get_origin(kind) is Literal and value not in get_args(kind):
@@ -74,7 +78,11 @@ def hint(name: str, known: Iterable[str]) -> str:
 
 
 def _fitted(kind: Any, value: object) -> object:
-    """The value as that type."""
+    """The value as that type.
+
+    Raises:
+        TypeError: it is of another.
+    """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):  # None, which JSON has, apart there is one: Path | None
         (kind,) = set(inner) - {NoneType}

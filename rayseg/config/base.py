@@ -116,7 +116,11 @@ def make_part(name: str, module: str, parts: list[Any]) -> type:
 
 
 def check_names(what: str, names: tuple[str, ...], known: Collection[str]) -> None:
-    """Refuses a name that is not known."""
+    """Refuses a name that is not known.
+
+    Raises:
+        ValueError: the text lists the known names and the nearest one.
+    """
     for name in names:
         if name not in known:
             raise ValueError(

@@ -33,6 +33,10 @@ def read_toml(path: str, base: C) -> C:
 
     A file may hold the keys of any job, so that one file serves all jobs of a run; keys of other
     jobs are passed over here, keys of no job are an error.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no TOML, or has a key that no job knows, or a value of another type.
     """
     given = read(path)
     mine = {part.name for part in fields(base)}  # type: ignore[arg-type]

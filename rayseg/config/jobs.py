@@ -122,8 +122,8 @@ class RunConfig(
     """All jobs one after the other up to scores and report, skipping what is done.
 
     Attributes:
-        supervision: With tags it makes classifier, seeds, masks and segmenters; with boxes
-            detector, box maps, masks of objects and Mask R-CNNs; with tags+boxes both.
+        supervision: Labels to start from: tags makes classifier, seeds, masks and segmenters; boxes
+            makes detector, box maps, masks of objects and Mask R-CNNs; tags+boxes makes both.
         until: The last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).
     """
 

@@ -52,7 +52,11 @@ class Dataset(ABC):
 
 
 def require(path: Path, what: str, way_out: str) -> Path:
-    """Returns the absolute form of a path that must exist."""
+    """Returns the absolute form of a path that must exist.
+
+    Raises:
+        DatasetNotFoundError: it does not.
+    """
     if not path.exists():
         raise DatasetNotFoundError(f"{what} not found at {path.absolute()}: {way_out}")
     return path.absolute()

@@ -122,6 +122,18 @@ def write_coco_results(
     """Writes instances as the list that ``pycocotools.coco.COCO.loadRes`` takes.
 
     It holds no boxes: loadRes would take areas from them and not from the masks.
+
+    Args:
+        rows: as in `write_coco`.
+        folder: a local folder; made if missing.
+        classes: class names by index.
+        category_ids: their numbers in the data set that it is judged on; 1, 2, ... where none are
+            given.
+        split: names the file.
+
+    Raises:
+        FileExistsError: the file is there with other content.
+        ValueError: as `write_coco`.
     """
     path = _path(folder, "results", split)
     images, left_out = _collect(rows, len(classes))

@@ -100,6 +100,14 @@ class Truths:
         What the true mask ignores counts for neither side: in VOC the borders, which are of no
         object. In an image with crowds it ignores these, as COCO's do, and all pixels count: crowds
         are judged by a rule of their own.
+
+        Args:
+            id_: of the image.
+            size_hw: of the image.
+            crowds: places of those of its objects that are crowds.
+
+        Raises:
+            ValueError: as `read` has it.
         """
         if crowds or id_ not in self.ids:
             return np.ones(size_hw, bool)
@@ -110,7 +118,11 @@ class Truths:
         return [row for row in rows if row["status"] == "ok" and row["id"] in self.paths]
 
     def of(self, row: Mapping[str, Any]) -> UInt8[ndarray, "h w"]:
-        """The true labels of a row's image."""
+        """The true labels of a row's image.
+
+        Raises:
+            ValueError: as `read` has it.
+        """
         return self.read(row["id"], (row["height"], row["width"]))
 
 
@@ -179,7 +191,16 @@ class StoredRows:
 
 
 class StoredMasks(StoredRows):
-    """Masks that a run made, by id; those of status ok."""
+    """Masks that a run made, by id; those of status ok.
+
+    Args:
+        folder: shards of MASKS_SCHEMA.
+        num_classes: foreground classes that the masks may hold.
+
+    Raises:
+        FileNotFoundError: the folder has no shard.
+        ValueError: its shards are not of masks.
+    """
 
     def __init__(self, folder: Folder, num_classes: int):
         super().__init__(folder, ["labels"], "mask")

@@ -192,7 +192,15 @@ class TrueInstances:
 
 
 class StoredInstances(StoredRows):
-    """Masks of objects that a run made; those of images of status ok with a mask of some object."""
+    """Masks of objects that a run made; those of images of status ok with a mask of some object.
+
+    Args:
+        folder: shards of INSTANCES_SCHEMA.
+
+    Raises:
+        FileNotFoundError: the folder has no shard.
+        ValueError: its shards hold no masks of objects.
+    """
 
     def __init__(self, folder: Folder):
         columns = ["height", "width", "boxes_xyxy", "classes", "foreground", "possible"]

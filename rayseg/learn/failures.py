@@ -41,7 +41,12 @@ def forget_failure(folder: Folder) -> None:
 
 
 def raise_failure(folder: Folder) -> None:
-    """Raises what the workers gave up for, where they did."""
+    """Raises what the workers gave up for, where they did.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        ChildProcessError: a worker failed for a reason that a new start does not change.
+    """
     if folder.exists(FAILURE):
         failure = json.loads(folder.read(FAILURE))
         folder.delete(FAILURE)

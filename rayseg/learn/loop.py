@@ -133,7 +133,11 @@ class Course:
         facts["since_logged"] = []
 
     def _checkpoint(self, last: bool) -> None:
-        """Judges and saves; weights that are no numbers are not saved over good ones."""
+        """Judges and saves; weights that are no numbers are not saved over good ones.
+
+        Raises:
+            NotFinite: the last step left such weights; after others the next loss says it.
+        """
         facts, training = self.state.facts, self.work.training
         if not all(torch.isfinite(p).all() for p in self.network.parameters()):
             if last:

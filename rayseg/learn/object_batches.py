@@ -69,7 +69,11 @@ class ObjectImages(Dataset[tuple[Tensor, Targets, str]]):
 
 
 def _fitting_pixels(sample: Sample) -> UInt8[ndarray, "h w 3"]:
-    """The image, of the size that the manifest says."""
+    """The image, of the size that the manifest says.
+
+    Raises:
+        ImageError: it cannot be read, or is of another size.
+    """
     pixels = decode_image(read_file(sample.path)).pixels
     if pixels.shape[:2] != (sample.height, sample.width):
         raise ImageError(

@@ -52,6 +52,9 @@ class DrawOrder(Sampler[list[tuple[int, int]]]):
         size: images in a micro-batch of all workers together; this worker takes every `world`-th.
         first: micro-batch to start at, counted over the whole training.
         stop: micro-batch to end before.
+
+    Raises:
+        ValueError: no image, a size that workers cannot share, or an end before the start.
     """
 
     def __init__(

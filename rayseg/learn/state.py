@@ -83,7 +83,11 @@ def fingerprint(ids: Sequence[str]) -> str:
 
 
 def refuse_others(folder: Folder, ids: Sequence[str]) -> None:
-    """Checks that a training that stopped had these images."""
+    """Checks that a training that stopped had these images.
+
+    Raises:
+        ValueError: it had others.
+    """
     if load_state(folder).facts.get("images", fingerprint(ids)) != fingerprint(ids):
         raise ValueError(
             f"{folder} was begun with other images or masks; delete the folder or choose another "

@@ -69,7 +69,11 @@ def build_trunk(
 
 
 def check_stride(trunk: str, stride: int) -> None:
-    """Refuses a stride that a trunk of that name cannot have."""
+    """Refuses a stride that a trunk of that name cannot have.
+
+    Raises:
+        ValueError: it names those that it can have.
+    """
     known = TRUNKS[trunk].strides
     if stride not in known:
         listed = " or ".join(map(str, known))

@@ -64,7 +64,16 @@ class CamClassifier(nn.Module):
 
 
 def load_classifier(path: str, classes: Sequence[str] | None = None) -> CamClassifier:
-    """A classifier from the safetensors file that training wrote, in eval mode."""
+    """A classifier from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: names that it must have been trained on, in this order; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a classifier of ours, or of other classes.
+    """
     facts = read_network_facts(path, "classifier", classes)
     network = CamClassifier(str(facts["trunk"]), len(facts["classes"]), int(facts["stride"]))
     load_into(network, read_tensors(path), path)
@@ -78,6 +87,10 @@ def read_network_facts(
 
     Args:
         needed: what the facts must say beside trunk, stride and classes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a network of another kind, or of other classes.
     """
     facts: dict[str, Any] = read_facts(path)
     found = str(facts.get("network", "classifier"))
@@ -93,7 +106,11 @@ def read_network_facts(
 
 
 def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] | None) -> None:
-    """Refuses weights of other classes than those asked for; None asks for none."""
+    """Refuses weights of other classes than those asked for; None asks for none.
+
+    Raises:
+        ValueError: both sides are said.
+    """
     if classes is not None and list(trained) != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "

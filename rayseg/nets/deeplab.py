@@ -180,7 +180,17 @@ def segmenter_facts(segmenter: Segmenter, classes: Sequence[str]) -> dict[str, o
 
 
 def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter:
-    """A segmenter from the safetensors file that training wrote, in eval mode."""
+    """A segmenter from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: names that it must have been trained on, without background, in this order; None
+            accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a segmenter of ours, or of other classes.
+    """
     facts = read_facts(path)
     needed = ("network", "trunk", "stride", "input_scales", "classes")
     if not set(needed) <= facts.keys():

@@ -233,7 +233,16 @@ def fickle_facts(
 
 
 def load_ficklenet(path: str, classes: Sequence[str] | None = None) -> FickleClassifier:
-    """A FickleNet from the safetensors file that training wrote, in eval mode."""
+    """A FickleNet from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: names that it must have been trained on, in this order; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a FickleNet of ours, or of other classes.
+    """
     needed = ("kernel", "drop_rate", "dilated")
     facts = read_network_facts(path, "ficklenet", classes, needed)
     network = FickleClassifier(

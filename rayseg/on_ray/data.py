@@ -88,7 +88,23 @@ class Crew:
 def write_rows(
     source: Dataset, total: int, pool: Crew, out: Folder, schema: pa.Schema, label: str
 ) -> float:
-    """Sends a dataset through a pool and stores a row for each of its rows."""
+    """Sends a dataset through a pool and stores a row for each of its rows.
+
+    Args:
+        source: what `manifest_rows` or `pending_rows` gave.
+        total: its number of rows, for the progress bar.
+        pool: the stage.
+        out: where the shards go.
+        schema: of the rows that the stage returns.
+        label: of the progress bar.
+
+    Returns:
+        Wall seconds.
+
+    Raises:
+        ValueError: the cluster is too small for the pool.
+        ChildProcessError: the stage failed as a whole; what is written stays.
+    """
     inflight = out / "inflight"
     inflight.remove()
     inflight.write(PROBE, b"")

@@ -30,6 +30,10 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
     Args:
         address: of a cluster; empty takes RAY_ADDRESS.
         run: folder that all nodes must share; empty asks nothing.
+
+    Raises:
+        ConnectionError: there is no cluster at the address, or it does not let us in.
+        ValueError: a node does not see the run's folder.
     """
     # explicit, since Ray's default depends on what ran on the machine before
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -64,7 +68,11 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
 
 
 def _start(where: dict[str, Any]) -> None:
-    """Starts or joins Ray; on a loaded machine its own 30 seconds for the start can pass."""
+    """Starts or joins Ray; on a loaded machine its own 30 seconds for the start can pass.
+
+    Raises:
+        ConnectionError: they passed each time.
+    """
     for _ in range(STARTS):
         try:
             with _silent_stderr():
@@ -82,7 +90,15 @@ def _start(where: dict[str, Any]) -> None:
 
 @contextmanager
 def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
-    """Says an error that crossed processes in one line: its cause, without the way that it took."""
+    """Says an error that crossed processes in one line: its cause, without the way that it took.
+
+    Args:
+        what: failed.
+        more: kinds of errors beside Ray's own.
+
+    Raises:
+        ChildProcessError: in place of Ray's error, which stays its cause.
+    """
     try:
         yield
     except ExecutionTimeoutError as error:
@@ -103,7 +119,11 @@ def task_slots() -> int:
 
 
 def gpus_each(compute: Compute) -> float:
-    """GPUs of an actor: as given, else one where the cluster has any."""
+    """GPUs of an actor: as given, else one where the cluster has any.
+
+    Raises:
+        ValueError: the cluster has none, and may have some later.
+    """
     if compute.num_gpus >= 0:
         return compute.num_gpus
     if ray.cluster_resources().get("GPU", 0):
@@ -132,6 +152,9 @@ def preflight(
 
     Actors start before tasks and keep what they hold, so that one CPU must stay free for the tasks
     that feed them. On a cluster that grows, what lacks may join.
+
+    Raises:
+        ValueError: the cluster has less than that.
     """
     if grows:
         return
@@ -158,7 +181,11 @@ def cluster_in_words() -> str:
 
 
 def check_shared(run: str) -> None:
-    """Refuses a folder that a node of the cluster does not see, whose rows would be lost."""
+    """Refuses a folder that a node of the cluster does not see, whose rows would be lost.
+
+    Raises:
+        ValueError: the text names the node.
+    """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     folder = Folder(run)
     if not run or "://" in folder.location or len(nodes) < 2:

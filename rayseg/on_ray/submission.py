@@ -149,7 +149,12 @@ def submit(submission: Submission, follow: bool = True) -> int:
 
 
 def _submit(client: JobSubmissionClient, submission: Submission, id_: str) -> None:
-    """Hands the job over, again and again to a cluster that has just been started."""
+    """Hands the job over, again and again to a cluster that has just been started.
+
+    Raises:
+        ConnectionError: the cluster does not take it.
+        ValueError: somebody else has submitted it at the same moment.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

@@ -21,7 +21,19 @@ from rayseg.store import Folder
 def fit(
     loop: Callable[[Any, Worker], None], work: Any, folder: Folder, compute: Compute, gpus: float
 ) -> None:
-    """Runs a training loop on every worker until all have ended."""
+    """Runs a training loop on every worker until all have ended.
+
+    Args:
+        loop: called with the work and who trains; goes on from what the folder holds.
+        work: what can be pickled.
+        folder: of the network; Ray's own files lie in it while it trains.
+        compute: how many workers, and how often they may be lost.
+        gpus: of a worker; 0 trains on CPUs.
+
+    Raises:
+        ValueError: the cluster is too small.
+        ChildProcessError: the loop failed, or workers were lost too often.
+    """
     preflight("training", compute.workers, 0 if gpus else 1, gpus, compute.grows)
     if compute.grows:  # a machine takes minutes to start, for which Ray would wait one
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(compute.stall_seconds))

@@ -129,7 +129,11 @@ def _search(
 
 
 def _searcher(plan: Plan, folder: Folder, trials: int) -> tuple[int, dict[str, Any], Any]:
-    """Trials to run, what they are drawn from, and by what."""
+    """Trials to run, what they are drawn from, and by what.
+
+    Raises:
+        ImportError: Optuna is asked for and not there.
+    """
     config, space = plan.config, plan.space
     if config.search == "grid":
         number = int(np.prod([len(values) for values in space.grid.values()], dtype=int))
@@ -197,6 +201,9 @@ def load_images(
     """Slices of references to images in the object store, which all trials share; and ids left out.
 
     Slices are of what was chosen; one of which nothing is left is none.
+
+    Raises:
+        ValueError: no image can be used.
     """
     shared = ray.put(plan)
     made = [(row["id"], _load_image.remote(shared, row)) for row in chosen]

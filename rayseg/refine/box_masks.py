@@ -143,6 +143,9 @@ class BoxCRF(Kernels):
             maps: one an object at the image's size, not negative. One that is not finite, or says
                 nothing, leaves the box alone to tell.
             boxes_xyxy: in pixels; what lies outside the image is cut off.
+
+        Raises:
+            ValueError: shapes, types or values do not fit, or a box names no pixel of the image.
         """
         return _one_by_one(self.on(image), maps, boxes_xyxy)
 

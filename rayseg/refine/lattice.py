@@ -83,7 +83,11 @@ class Lattice:
 
 
 def check_image(image: ndarray) -> None:
-    """Refuses what is no RGB image of 8 bits."""
+    """Refuses what is no RGB image of 8 bits.
+
+    Raises:
+        ValueError: its type or shape does not fit, or it has no pixel.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(
             "image must be uint8 (h, w, 3) RGB with at least one pixel, "

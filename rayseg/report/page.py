@@ -57,6 +57,9 @@ def write_report(
         split: images shown with seeds and masks are of it; empty means all.
         max_images: how many images to show of each split, besides the best and the worst.
         val_split: images shown with the segmenters' predictions are of it; empty means all.
+
+    Raises:
+        OSError: the folder cannot be written to.
     """
     context = _Contents.of(run).context(split, val_split, max_images)
     page = _environment().get_template("page.html").render(context)

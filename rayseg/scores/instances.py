@@ -340,6 +340,9 @@ def average_best_overlap(
 
     Returns:
         A number in [0, 1]; None where there is no true object.
+
+    Raises:
+        ValueError: as `average_precision` of masks.
     """
     _check(truths, guesses, num_classes, "masks")
     truths, guesses = _counted_only(truths, guesses)

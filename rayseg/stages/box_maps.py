@@ -34,6 +34,12 @@ class MakeBoxMaps:
     Args:
         detector_classes: the detector's class names; empty where they are the run's.
         boxes: given takes the manifest's boxes, predicted those that the detector finds.
+        min_score: of a found box.
+        device: torch device of the detector; ``auto`` takes CUDA where there is one.
+        threads: threads of torch on the CPU; 0 leaves torch's choice.
+
+    Raises:
+        ValueError: the weights are of no detector, or of one with other classes.
     """
 
     def __init__(

@@ -55,7 +55,11 @@ class FolderProposals:
     folder: Folder
 
     def __call__(self, id_: str, image: UInt8[ndarray, "h w 3"]) -> Proposals:
-        """The proposals of an image."""
+        """The proposals of an image.
+
+        Raises:
+            ValueError: there are none, or they are of another size.
+        """
         for ending in ENDINGS:
             data = read_file(self.folder.path(f"{id_}{ending}"))
             if data is not None:

@@ -70,6 +70,16 @@ class PredictInstances:
     The semantic mask is painted object by object, the likeliest last, so that each pixel has the
     class of the likeliest object that covers it; no pixel is ignored. An image without any object
     has status ok and a mask of background.
+
+    Args:
+        prediction: how the network is applied.
+        weights: the network's safetensors file, a path or a URI.
+        classes: names that it must have been trained on.
+        device: torch device of the network; ``auto`` takes CUDA where there is one.
+        threads: threads of torch on the CPU; 0 leaves torch's choice.
+
+    Raises:
+        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(

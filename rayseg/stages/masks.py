@@ -48,7 +48,11 @@ class SaliencyMaps:
     agreement: Callable[[UInt8[ndarray, "h w"], UInt8[ndarray, "h w"]], UInt8[ndarray, "h w"]]
 
     def __call__(self, id_: str, labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
-        """The labels of an image after its map was heard."""
+        """The labels of an image after its map was heard.
+
+        Raises:
+            ValueError: the map is missing, no picture, not grey or of another size.
+        """
         addresses = [self.folder.path(f"{id_}{ending}") for ending in (".png", ".jpg")]
         found = ((address, read_file(address)) for address in addresses)
         address, data = next((one for one in found if one[1] is not None), (addresses[0], None))

@@ -13,7 +13,7 @@ from torch import Tensor
 from rayseg.nets.prediction import Prediction
 from rayseg.networks import NETWORKS
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, choose_device, one_by_one, outcome, stack_pixels
+from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
 from rayseg.store import local_copy
 
 CRFOfImage = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
@@ -29,6 +29,9 @@ class PredictLabels:
             to `min_probability` at some pixel, for `SmoothLabels`.
         min_probability: see above; a label that is nowhere likelier has next to no chance of a
             pixel, and each one left out saves the CRF its share of the time. 0 keeps all.
+
+    Raises:
+        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(
@@ -51,8 +54,12 @@ class PredictLabels:
         self.min_probability = min_probability
 
     def __call__(self, rows: Rows) -> Rows:
-        """Predicts the images one by one, since the planes of several would fill the memory."""
-        return one_by_one(rows, self._predict, "prediction")
+        """Predicts the images one by one, since the planes of several would fill the memory.
+
+        Raises:
+            torch.AcceleratorError: the device is lost; no image is to blame.
+        """
+        return [outcome(row) if row["status"] else self._predict(row) for row in rows]
 
     def _predict(self, row: Row) -> Row:
         probabilities = self.prediction(self.network, stack_pixels([row]).to(self.device))[0]

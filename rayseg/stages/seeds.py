@@ -20,6 +20,9 @@ class MakeSeeds:
 
     Args:
         companions: gives the bank; asked once, and only by a method that uses companions.
+
+    Raises:
+        ValueError: the weights are of another network or other classes.
     """
 
     def __init__(

@@ -264,7 +264,11 @@ def tagged_image(row: Row, truths: Truths, seeds: Seeds | None = None) -> TrialI
 
 
 def boxed_image(row: Row, truths: TrueObjects) -> TrialImage:
-    """A decoded row with the true masks of its objects, as far as they are known."""
+    """A decoded row with the true masks of its objects, as far as they are known.
+
+    Raises:
+        ValueError: the row has no pixels or its truth cannot be used; a reason is given.
+    """
     pixels = _pixels(row)
     size_hw = (pixels.shape[0], pixels.shape[1])
     boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)

@@ -97,6 +97,9 @@ class TrueObjects:
 
         A labelled truth leaves pixels out of both masks (255: VOC's borders), as `Truths.counted`
         says; without one, or with crowds, all count.
+
+        Raises:
+            ValueError: the semantic mask is missing, no mask or of another size.
         """
         row = self.rows.get(id_)
         return self.truths.counted(id_, size_hw, row["crowds"] if row else ())

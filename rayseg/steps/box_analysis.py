@@ -73,7 +73,11 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
 
 
 def _check(config: AnalyseBoxesConfig, chosen: ChosenDetector, classes: Sequence[str]) -> None:
-    """Refuses before the first image what would leave an analysis without any object."""
+    """Refuses before the first image what would leave an analysis without any object.
+
+    Raises:
+        ValueError: a variant asks what the detector cannot answer.
+    """
     detector = load_detector(local_copy(chosen.address), chosen.classes or classes)
     for name in config.analyses:
         for variant in config.variants(name):
@@ -107,7 +111,11 @@ def _plain(variant: Variant) -> dict[str, Any]:
 
 
 def spread_objects(manifest: Manifest, truths: TrueObjects, wanted: int) -> Manifest:
-    """Images that may hold objects with a truth, or so many of them, evenly spread; 0 is all."""
+    """The images that may hold objects with a truth, or so many of them, evenly spread; 0 is all.
+
+    Raises:
+        ValueError: there is none.
+    """
     ids = manifest.table.column("id").to_pylist()
     known = sorted(
         id_
@@ -124,6 +132,9 @@ def _write(name: str, kinds: Sequence[str], chosen: Manifest, folder: Folder) ->
     """Makes table and picture of the chosen images' rows; what they come to, in a line.
 
     Images of an earlier start that are not chosen now keep their rows and do not count.
+
+    Raises:
+        ValueError: no object counts.
     """
     stored = {row["id"]: row for row in read_rows(folder, ["id", "error", "objects"])}
     rows = [stored[id_] for id_ in sorted(chosen.table.column("id").to_pylist())]

@@ -60,7 +60,11 @@ def _version(package: str) -> str:
 
 
 def _weights(config: DoctorConfig) -> Iterator[str]:
-    """The weights that the run starts from."""
+    """The weights that the run starts from.
+
+    Raises:
+        FileNotFoundError: a path among them has no file.
+    """
     given_weights = config.given_weights.items()
     asked = {
         "weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights

@@ -83,6 +83,9 @@ def calibrate(config: DoctorConfig, engine: Engine) -> list[Measured]:
     """Runs every part of the run on a few images, in a folder of its own that is gone afterwards.
 
     The engine must be open, and the run's manifest be there.
+
+    Raises:
+        ValueError: the run's own refusals.
     """
     scratch = Folder(config.run) / "calibration"
     scratch.remove()

@@ -9,7 +9,11 @@ from rayseg.store import Folder, read_manifest, read_rows, shard_columns, stored
 
 
 def export(config: ExportConfig, engine: Engine) -> Outcome:
-    """Writes the masks, predictions or instances of a run in a foreign format."""
+    """Writes the masks, predictions or instances of a run in a foreign format.
+
+    Raises:
+        ValueError: none of them is of the split, or they lack what the format needs.
+    """
     run_folder = Folder(config.run)
     manifest = read_manifest(run_folder / "manifest").select(config.split)
     kind, name = "masks", config.masks

@@ -25,7 +25,12 @@ def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[st
 
 
 def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
-    """The masks of objects of that name, and what made them."""
+    """The masks of objects of that name, and what made them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are not complete, or no masks of objects.
+    """
     if name == "truth":
         truths = TrueInstances(run_folder / "manifest", split)
         if not truths.ids:

@@ -97,7 +97,11 @@ def _check(config: PredictConfig | PredictInstancesConfig, kind: str) -> None:
 
 
 def _trained(config: PredictConfig | PredictInstancesConfig, kind: str) -> dict[str, str]:
-    """The weights of each network that is named, or that the run has trained."""
+    """The weights of each network that is named, or that the run has trained.
+
+    Raises:
+        FileNotFoundError: there is none, or not the one that is named.
+    """
     network, run_folder = NETWORKS[kind], Folder(config.run)
     folder = run_folder / network.place
     have = [name for name in folder.folders() if read_run(folder / name).get("done")]

@@ -189,7 +189,11 @@ def _unjudged(config: RunConfig) -> Outcome:
 
 
 def check_labels(config: RunConfig) -> None:
-    """Refuses at once what would be missing hours later."""
+    """Refuses at once what would be missing hours later.
+
+    Raises:
+        ValueError: labels that the run will not have.
+    """
     run_folder = Folder(config.run)
     masks, known = run_folder / "masks", set()
     for road in roads_of(config):

@@ -87,7 +87,11 @@ class SharedBank:
 
     @property
     def reader(self) -> Callable[[], Companions]:
-        """Gives an actor the bank."""
+        """Gives an actor the bank.
+
+        Raises:
+            ChildProcessError: there is none to be cut.
+        """
         return partial(_read_bank, self._cut[1])
 
     def bound(self, make: Callable[..., MakeSeeds], folder: Folder) -> Callable[[], MakeSeeds]:

@@ -7,7 +7,11 @@ from rayseg.store import Folder, read_file, read_run, stored_ids
 
 
 def read_ids(path: str) -> list[str] | None:
-    """Image ids of a text file, one a line; None where no file is named."""
+    """Image ids of a text file, one a line; None where no file is named.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
     if not path:
         return None
     data = read_file(path)

@@ -103,7 +103,12 @@ class Space:
 
 
 def load_space(name: str) -> Space:
-    """The space of that name, or of that file."""
+    """The space of that name, or of that file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no space.
+    """
     path = Path(name) if name.endswith(".py") else SPACES / f"{name}.py"
     known = sorted(one.stem for one in SPACES.glob("[a-z]*.py"))
     if not path.is_file():

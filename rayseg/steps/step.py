@@ -101,7 +101,11 @@ class Step:
     hold: Callable[[Folder], Any] = nothing
 
     def claim(self) -> None:
-        """Binds the folder to what fills it."""
+        """Binds the folder to what fills it.
+
+        Raises:
+            ValueError: it was filled under another configuration.
+        """
         claim(self.folder, self.identity, self.kind)
         self.hold(self.folder)
 

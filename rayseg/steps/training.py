@@ -164,7 +164,11 @@ class _Task:
         }
 
     def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]]]:
-        """Ids of the images to train on, and what is left out: the id of its image, and why."""
+        """Ids of the images to train on, and what is left out: the id of its image, and why.
+
+        Raises:
+            ValueError: there is no image.
+        """
         known = self.labels.ids
         labelled = [id_ for id_ in self.images.table.column("id").to_pylist() if id_ in known]
         problems: list[tuple[str, str]] = []

@@ -153,7 +153,11 @@ class Plan:
         return json.loads(json.dumps(found))
 
     def choose(self) -> list[dict[str, Any]]:
-        """Rows of the manifest: a fixed draw of the images that have a truth."""
+        """Rows of the manifest: a fixed draw of the images that have a truth.
+
+        Raises:
+            ValueError: there is none.
+        """
         config = self.config
         manifest = read_manifest(Folder(config.run) / "manifest")
         chosen = manifest.select(config.split, read_ids(config.ids))

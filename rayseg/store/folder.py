@@ -72,7 +72,11 @@ class Folder:
             return file.read()
 
     def open(self, name: str) -> pa.NativeFile:
-        """The file, opened for reading any part of it."""
+        """The file, opened for reading any part of it.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+        """
         if not self.exists(name):
             raise FileNotFoundError(f"{self.path(name)} does not exist")
         filesystem, path = self._where

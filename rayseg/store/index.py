@@ -42,6 +42,9 @@ def read_index(folder: Folder) -> pa.Table:
     """A line of INDEX_SCHEMA for each row of a folder, shard by shard.
 
     A stale index is written anew where the folder can be written to.
+
+    Raises:
+        ValueError: a shard cannot be read.
     """
     table, sizes = _stored(folder), folder.sizes(".parquet")
     known = json.loads((table.schema.metadata or {}).get(b"shards", b"{}"))

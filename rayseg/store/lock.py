@@ -168,7 +168,11 @@ def lease(
 
 
 def _acquire(folder: Folder, own: _Holder) -> None:
-    """Makes the lease one's own."""
+    """Makes the lease one's own.
+
+    Raises:
+        FolderLockedError: another process has it.
+    """
     if folder.local_path:
         try:
             folder.local_path.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from rayseg.attribution import RIB, Companions
 from rayseg.attribution.classes.base import seeded
-from rayseg.attribution.classes.views import Batch, resize_maps
+from rayseg.attribution.classes.views import ViewBatch, resize_maps
 from rayseg.learn import Crops
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.inputs import normalise
@@ -119,7 +119,7 @@ class Straightforward:
     def adapt(self, image, own, name):
         method, network = self.method, self.network
         network.load_state_dict(self.theta_0)
-        batch = Batch.of(image[None], [own], [name], torch.device("cpu"))
+        batch = ViewBatch.of(image[None], [own], [name], torch.device("cpu"))
         views = [batch.views(scale, True)[0] for scale in method.scales]
         own_tags = torch.zeros(1, len(CLASSES), dtype=torch.bool)
         own_tags[0, own] = True

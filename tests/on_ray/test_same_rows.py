@@ -35,7 +35,6 @@ PLAIN = PlainEngine()
 COMPUTE = Compute(actors=1, threads=1, num_gpus=0, block_rows=4)
 FP32 = {"precision": "fp32"}
 BROKEN = ("i03", "i11")
-TWO = Compute(actors=2, threads=1, num_gpus=0, block_rows=4)
 
 FAMILIES = {
     "seeds/cam": (make_seeds, MakeSeedsConfig(methods=("cam",), cam=CAM(scales=(1.0,), **FP32))),
@@ -93,14 +92,10 @@ def runs(cluster, tmp_path_factory):
         if one.id in BROKEN:
             Path(one.path).write_text("<html>")
     shutil.copytree(plain, ray)
-    for run, engine, compute in ((plain, PLAIN, COMPUTE), (ray, RayEngine(), TWO)):
+    for run, engine in ((plain, PLAIN), (ray, RayEngine())):
         for job, config in FAMILIES.values():
-            job(with_run(config, run, compute), engine)
+            job(replace(config, run=str(run), compute=COMPUTE), engine)
     return plain, ray
-
-
-def with_run(config, run, compute):
-    return replace(config, run=str(run), compute=compute)
 
 
 def rows_of(run, name):

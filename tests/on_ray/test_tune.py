@@ -86,7 +86,7 @@ def sweep_that_waits(run):
     os.environ["WAITING_SWEEP"] = run
     waiting = WaitingAdvCAM(scales=ADVCAM.scales, precision=ADVCAM.precision)
     with session():
-        tune(config(run, advcam=waiting, compute=replace(COMPUTE, actors=1)))
+        tune(config(run, advcam=waiting, compute=replace(COMPUTE, actors=1)), ENGINE)
 
 
 def kill_after_the_first(run):

@@ -15,7 +15,7 @@ from itertools import islice
 import torch
 
 from rayseg.attribution.classes.base import seeded
-from rayseg.attribution.classes.views import Batch
+from rayseg.attribution.classes.views import ViewBatch
 from tests.reference.attribution_literal import EPSILON, add_mirrored, on_image_grid, raw_maps
 
 
@@ -227,7 +227,7 @@ def draw_companions(bank, method, classes, image_id, like):
 def adapt(network, image, classes, method, bank=None, image_id=""):
     """`rib` with a method's settings, on the views that the method sees, in the network's type."""
     like = network.head.weight.detach()
-    planes = Batch.of(torch.from_numpy(image)[None], [classes], [image_id], like.device)
+    planes = ViewBatch.of(torch.from_numpy(image)[None], [classes], [image_id], like.device)
     views = [planes.views(scale, method.flip)[0].to(like) for scale in method.scales]
     companions = draw_companions(bank, method, classes, image_id, like)
     names = list(inspect.signature(rib).parameters)[4:]

@@ -25,7 +25,7 @@ def test_a_run_from_boxes_trains_on_its_last_masks():
     trained = ["mask_rcnn", "instances"]
     assert kinds(boxes()) == ["detector", *MAPS, "score", *trained, "score"]
     assert {part.labels for part in parts if part.kind in trained} == {("bbam+box_crf",)}
-    assert [part.told for part in parts if not part.kind] == [False, True]
+    assert [part.shown for part in parts if not part.kind] == [False, True]
 
 
 def test_a_run_from_tags_trains_on_its_last_masks():

@@ -167,7 +167,11 @@ class ToyBottleneck:
             )
 
     def __call__(self) -> BottleneckResult:
-        """Trains and measures; a machine and its number of threads always give the same."""
+        """Trains and measures; a machine and its number of threads give the same result each time.
+
+        Raises:
+            FloatingPointError: RIB ran away.
+        """
         training, shown = self.scenes()
         network = self.trained(training)
         images, classes = _tensors(shown)

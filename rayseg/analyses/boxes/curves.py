@@ -28,7 +28,11 @@ class CurveSums:
 
     @classmethod
     def of(cls, curve: Float[ndarray, "steps 2"]) -> Self:
-        """One object, its curve as `ObjectMap.curve` has it."""
+        """One object, its curve as `ObjectMap.curve` has it.
+
+        Raises:
+            ValueError: of another shape, or with a number that is none.
+        """
         values = np.asarray(curve, float)
         if values.ndim != 2 or values.shape[1] != 2:
             raise ValueError(f"curve must be (steps, 2), got {values.shape}")

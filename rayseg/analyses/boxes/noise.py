@@ -27,6 +27,9 @@ def shake_boxes(
         amount: above -0.5, so that no box turns over; 0 changes nothing.
         generator: four numbers a box are drawn, whatever the amount, so that two amounts move the
             same sides.
+
+    Raises:
+        ValueError: such an amount.
     """
     if not -0.5 < amount < np.inf:
         raise ValueError(f"amount must be a share above -0.5, got {amount}")

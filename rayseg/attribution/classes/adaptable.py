@@ -168,7 +168,11 @@ class AdaptableNetwork(LeanNetwork):
 
     @contextmanager
     def adapting(self) -> Iterator[None]:
-        """The weights may move inside; after it they are those of the start, whatever happened."""
+        """The weights may move inside; after it they are those of the start, whatever happened.
+
+        Raises:
+            RuntimeError: they are moving for another image, whose course was not ended.
+        """
         if self._adapts:
             raise RuntimeError("the network must be at its start, got one amid another image")
         self._adapts = True

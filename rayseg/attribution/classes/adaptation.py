@@ -217,7 +217,11 @@ class Adaptation:
         return free / 2**30 / 3
 
     def _step(self, k: int, reached: Tensor) -> None:
-        """Moves the weights."""
+        """Moves the weights.
+
+        Raises:
+            FloatingPointError: the loss is no number.
+        """
         method = self.method
         if not torch.isfinite(self.loss):
             raise FloatingPointError(f"loss must be finite, got {self.loss.item()} at step {k}")

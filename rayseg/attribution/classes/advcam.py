@@ -111,6 +111,9 @@ class AdvCAM(ScaleByScale):
         """What `run` gives of one image for `num_steps` 1, 2, ... up to its own, in one climb.
 
         With `add_last` it begins at 0. An image without classes has none.
+
+        Raises:
+            ValueError: as `run`.
         """
         lean = self.prepare(network)
         check_input(lean, image[None], [classes], [image_id], map_stride)

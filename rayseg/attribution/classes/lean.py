@@ -89,7 +89,11 @@ class LeanNetwork(nn.Module):
 
 
 def check_head(network: Any, side: int) -> None:
-    """Refuses a network whose head's windows are of another side."""
+    """Refuses a network whose head's windows are of another side.
+
+    Raises:
+        ValueError: they are; 0 stands for any side above 1.
+    """
     found = network.head.kernel_size[0]
     if found != side and (side or found == 1):
         wanted = f"{side}x{side}" if side else "larger than 1x1"

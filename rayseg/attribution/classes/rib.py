@@ -60,7 +60,7 @@ class RIB(Attribution):
         margin: Margin m, used as `margin_role` says.
         margin_role: What m does: stop ends the image once the target logits of its rows add up to
             more than m (code); loss is min(m, y) (text).
-        pooling: With gndrp the labelled classes' logits leave high positions out; gap keeps them.
+        pooling: The labelled classes' logits leave high positions out (gndrp) or keep them (gap).
         tau: Positions above this share of a row's maximum are high.
         divide_by: GNDRP divides by all positions (code) or by the kept ones (text).
         num_companions: Number of other images in each step's batch.
@@ -199,6 +199,10 @@ class RIB(Attribution):
 
         The last is what `run` gives; an image that ends early has fewer, one without classes none.
         Until the last is taken, or the iterator closed, the prepared network is not at theta_0.
+
+        Raises:
+            ValueError: as `run`.
+            FloatingPointError: the loss or a map is no number.
         """
         adaptable = self.prepare(network)
         check_input(adaptable, image[None], [classes], [image_id], map_stride)

@@ -55,8 +55,8 @@ class BBAM(BoxAttribution):
         stride_range: How much larger s(a) can get, in input pixels (48).
         fixed_stride: Stride in place of s(a), in input pixels (Figure 5.7b: 24, 48); 0 keeps s(a).
         grid: The image's sides over the stride are rounded down (code) or up (text), to at least 1.
-        reduction: The mean halves the terms and averages the four offsets (code); sum is the L1
-            norms (text).
+        reduction: How terms are added: mean halves them and averages the four offsets (code); sum
+            is the L1 norms (text).
         start: The first mask: boxes is 1 in the union of the positives' predicted boxes, cut to
             whole cells, which for an object below one cell is nothing (code); ones is 1 everywhere.
         region: What a step shows the detector: the image (full), or only what is around the
@@ -105,7 +105,11 @@ class BBAM(BoxAttribution):
         )
 
     def check(self, detector: Detector) -> None:
-        """Refuses windows of a detector that takes whole inputs only."""
+        """Refuses windows of a detector that takes whole inputs only.
+
+        Raises:
+            ValueError: both sides are said.
+        """
         if self.region == "windows" and not detector.window_stride:
             raise ValueError(
                 "region must be full for a detector that takes whole inputs only, got windows"

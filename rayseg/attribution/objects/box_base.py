@@ -141,7 +141,11 @@ class BoxAttribution(ABC):
         """The dissertation's equations to the letter."""
 
     def check(self, detector: Detector) -> None:
-        """Refuses settings that this detector cannot serve at all; here there are none."""
+        """Refuses settings that no image of this detector can be served with; here there are none.
+
+        Raises:
+            ValueError: both sides are said.
+        """
         del detector
 
     def prepare(self, network: Detector, device: torch.device | None = None) -> Detector:

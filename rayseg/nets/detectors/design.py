@@ -122,6 +122,9 @@ class MaskLearning(Learning):
         sure_foreground: probability above which it is; see `grown_seeds`.
         sure_background: probability below which it is sure of background.
         mask_loss: balanced weighs foreground and background the same; plain weighs cells.
+
+    Raises:
+        ValueError: an unknown loss.
     """
 
     min_sides: tuple[int, ...] = (416, 440, 464, 488, 512)

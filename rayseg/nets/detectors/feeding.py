@@ -16,7 +16,15 @@ PADDED_TO = 32
 
 
 class ResizingDetector(Detector):
-    """A detector whose images are resized by their sides and normalised."""
+    """A detector whose images are resized by their sides and normalised.
+
+    Args:
+        design: what it is.
+        learning: what its training asks for besides.
+
+    Raises:
+        ValueError: an unknown trunk, other weights, or a design that makes no network.
+    """
 
     def __init__(self, design: DetectorDesign, learning: Learning):
         super().__init__()

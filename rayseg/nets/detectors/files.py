@@ -30,6 +30,11 @@ def load_detector(path: str, classes: Sequence[str] | None = None) -> Detector:
         path: of the file.
         classes: names that it must have been trained on; None takes any. Of an ONNX file, which
             has no names, only their number is compared.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: what opens an ONNX file is not installed.
+        ValueError: the file is no detector, or one of other classes.
     """
     if path.endswith(".onnx"):
         foreign = YOLOX(path)

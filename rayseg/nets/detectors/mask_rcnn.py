@@ -48,6 +48,13 @@ class MaskRCNN(nn.Module):
     """A trunk with a feature pyramid, a proposal network, a box head and a mask head.
 
     The box loss is smooth L1 with beta 1 as in the authors' code; torchvision has 1/9 there.
+
+    Args:
+        design: what it is.
+        learning: what its training asks for besides.
+
+    Raises:
+        ValueError: an unknown trunk, other weights, or not one anchor a level.
     """
 
     def __init__(self, design: MaskRCNNDesign, learning: MaskLearning = UNTRAINED_MASKS):
@@ -239,7 +246,16 @@ def _searching(network: MaskRCNN, min_score: float, max_objects: int) -> Iterato
 
 
 def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
-    """A Mask R-CNN from the safetensors file that training wrote, in eval mode."""
+    """A Mask R-CNN from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: names that it must have been trained on, in this order; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a Mask R-CNN of ours, or of other classes.
+    """
     facts = read_network_facts(path, "mask_rcnn", classes, _FACTS)
     network = MaskRCNN(MaskRCNNDesign.from_facts(facts))
     load_into(network, read_tensors(path), path)

@@ -100,7 +100,11 @@ class OneStage(ResizingDetector):
         return torch.arange(number, device=self.mean.device)
 
     def in_window(self, candidates: Tensor, input_hw: tuple[int, int], window: Window) -> Tensor:
-        """Numbers of the same anchors among those of the window."""
+        """Numbers of the same anchors among those of the window.
+
+        Raises:
+            ValueError: also where an anchor's cell lies outside of the window.
+        """
         check_window(window, input_hw, self.window_stride)
         each = self._anchors_a_cell
         whole, small = self._cells(input_hw), self._cells((window.height, window.width))

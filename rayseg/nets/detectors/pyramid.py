@@ -159,6 +159,9 @@ def build_pyramid(
     Args:
         extra: pool adds a level by taking every second cell, p6p7 two by convolutions.
         first_level: 2 begins at stride 4, 3 at stride 8.
+
+    Raises:
+        ValueError: an unknown trunk or stage, or one without four stages at these strides.
     """
     if design.trunk not in PYRAMID_TRUNKS:
         raise ValueError(

@@ -223,6 +223,9 @@ def check_window(window: Window, input_hw: tuple[int, int], stride: int) -> None
     """Refuses a window that is off the stride, empty, or reaches out of the input.
 
     A side that ends where the input does needs not be a multiple of the stride.
+
+    Raises:
+        ValueError: both sides are said.
     """
     spans = ((window.top, window.height, input_hw[0]), (window.left, window.width, input_hw[1]))
     for start, length, end in spans:

@@ -53,7 +53,11 @@ class YOLOX(Detector):
         self.num_classes = width - 5
 
     def _width(self, path: str) -> int:
-        """Numbers that the network gives of a point."""
+        """Numbers that the network gives of a point.
+
+        Raises:
+            ValueError: it is no YOLOX.
+        """
         try:
             with torch.no_grad():
                 outputs = self._run(torch.zeros(2, 3, SIDE, SIDE))
@@ -100,7 +104,11 @@ class YOLOX(Detector):
         return torch.arange(POINTS, device=self.mean.device)
 
     def in_window(self, candidates: Tensor, input_hw: tuple[int, int], window: Window) -> Tensor:
-        """Refused."""
+        """Refused.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError(f"a YOLOX from ONNX takes whole inputs of {SIDE}x{SIDE} only")
 
     def read(
