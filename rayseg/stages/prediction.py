@@ -13,7 +13,7 @@ from torch import Tensor
 from rayseg.nets.prediction import Prediction
 from rayseg.networks import NETWORKS
 from rayseg.records.palette import encode_labels
-from rayseg.stages.rows import Row, Rows, choose_device, outcome, stack_pixels
+from rayseg.stages.rows import Row, Rows, choose_device, one_by_one, outcome, stack_pixels
 from rayseg.store import local_copy
 
 CRFOfImage = Callable[[UInt8[ndarray, "h w 3"], Float[ndarray, "l h w"]], UInt8[ndarray, "h w"]]
@@ -59,7 +59,7 @@ class PredictLabels:
         Raises:
             torch.AcceleratorError: the device is lost; no image is to blame.
         """
-        return [outcome(row) if row["status"] else self._predict(row) for row in rows]
+        return one_by_one(rows, self._predict, "prediction")
 
     def _predict(self, row: Row) -> Row:
         probabilities = self.prediction(self.network, stack_pixels([row]).to(self.device))[0]
