@@ -2,28 +2,29 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import torch
 from tqdm import tqdm
 
 from rayseg.config import Compute
 from rayseg.learn import Worker
-from rayseg.stages import DecodeImages, Row, Rows, choose_device, guarded_rows
+from rayseg.stages import DecodeImages, Row, Rows, choose_device
 from rayseg.steps.engine import Images, Pool, Slots, Source, Stage
-from rayseg.steps.machine import count_cores, threads_each
+from rayseg.steps.machine import count_cores
 from rayseg.store import Folder, read_shard, rows_to_table, write_shard
 
 T = TypeVar("T")
 
 
 class PlainEngine:
-    """A loop; see `rayseg.steps.engine.Engine`. An image that kills the process is poison too.
+    """A loop; see `rayseg.steps.engine.Engine`.
 
-    Its deaths are counted over the starts of the same command, since nobody starts it anew.
+    An image that kills its process ends the job, where Ray would give up that image alone.
     """
 
     def open(self, address: str, run: str) -> AbstractContextManager[None]:
@@ -40,7 +41,7 @@ class PlainEngine:
         """One process."""
         gpus = float(choose_device(compute.device).type == "cuda")
         where = f"this process, of {count_cores()} cores"
-        return Slots(1, 1, gpus, threads_each(compute), where)
+        return Slots(1, 1, gpus, compute.threads or count_cores(), where)
 
     def check(self, what: str, compute: Compute) -> None:
         """Refuses several processes.
@@ -67,36 +68,64 @@ class PlainEngine:
     ) -> float:
         """Rows are stored block by block."""
         self.check(label, compute)
-        start, inflight = time.perf_counter(), out / "inflight"
-        stage, smooth = pool.make(), then.make() if then else None
+        start = time.perf_counter()
         total = source.table.num_rows if isinstance(source, Images) else source.pending.rows
-        with tqdm(total=total, desc=label, unit="image", smoothing=0.1) as bar:
+        bar = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
+        with _one_line(label), bar, _all_threads(compute) as take_all:
+            stage, smooth = pool.make(), then.make() if then else None
+            take_all()  # a stage takes the threads of one actor of many
             for rows in _blocks(source, pool.rows or compute.block_rows):
-                made = guarded_rows(partial(_through, source, stage, smooth), rows, inflight)
-                write_shard(out, rows_to_table(made, schema))
+                write_shard(out, rows_to_table(_through(source, stage, smooth, rows), schema))
                 bar.update(len(rows))
-        inflight.remove()
         return time.perf_counter() - start
 
     def collect(
         self, source: Source, pool: Pool, compute: Compute, scratch: Folder | None = None
     ) -> Iterator[Row]:
         """Rows come out as they are made."""
-        stage = pool.make()
-        for rows in _blocks(source, pool.rows or compute.block_rows):
-            yield from _through(source, stage, None, rows)
+        with _one_line("counting"):
+            stage = pool.make()
+            for rows in _blocks(source, pool.rows or compute.block_rows):
+                yield from _through(source, stage, None, rows)
 
     def fit(
         self, loop: Callable[[Any, Worker], None], work: Any, folder: Folder, compute: Compute
     ) -> None:
         """A training by one worker."""
         self.check("training", compute)
-        loop(work, Worker(device=choose_device(compute.device)))
+        with _one_line("training"), _all_threads(compute) as take_all:
+            take_all()
+            loop(work, Worker(device=choose_device(compute.device)))
 
     def share(self, make: Callable[[], tuple[str, T]], what: str) -> tuple[str, Callable[[], T]]:
         """Held by this process."""
-        name, thing = make()
+        with _one_line(what):
+            name, thing = make()
         return name, _Held(thing)
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Says what a stage or training raises as an engine does.
+
+    Raises:
+        ChildProcessError: in place of any error, which stays its cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ChildProcessError(f"{what} failed: {type(error).__name__}: {reason}") from error
+
+
+@contextmanager
+def _all_threads(compute: Compute) -> Iterator[Callable[[], None]]:
+    """What gives torch the threads that are asked for, else one a core; within, and no longer."""
+    before = torch.get_num_threads()
+    try:
+        yield partial(torch.set_num_threads, compute.threads or count_cores())
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Compute:
         block_rows: Images between two writes, the most that a killed actor loses.
         workers: Number of workers of a training.
         loader_workers: Processes that decode ahead for each training worker, at most one a core.
-        max_failures: How often a training starts again from its last epoch after losing a worker.
+        max_failures: How often a training goes on from its last checkpoint after losing a worker.
         stall_seconds: Seconds without any progress after which a job fails.
         retry_failed: Images whose row says error or poison are tried again.
     """

@@ -70,6 +70,7 @@ class Course:
         state.restore(network, optimizer)
         state.facts = {
             "iteration": 0, "curve": [], "judged": [], "since_logged": [], "seconds": 0.0,
+            "step_seconds": 0.0,
             "images": fingerprint(work.ids),
         } | _in_iterations(state.facts, length)  # fmt: skip
         return cls(work, worker, network, optimizer, length, state)
@@ -94,7 +95,9 @@ class Course:
         samples = self.work.samples()
         batches = training.batches(self.work, samples, self.iteration, self.worker)
         for step in range(self.iteration, steps):
+            start = time.perf_counter()
             parts = self.take_step(model, batches, step)
+            facts["step_seconds"] += time.perf_counter() - start
             facts["iteration"] = step + 1
             facts["seconds"] = before + time.perf_counter() - began
             facts["since_logged"].append(parts)

@@ -61,9 +61,9 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
         plan = plan.with_bank(engine)
         slices, left_out = load_images(plan, chosen)
         failure = _search(plan, slices, left_out, folder, engine.slots(config.compute))
-    if failure and not any(one["done"] for one in stored_trials(folder)):
-        raise ChildProcessError(failure)
-    outcome = write_sweep(plan, folder, left_out)
+        if failure and not any(one["done"] for one in stored_trials(folder)):
+            raise ChildProcessError(failure)
+        outcome = write_sweep(plan, folder, left_out)
     if failure:  # the results of the other trials are written
         raise ChildProcessError(failure)
     return outcome

@@ -28,6 +28,7 @@ from rayseg.store import (
     Manifest,
     claim,
     kind_of,
+    lease,
     read_manifest,
     read_rows,
     read_run,
@@ -88,14 +89,15 @@ def calibrate(config: DoctorConfig, engine: Engine) -> list[Measured]:
         ValueError: the run's own refusals.
     """
     scratch = Folder(config.run) / "calibration"
-    scratch.remove()
-    try:
-        counts = _few_images(config, scratch / "manifest")
-        measuring = _Measuring(config, engine, scratch, counts, shortened(config, scratch.location))
-        parts = recipe(config, counts.val > 0)
-        return [one for part in parts for one in measuring.measure(part)]
-    finally:
+    with lease(Folder(config.run), "doctor"):
         scratch.remove()
+        try:
+            counts, few = _few_images(config, scratch / "manifest"), scratch.location
+            measuring = _Measuring(config, engine, scratch, counts, shortened(config, few))
+            parts = recipe(config, counts.val > 0)
+            return [one for part in parts for one in measuring.measure(part)]
+        finally:
+            scratch.remove()
 
 
 def _few_images(config: DoctorConfig, folder: Folder) -> Counts:
@@ -173,14 +175,13 @@ class _Measuring:
         here, all_ = (counts.val, counts.all_val) if kind.predicted else (
             counts.train, counts.all_train
         )  # fmt: skip
-        slots = self.engine.slots(self.config.compute)
-        processes = slots.actors if kind.by_network else slots.tasks
         folders = {name: self.scratch / kind.folder / name for name in part.names}
         spent = {name: read_run(one).get("seconds", 0.0) for name, one in folders.items()}
         around = max(whole - sum(spent.values()), 0.0) / len(part.names)
         found = []
         for name, seconds in spent.items():
             folder = folders[name]
+            processes = read_run(folder).get("processes", 1)
             rows = list(read_rows(folder, ["seconds"]))
             busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))
             start = max(seconds - busy, 0.0) + around
@@ -197,7 +198,7 @@ class _Measuring:
         """A training, which counts steps."""
         whole = self._seconds(part, (name,) if name else ())
         label = f"{KINDS[part.kind].folder}/{name}".rstrip("/")
-        seconds = read_run(self.scratch / label)["seconds"]
+        seconds = read_run(self.scratch / label)["step_seconds"]  # without checkpoints
         settings = settings_of(self.few, part.kind), settings_of(self.config, part.kind)
         images = self.counts.train, self.counts.all_learned
         here, all_ = (one.steps(number) for one, number in zip(settings, images, strict=True))

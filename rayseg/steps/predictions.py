@@ -24,7 +24,8 @@ def predict(config: PredictConfig, engine: Engine) -> Outcome:
     _check(config, "segmenter")
     with engine.open(config.address, config.run):
         compute = config.compute
-        if config.crf and not engine.slots(compute).gpus and not compute.actors:
+        slots = engine.slots(compute)
+        if config.crf and not slots.gpus and not compute.actors and slots.actors > 1:
             # the CRF needs as much of the cores
             compute = replace(compute, actors=max(count_cores() // 2, 1), threads=1)
         return carry_out(prediction_steps(config, compute), engine, compute)

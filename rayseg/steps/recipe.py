@@ -11,6 +11,7 @@ from typing import Any
 from rayseg.config import RunConfig, as_toml
 from rayseg.labels import Truths
 from rayseg.learn import TRAININGS
+from rayseg.networks import NETWORKS
 from rayseg.steps.boxes import make_box_maps, make_box_masks
 from rayseg.steps.engine import Engine
 from rayseg.steps.masks import refine_seeds
@@ -20,7 +21,7 @@ from rayseg.steps.preparing import prepare
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.training import train
-from rayseg.store import Folder, kind_of, read_manifest
+from rayseg.store import Folder, kind_of, lease, read_manifest
 from rayseg.toml import hint
 
 JobFunction = Callable[[Any, Engine], Outcome]
@@ -69,25 +70,35 @@ class Road:
 
     def labels(self, config: RunConfig) -> tuple[str, ...]:
         """What networks are trained on: as given, else the last masks."""
-        own = self.masks[2](config)
-        others = {
-            name for road in roads_of(config) if road is not self for name in road.masks[2](config)
-        }
-        return tuple(one for one in config.labels if one not in others) or tuple(own[-1:])
+        given = config.labels
+        if len(roads_of(config)) > 1 and given:  # each name goes where it can be learnt from
+            given = tuple(name for name in given if name in self.known(config))
+        return given or tuple(self.masks[2](config)[-1:])
 
-    def networks(self, config: RunConfig) -> tuple[list[str], list[str]]:
+    def known(self, config: RunConfig) -> set[str]:
+        """Labels that such a network can learn from: the run will have them, or has them."""
+        run_folder, (_, kind, names) = Folder(config.run), self.masks
+        masks = run_folder / "masks"
+        found = {*names(config), *(n for n in masks.folders() if _serves(masks / n, kind))}
+        if self.has_truth(run_folder / "manifest", config.train_split):
+            found.add("truth")
+        return found
+
+    def networks(self, config: RunConfig, judged: bool) -> tuple[list[str], list[str]]:
         """Kinds of networks that are trained before the maps, and between maps and masks."""
         given = config.given_weights
         first = {kind for kind in self.asked(config) if not given.get(kind)}
-        second = self.refined(config) - first if config.until != "seeds" else set()
-        last = {self.trained} if config.until == "segmenters" else set()
+        refined = self.refined(config) if config.until != "seeds" else set()
+        second = {kind for kind in refined - first if not given.get(kind)}
+        ends = config.until == "segmenters" and (judged or config.labels)
+        last = {self.trained} if ends else set()
         if any(settings_of(config, k).weights == "classifier" for k in first | second | last):
             first.add("classifier")
         return [k for k in TRAININGS if k in first], [k for k in TRAININGS if k in second]
 
     def parts(self, config: RunConfig, judged: bool) -> Iterator[Part]:
         """Its jobs in order."""
-        first, second = self.networks(config)
+        first, second = self.networks(config, judged)
         yield from (Part(partial(train, kind), kind) for kind in first)
         make, kind, names = self.maps
         yield Part(make, kind, tuple(names(config)))
@@ -151,11 +162,12 @@ def roads_of(config: RunConfig) -> list[Road]:
 
 def recipe(config: RunConfig, judged: bool) -> list[Part]:
     """The jobs of a run after its manifest, in order; one that several roads need comes once."""
-    parts: dict[tuple[str, tuple[str, ...]], Part] = {}
+    parts: list[Part] = []
     for road in roads_of(config):
         for part in road.parts(config, judged):
-            parts.setdefault((part.kind, part.names), part)
-    return [*parts.values(), Part(score)]
+            there = {(one.kind, one.names) for one in parts if one.kind}
+            parts += [] if (part.kind, part.names) in there else [part]
+    return [*parts, Part(score)]
 
 
 def is_judged(config: RunConfig) -> bool:
@@ -166,6 +178,11 @@ def is_judged(config: RunConfig) -> bool:
 
 def run(config: RunConfig, engine: Engine) -> Outcome:
     """All jobs in order, from tags or from boxes; what is done already is skipped."""
+    with lease(Folder(config.run), "run"):
+        return _in_order(config, engine)
+
+
+def _in_order(config: RunConfig, engine: Engine) -> Outcome:
     outcome = prepare(config, engine)
     Folder(config.run).write("run.toml", as_toml(config).encode())
     if config.until == "segmenters":
@@ -182,8 +199,7 @@ def run(config: RunConfig, engine: Engine) -> Outcome:
 
 
 def _unjudged(config: RunConfig) -> Outcome:
-    names = {"segmenter": "segmenters", "mask_rcnn": "Mask R-CNNs"}
-    networks = " and ".join(names[road.trained] for road in roads_of(config))
+    networks = " and ".join(f"{NETWORKS[road.trained].noun}s" for road in roads_of(config))
     lacking = "predictions" if config.labels else f"{networks}; --labels trains one anyway"
     return Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
 
@@ -194,13 +210,9 @@ def check_labels(config: RunConfig) -> None:
     Raises:
         ValueError: labels that the run will not have.
     """
-    run_folder = Folder(config.run)
-    masks, known = run_folder / "masks", set()
-    for road in roads_of(config):
-        _, kind, names = road.masks
-        known |= {*names(config), *(n for n in masks.folders() if _serves(masks / n, kind))}
-        if road.has_truth(run_folder / "manifest", config.train_split):
-            known.add("truth")
+    if not config.labels:
+        return
+    known = set().union(*(road.known(config) for road in roads_of(config)))
     for name in config.labels:
         if name not in known:
             raise ValueError(

@@ -7,14 +7,14 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.scoring import score_run
 from rayseg.steps.sources import read_ids
 from rayseg.steps.table import score_table
-from rayseg.store import Folder, read_manifest
+from rayseg.store import Folder, lease, read_manifest
 
 
 def score(config: ScoreConfig, engine: Engine) -> Outcome:
     """Scores all seeds and masks of the run into scores.json, and writes the report."""
     run_folder = Folder(config.run)
     read_manifest(run_folder / "manifest").select(config.split)
-    with engine.open(config.address, config.run):
+    with lease(run_folder, "score"), engine.open(config.address, config.run):
         scored = score_run(run_folder, config, engine, read_ids(config.ids))
     lines = score_table(scored.entries)
     if scored.skipped:

@@ -17,7 +17,7 @@ from rayseg.scores import Confusion, SizeCounts, ThresholdSweep, thresholds_ever
 from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.steps.engine import Engine, Pool, Stage, Stored
 from rayseg.steps.object_scoring import score_objects, skipped_facts, unlike_images
-from rayseg.store import Folder, find_pending, read_manifest, read_rows, read_run
+from rayseg.store import KINDS, Folder, Kind, find_pending, read_manifest, read_rows, read_run
 
 SHOWN = 12
 """Best and worst images that scores.json names."""
@@ -55,13 +55,14 @@ def score_run(
     if config.val_split in ("", *manifest.table.column("split").to_pylist()):
         unseen = Truths(run / "manifest", config.val_split)
     scored = Scored()
-    for kind, truths in (("seeds", seen), ("masks", seen), ("predictions", unseen)):
+    for kind in (one for one in KINDS.values() if one.scored in ("maps", "labels")):
+        truths = unseen if kind.predicted else seen
         if not truths or not truths.paths:
             continue
         scoring = _Scoring(config, engine, truths, over)
-        for name in (run / kind).folders():
-            entry, skipped = scoring.score(run / kind / name, kind)
-            scored.entries[f"{kind}/{name}"] = entry
+        for name in (run / kind.folder).folders():
+            entry, skipped = scoring.score(run / kind.folder / name, kind)
+            scored.entries[f"{kind.folder}/{name}"] = entry
             scored.skipped.update(skipped)
     _add_ratios(run, scored.entries)
     entries, skipped = score_objects(run, config, engine)
@@ -129,7 +130,7 @@ class _Scoring:
     truths: Truths
     over: list[int]
 
-    def score(self, folder: Folder, kind: str) -> tuple[dict[str, Any], dict[str, str]]:
+    def score(self, folder: Folder, kind: Kind) -> tuple[dict[str, Any], dict[str, str]]:
         """A folder's entry, and the images without a usable truth."""
         statuses = {row["id"]: row["status"] for row in read_rows(folder, ["id", "status"])}
         asked = {id_: status for id_, status in statuses.items() if id_ in self.truths.paths}
@@ -139,17 +140,17 @@ class _Scoring:
         curves: dict[str, Any] = {}
         skipped: dict[str, str] = {}
         threshold = None
-        if kind == "seeds":
+        if kind.scored == "maps":
             sweep = self._sweep(rows, skipped)
             threshold = sweep.best(self.over or None)
             if threshold is None:  # none of these classes was seen
                 threshold = sweep.best()
             curves = {"sweep": sweep.as_dict(self.over or None)}
-        countable = kind != "seeds" or threshold is not None
+        countable = kind.scored != "maps" or threshold is not None
         figures = self._count(rows if countable else None, threshold, skipped)
         facts = {
-            "split": self.config.val_split if kind == "predictions" else self.config.split,
-            "ids": "" if kind == "predictions" else self.config.ids,
+            "split": self.config.val_split if kind.predicted else self.config.split,
+            "ids": "" if kind.predicted else self.config.ids,
             "images": figures.pop("images"),
             **{status: left_out[status] for status in ("empty", "error", "poison")},
             "missing": len(self.truths.paths) - len(asked),

@@ -140,7 +140,10 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         assert schema is not None
         seconds = engine.fill(source, pool, folder, schema, step.label, compute, then)
         # wall seconds add up over the starts that a folder took
-        write_run(folder, {"seconds": read_run(folder).get("seconds", 0.0) + seconds})
+        slots = engine.slots(compute)
+        processes = slots.actors if work.keeps_network else slots.tasks
+        known = read_run(folder).get("seconds", 0.0)
+        write_run(folder, {"seconds": known + seconds, "processes": processes})
     return _close(folder, step.label)
 
 

@@ -157,6 +157,7 @@ class _Task:
         examples = [{"id": id_, "reason": reason} for id_, reason in problems[:MAX_NAMED]]
         return {
             **{name: facts[name] for name in ("curve", "judged", "seconds")},
+            "step_seconds": facts.get("step_seconds", facts["seconds"]),
             "steps_per_epoch": training.length(len(ids)).epoch,
             "images": len(ids),
             "images_left_out": self.images.table.num_rows - len(ids),
@@ -226,7 +227,7 @@ class _Task:
 def training_steps(kind: str, config: Any) -> Iterator[Step]:
     """A network of a kind, or one for each of the labels that are named."""
     run_folder, network = Folder(config.run), NETWORKS[kind]
-    if network.by_labels and not config.labels:
+    if TRAININGS[kind].learns_from in NAMED and not getattr(config, "labels", ()):
         there = others_there(run_folder, "masks")
         raise ValueError(f"labels must name masks or truth, got none{there}")
     training: Training = getattr(config, TRAININGS[kind].field)

@@ -132,9 +132,8 @@ def test_what_is_left_out_follows_from_seed_and_step():
     batch, still = next(batches()), SegmenterSGD(lr=1e-30, every=1)
 
     def losses(first=0, seed=0):
-        network = Dropping()
-        steps = SegmenterSteps(still, 4, seed=seed)
-        return list(steps.run(network, still.optimizer(network), iter([batch] * 4), first))
+        training = replace(TRAINING, schedule=still, seed=seed)
+        return losses_of(training, Dropping(), [batch] * 4, 4, first)
 
     assert len(set(losses())) == 4
     assert losses(first=2) == losses()[2:]
