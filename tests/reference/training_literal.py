@@ -11,7 +11,7 @@ from rayseg.nets.losses import segmentation_loss
 
 def literal_losses(training, manifest, samples):
     """The loss of each of five steps on ten images in batches of four, by one worker."""
-    network = training.build(2).train()
+    network = training.build(("green", "red")).train()
     optimizer = training.schedule.optimizer(network)
     steps = {
         "classifier": _tagged,

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import torch
 from PIL import Image
 
 from rayseg.analyses.bottleneck import ToyBottleneck
@@ -33,6 +34,15 @@ calls: list[Counted] = []
 def made(tmp_path_factory):
     config = ToyBottleneckConfig(run=str(tmp_path_factory.mktemp("toy")), toy=Counted(**TINY))
     return config, toy_bottleneck(config, PlainEngine())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The job computes on one, since layers so small round differently on each number of them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_the_job_says_the_table_and_where_the_picture_is(made):
