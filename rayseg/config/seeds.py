@@ -6,7 +6,7 @@ from itertools import product
 from rayseg.attribution import COMBINATIONS, METHODS, Attribution, OnRIB
 from rayseg.config.base import JobConfig, check_names, make_part, one_field_each
 from rayseg.refine import REFINERS
-from rayseg.refine.crf import OFFICIAL_THRESHOLDS, LabelCRF, Threshold
+from rayseg.refine.crf import OFFICIAL_THRESHOLDS
 from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.stages import CompanionBank, Refiner, network_kind
 
@@ -124,12 +124,8 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
     def refiner(self, name: str, method: str) -> Refiner:
         """The refiner of that name for the maps of that method."""
         refiner = getattr(self, name)
-        foreground, background = getattr(self.thresholds, threshold_field(method))
-        if isinstance(refiner, LabelCRF):
-            return replace(refiner, fg_threshold=foreground, bg_threshold=background)
-        if isinstance(refiner, Threshold):
-            return replace(refiner, threshold=foreground)
-        return refiner
+        given = getattr(self.thresholds, threshold_field(method))
+        return replace(refiner, **dict(zip(_fields_of_thresholds(refiner), given, strict=False)))
 
     @property
     def refiner_kinds(self) -> set[str]:
@@ -142,16 +138,12 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         return [f"{m}+{r}{suffix}" for m, r in product(self.methods, self.refiners)]
 
 
+def _fields_of_thresholds(refiner: object) -> tuple[str, ...]:
+    """The fields of a refiner that `thresholds` fill in."""
+    return getattr(refiner, "from_thresholds", ())
+
+
 def _own_thresholds(refiner: object) -> bool:
     """Whether a refiner has thresholds of its own that `thresholds` would override unseen."""
-    match refiner:
-        case LabelCRF():
-            own = LabelCRF()
-            return (refiner.fg_threshold, refiner.bg_threshold) != (
-                own.fg_threshold,
-                own.bg_threshold,
-            )
-        case Threshold():
-            return refiner != Threshold()
-        case _:
-            return False
+    own = type(refiner)()
+    return any(getattr(refiner, n) != getattr(own, n) for n in _fields_of_thresholds(refiner))

@@ -12,7 +12,7 @@ IRN's (PSA's for `SoftCRF`) for every attribution method; `official` are those o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
@@ -43,6 +43,9 @@ class Threshold:
     """
 
     threshold: float = 0.15
+
+    from_thresholds: ClassVar[tuple[str, ...]] = ("threshold",)
+    """Fields that take a method's thresholds, that of sure foreground first."""
 
     @classmethod
     def official(cls, method: str = "cam") -> Self:
@@ -84,6 +87,8 @@ class LabelCRF(Kernels):
     bilateral_sxy: float = 50
     bilateral_srgb: float = 5
     bilateral_compat: float = 10
+
+    from_thresholds: ClassVar[tuple[str, ...]] = ("fg_threshold", "bg_threshold")
 
     def __post_init__(self) -> None:
         if not 0 < self.gt_prob < 1:
