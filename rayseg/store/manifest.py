@@ -62,8 +62,14 @@ def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 
 def _manifest_row(sample: Sample) -> dict[str, Any]:
-    arrays = {"boxes_xyxy": sample.boxes_xyxy, "box_classes": sample.box_classes}
-    return vars(sample) | {name: array.tolist() for name, array in arrays.items()}
+    return {name: _listed(getattr(sample, name)) for name in MANIFEST_SCHEMA.names}
+
+
+def _listed(value: Any) -> Any:
+    """As Arrow takes it."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,12 @@ class Manifest:
 
 
 def _sample(row: Mapping[str, Any]) -> Sample:
-    made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-    made["boxes_xyxy"] = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
-    made["box_classes"] = np.array(row["box_classes"], np.int64)
-    return Sample(**made)
+    given: dict[str, Any] = {
+        name: tuple(one) if isinstance(one, list) else one for name, one in row.items()
+    }
+    given["boxes_xyxy"] = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
+    given["box_classes"] = np.array(row["box_classes"], np.int64)
+    return Sample(**given)
 
 
 def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
