@@ -316,8 +316,7 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
     [
         (
             {"trunk": "resnet51"},
-            "trunk must be one of mobilenet_v2, resnet18, resnet34, resnet50, resnet101, vgg16, "
-            "wide_resnet38, got 'resnet51'; did you mean 'resnet50'?",
+            f"trunk must be one of {', '.join(TRUNKS)}, got 'resnet51'; did you mean 'resnet50'?",
         ),
         ({"stride": 12}, "stride must be one of 8, 16, 32, got 12"),
         ({"batch_norm": "frosen"}, "got 'frosen'; did you mean 'frozen'?"),
