@@ -64,7 +64,7 @@ class Threshold:
         classes: Sequence[int],
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
-        _check(image, maps, classes)
+        check_arguments(image, maps, classes)
         return _label_values(classes)[_winners(maps, self.threshold)]
 
 
@@ -136,7 +136,7 @@ class LabelCRF(Kernels):
             maps: localization maps of the present classes at the image's size, in [0, 1].
             classes: class index of each map. Without any, all is background and no CRF is run.
         """
-        _check(image, maps, classes)
+        check_arguments(image, maps, classes)
         sides = [_winners(maps, threshold) for threshold in (self.fg_threshold, self.bg_threshold)]
         strict, lax = self.refine_labels(image, sides, len(classes) + 1)
         labels = _label_values(classes)[strict]
@@ -232,7 +232,7 @@ class SoftCRF(Kernels):
         classes: Sequence[int],
     ) -> Float32[ndarray, "k+1 h w"]:
         """Refined probabilities of background and of each class, summing to 1 at each pixel."""
-        _check(image, maps, classes)
+        check_arguments(image, maps, classes)
         planes = np.concatenate([self._background(maps)[None], maps])  # (k+1, h, w)
         # where alpha > 0 and a map is 1 everything else may be 0, but never all planes are
         planes /= planes.sum(0)
@@ -257,7 +257,12 @@ def _label_values(classes: Sequence[int]) -> UInt8[ndarray, " k+1"]:
     return np.array([0, *(number + 1 for number in classes)], np.uint8)
 
 
-def _check(image: ndarray, maps: ndarray, classes: Sequence[int]) -> None:
+def check_arguments(image: ndarray, maps: ndarray, classes: Sequence[int]) -> None:
+    """Refuses what no refiner takes; see `LabelCRF.__call__`.
+
+    Raises:
+        ValueError: shapes, types or classes do not fit.
+    """
     check_image(image)
     expected = (len(classes), *image.shape[:2])
     if maps.dtype != np.float32 or maps.shape != expected:
