@@ -8,6 +8,7 @@ that have a row saying why.
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -134,7 +135,8 @@ def _unboxed(text: str) -> str:
     text = " ".join(kept)  # of which the first words are the frame's title, which repeats
     for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
         text = text.replace(f"{title} {start}", start.capitalize())
-    return text
+    wrong = re.search(r"Invalid choice '([^']*)'.*Expected one of \((.*)\)", text)
+    return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2])) if wrong else text
 
 
 def _one_line(error: BaseException) -> str:

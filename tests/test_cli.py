@@ -37,7 +37,7 @@ def refused(capsys, arguments):
         (["make-seeds", "--compute.block-rows", "0"], 2, "block_rows must be 1 or more, got 0"),
         (["make-seeds", "--run", "/nowhere/run"], 1, "make one with `rayseg prepare`"),
         (["refine-seeds", "--refiners", "labelcrf"], 2, "did you mean 'label_crf'?"),
-        (["train-classifier", "--classifier.trunk", "resnet51"], 2, ": Invalid choice 'resnet"),
+        (["train-classifier", "--classifier.trunk", "resnet51"], 2, "did you mean 'resnet50'?"),
         (["train-classifier", "--classifier.stride", "12"], 2, "12"),
         (["prepare", "--data", "vok"], 2, "did you mean 'voc'?"),
         (["prepare", "--data", "folder", "--folder.tags", "/no.csv"], 1, "not found at /no.csv"),
