@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from rayseg.cli import JOBS, main
+from rayseg.config.job_list import TrainingJob
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {path.stem.replace("_", "-"): path for path in sorted((ROOT / "jobs").glob("*.py"))}
@@ -25,7 +26,10 @@ def said(capsys, function, *arguments, **options):
 
 
 def test_every_job_has_a_script_and_every_script_a_job():
-    assert set(SCRIPTS) == set(JOBS)
+    """A new training comes with its network, without a script: `rayseg submit` needs none."""
+    missing = set(JOBS) - set(SCRIPTS)
+    assert all(isinstance(JOBS[name], TrainingJob) for name in missing)
+    assert set(SCRIPTS) <= set(JOBS)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
