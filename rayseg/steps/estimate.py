@@ -175,13 +175,14 @@ class _Measuring:
         here, all_ = (counts.val, counts.all_val) if kind.predicted else (
             counts.train, counts.all_train
         )  # fmt: skip
+        slots = self.engine.slots(self.config.compute)
         folders = {name: self.scratch / kind.folder / name for name in part.names}
         spent = {name: read_run(one).get("seconds", 0.0) for name, one in folders.items()}
         around = max(whole - sum(spent.values()), 0.0) / len(part.names)
         found = []
         for name, seconds in spent.items():
             folder = folders[name]
-            processes = read_run(folder).get("processes", 1)
+            processes = slots.actors if read_run(folder).get("in_actors") else slots.tasks
             rows = list(read_rows(folder, ["seconds"]))
             busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))
             start = max(seconds - busy, 0.0) + around

@@ -140,10 +140,8 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         assert schema is not None
         seconds = engine.fill(source, pool, folder, schema, step.label, compute, then)
         # wall seconds add up over the starts that a folder took
-        slots = engine.slots(compute)
-        processes = slots.actors if work.keeps_network else slots.tasks
         known = read_run(folder).get("seconds", 0.0)
-        write_run(folder, {"seconds": known + seconds, "processes": processes})
+        write_run(folder, {"seconds": known + seconds, "in_actors": work.keeps_network})
     return _close(folder, step.label)
 
 
