@@ -91,6 +91,13 @@ def test_a_segmenter_that_starts_from_the_classifier_has_one_trained_first():
     assert kinds(RunConfig(methods=("ficklenet",)))[0] == "ficklenet"
 
 
+def test_no_classifier_is_trained_for_a_segmenter_that_nobody_will_judge():
+    segmenter = SegmenterTraining(weights="classifier")
+    given = RunConfig(methods=("cam",), weights="a.safetensors", segmenter=segmenter)
+    assert kinds(given, judged=False) == ["seeds", "masks", "score"]
+    assert kinds(given, judged=True)[0] == "classifier"
+
+
 def test_no_classifier_is_trained_for_a_network_that_is_not():
     networks = {
         "detector": DetectorTraining(weights="classifier"),
@@ -140,3 +147,12 @@ def test_masks_from_tags_are_no_labels_of_objects(folder):
 
 def test_masks_from_boxes_are_labels_of_a_segmenter(folder):
     check_labels(RunConfig(run=folder.location, labels=("bbam+old",)))
+
+
+def test_each_of_two_roads_learns_from_the_labels_that_it_can(folder):
+    both = {"run": folder.location, "supervision": "tags+boxes"}
+    config = RunConfig(**both, labels=("cam+threshold", "truth"))
+    check_labels(config)
+    labels = {part.kind: part.labels for part in recipe(config, judged=True)}
+    assert labels["segmenter"] == ("cam+threshold",)  # no image has a labelled truth
+    assert labels["mask_rcnn"] == ("truth",)
