@@ -235,7 +235,7 @@ def bank():
 
 def localized(method, name, image, bank):
     kinds = {"classifier": Curved if name == "gradcam" else TinyClassifier, "ficklenet": TinyFickle}
-    network = method.prepare(kinds[method.network_kind]().eval(), bank)
+    network = method.prepare(kinds[method.network_kind]().eval(), companions=bank)
     (found,) = method.run(network, torch.from_numpy(image)[None], [[2, 0]], ids=["a"])
     return vars(found)
 
