@@ -53,9 +53,11 @@ class Grey:
 def measure(number):
     """Peak resident MB of this process after a job of so many rows, and before it."""
     from rayseg.config import Compute
-    from rayseg.on_ray.data import actor_pool, decoded, manifest_rows, write_rows
+    from rayseg.on_ray.data import decoded, manifest_rows, write_rows
+    from rayseg.on_ray.engine import RayEngine
     from rayseg.on_ray.session import session
     from rayseg.stages import DecodeImages
+    from rayseg.steps.engine import Pool
     from rayseg.store import (
         MANIFEST_SCHEMA,
         SEEDS_SCHEMA,
@@ -70,7 +72,8 @@ def measure(number):
         row = {"path": f"{folder}/image.png", "height": 64, "width": 64, "tags": [0, 1]}
         table = rows_to_table([row | {"id": f"{n:06d}"} for n in range(number)], MANIFEST_SCHEMA)
         out = Folder(f"{folder}/seeds")
-        pool = actor_pool(Compute(actors=1, threads=1), Grey, 0)
+        one = Compute(actors=1, threads=1, num_gpus=0)
+        pool = RayEngine().crew(Pool(Grey, keeps_network=True), one)
         source = decoded(manifest_rows(table, out / "pending", pool.rows), DecodeImages(), out)
         before, start = peak_mb(), time.perf_counter()
         write_rows(source, number, pool, out, SEEDS_SCHEMA, f"{number} rows")

@@ -84,14 +84,15 @@ def write_run(folder, number):
 def measure(number):
     """What one job of so many images takes."""
     from rayseg.config import PredictConfig
-    from rayseg.on_ray import jobs
+    from rayseg.on_ray.engine import RayEngine
+    from rayseg.steps.predictions import predict
 
     with tempfile.TemporaryDirectory() as folder:
         write_run(folder, number)
         watch = Watch(f"{folder}/predictions/random")
         watch.start()
         start = time.perf_counter()
-        outcome = jobs.predict(PredictConfig(run=folder))
+        outcome = predict(PredictConfig(run=folder), RayEngine())
         seconds = time.perf_counter() - start
         if outcome.lines != [f"predictions random: {number} ok"]:
             raise AssertionError(outcome.lines)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from rayseg.attribution import AdvCAM
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.data import Pool, decoded, manifest_rows, write_rows
+from rayseg.on_ray.data import Crew, decoded, manifest_rows, write_rows
 from rayseg.on_ray.session import session
 from rayseg.stages import DecodeImages, MakeSeeds
 from rayseg.store import (
@@ -68,7 +68,7 @@ def plain_loop(table, make, out):
 
 def on_ray(table, make, out):
     source = decoded(manifest_rows(table, out / "pending", ROWS), DecodeImages(), out)
-    pool = Pool(make, rows=ROWS, actors=1, cpus=1)
+    pool = Crew(make, rows=ROWS, actors=1, cpus=1)
     write_rows(source, table.num_rows, pool, out, SEEDS_SCHEMA, "on Ray")
 
 
