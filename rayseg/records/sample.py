@@ -53,6 +53,12 @@ class Sample:
         crowds: positions of boxes that hold many objects as one: neither trained on nor scored.
         true_masks: COCO's run-length counts of each box's object, empty where not known; () where
             none is.
+        source_id: the image's id in the data set's own file, as JSON, such as ``1`` or ``"a"``;
+            empty where the data set has none.
+        file_name: of the image, as the data set's own file says it; empty where it has none.
+        image_digest: of the image file; empty where it was not read.
+        image_bytes: of the image file; -1 where not known.
+        image_mtime_ns: when it was last written, in nanoseconds of the epoch; -1 where not known.
     """
 
     id: str
@@ -67,6 +73,11 @@ class Sample:
     difficult: tuple[int, ...] = ()
     crowds: tuple[int, ...] = ()
     true_masks: tuple[bytes, ...] = ()
+    source_id: str = ""
+    file_name: str = ""
+    image_digest: str = ""
+    image_bytes: int = -1
+    image_mtime_ns: int = -1
 
     def __post_init__(self) -> None:
         number = len(self.boxes_xyxy)

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
 
@@ -140,7 +140,7 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
     with folder.open("manifest.parquet") as file:
         metadata = _manifest_metadata(folder, file)
-        table = pq.read_table(file, columns=columns)
+        table = _complete(pq.read_table(file, columns=columns), columns)
     if not table.num_rows:
         raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
     classes, numbers = (
@@ -155,13 +155,30 @@ def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes
         schema = pq.read_schema(file)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{folder.path('manifest.parquet')} is no Parquet file: {error}") from None
-    lacking = [name for name in MANIFEST_SCHEMA.names if name not in schema.names]
+    needed = set(MANIFEST_SCHEMA.names) - _LATER.keys()
+    lacking = [name for name in MANIFEST_SCHEMA.names if name in needed - set(schema.names)]
     if lacking:
         raise ValueError(
             f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
             f"lacks {lacking}"
         )
     return schema.metadata or {}
+
+
+_LATER = {
+    field.name: field.default
+    for field in fields(Sample)
+    if field.name in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns")
+}
+"""Columns that manifests of earlier versions lack, and what stands there then."""
+
+
+def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    for name in columns:
+        if name not in table.column_names:
+            given = [_LATER[name]] * table.num_rows
+            table = table.append_column(name, pa.array(given, MANIFEST_SCHEMA.field(name).type))
+    return table.select(columns)
 
 
 def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:

@@ -16,6 +16,11 @@ MANIFEST_SCHEMA = pa.schema(
         ("difficult", pa.list_(pa.int32())),
         ("crowds", pa.list_(pa.int32())),
         ("true_masks", pa.list_(pa.binary())),  # COCO's counts, one a box or none at all
+        ("source_id", pa.string()),  # in the data set's own file, as JSON
+        ("file_name", pa.string()),  # ... as it stands there
+        ("image_digest", pa.string()),
+        ("image_bytes", pa.int64()),
+        ("image_mtime_ns", pa.int64()),
     ]
 )
 """One image of a dataset a row; the class names are in the file's metadata as JSON."""
