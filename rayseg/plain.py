@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from rayseg.config import Compute
 from rayseg.learn import Worker
-from rayseg.stages import DecodeImages, Row, Rows, choose_device
+from rayseg.stages import DecodeImages, Row, Rows, carry_digest, choose_device
 from rayseg.steps.engine import Images, Pool, Slots, Source, Stage
 from rayseg.steps.machine import count_cores
-from rayseg.store import Folder, read_shard, rows_to_table, write_shard
+from rayseg.store import Folder, read_shard, sign_rows, write_shard
 
 T = TypeVar("T")
 
@@ -75,7 +75,8 @@ class PlainEngine:
             stage, smooth = pool.make(), then.make() if then else None
             take_all()  # a stage takes the threads of one actor of many
             for rows in _blocks(source, pool.rows or compute.block_rows):
-                write_shard(out, rows_to_table(_through(source, stage, smooth, rows), schema))
+                made = _through(source, stage, smooth, rows)
+                write_shard(out, sign_rows(map(carry_digest, rows, made), schema))
                 bar.update(len(rows))
         return time.perf_counter() - start
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from rayseg.on_ray.session import one_line_errors, preflight
 from rayseg.stages import guarded_rows
 from rayseg.steps.engine import Stage
-from rayseg.store import Folder, Pending, rows_to_table, write_shard
+from rayseg.store import Folder, Pending, rows_to_table, sign_rows, write_shard
 
 DECODED_SCHEMA = pa.schema(
     [
@@ -39,6 +39,7 @@ DECODED_SCHEMA = pa.schema(
         ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
         ("box_classes", pa.list_(pa.int32())),
         ("places", pa.list_(pa.int32())),
+        ("digest", pa.string()),
         ("pixels", pa.large_binary()),  # a block may hold more than 2 GB of them
     ]
 )
@@ -49,6 +50,7 @@ PLANES_SCHEMA = pa.schema(
         ("kept", pa.list_(pa.int32())),  # label of each plane
         ("planes", pa.large_binary()),  # float16 probabilities, label by label, row by row
         ("seconds", pa.float32()),
+        ("digest", pa.string()),
     ]
 )
 MAX_READS = 200
@@ -258,6 +260,6 @@ class _Writer(_Guarded):
         self.out = out
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        made = super().__call__(table)
-        write_shard(self.out, made)
-        return pa.table({"rows": [made.num_rows]})
+        made = guarded_rows(self.stage, table.to_pylist(), self.guarded)
+        write_shard(self.out, sign_rows(made, self.schema))
+        return pa.table({"rows": [len(made)]})

@@ -17,7 +17,7 @@ from rayseg.stages.instances import InstancePrediction, PredictInstances
 from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps, network_kind
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
-from rayseg.stages.rows import Row, Rows, by_size, choose_device
+from rayseg.stages.rows import Row, Rows, by_size, carry_digest, choose_device
 from rayseg.stages.seeds import MakeSeeds, enlarge
 from rayseg.stages.trials import (
     MaskTrial,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 
-from rayseg.stages.rows import Row, Rows
+from rayseg.stages.rows import Row, Rows, carry_digest
 from rayseg.store import Folder
 
 DEADLY = 2
@@ -84,7 +84,7 @@ def guarded_rows(stage: Callable[[Rows], Rows], rows: Rows, folder: Folder) -> R
                 os._exit(1)  # the device is lost to this process: better a death that is counted
         done.update((row["id"], row) for row in made)
     guard.forget()
-    return [done[id_] for id_ in waiting]
+    return [carry_digest(row, done[id_]) for id_, row in waiting.items()]
 
 
 def _poison(row: Row) -> Row:

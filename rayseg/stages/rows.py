@@ -18,6 +18,11 @@ Rows = list[Row]
 logger = logging.getLogger(__name__)
 
 
+def carry_digest(row: Row, made: Row) -> Row:
+    """The row that was made of another, with the digest of that one."""
+    return made | {"digest": row.get("digest") or ""}
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; ``auto`` is CUDA where there is one, else the CPU."""
     if name == "auto":

@@ -32,4 +32,12 @@ from rayseg.store.schemas import (
     MASKS_SCHEMA,
     SEEDS_SCHEMA,
 )
-from rayseg.store.shards import RowsById, read_shard, rows_to_table, shard_columns, write_shard
+from rayseg.store.shards import (
+    RowsById,
+    read_shard,
+    row_digest,
+    rows_to_table,
+    shard_columns,
+    sign_rows,
+    write_shard,
+)

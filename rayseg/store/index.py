@@ -32,10 +32,14 @@ INDEX_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("note", pa.string()),
         ("seconds", pa.float32()),
+        ("follows", pa.string()),
+        ("digest", pa.string()),
         ("shard", pa.string()),
     ]
 )
 _OF_ROWS = INDEX_SCHEMA.names[:-1]
+LATER = frozenset({"follows", "digest"})
+"""Columns that shards of earlier versions lack."""
 
 
 def read_index(folder: Folder) -> pa.Table:
@@ -73,9 +77,10 @@ def _lines(folder: Folder, shard: str) -> pa.Table:
         table = read_shard(folder, shard, _OF_ROWS)
     except (ValueError, OSError) as error:  # pyarrow's are of these
         raise ValueError(f"{folder.path(shard)} cannot be read: {error}") from None
-    return table.append_column("shard", pa.array([shard] * len(table), pa.string())).cast(
-        INDEX_SCHEMA
-    )
+    for name in LATER.difference(table.column_names):
+        table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+    table = table.append_column("shard", pa.array([shard] * len(table), pa.string()))
+    return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
 
 
 def _of_shards(table: pa.Table, shards: Collection[str]) -> pa.Table:

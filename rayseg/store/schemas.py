@@ -33,6 +33,8 @@ _OUTCOME = [
     ("height", pa.int32()),
     ("width", pa.int32()),
     ("seconds", pa.float32()),
+    ("follows", pa.string()),  # digest of what the row was made from; empty where not known
+    ("digest", pa.string()),  # of the row itself, but for its seconds
 ]
 SEEDS_SCHEMA = pa.schema(
     [

@@ -17,6 +17,38 @@ def rows_to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Ta
     return pa.Table.from_pylist([zeros | dict(row) for row in rows], schema=schema)
 
 
+def sign_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows that were made of others as a table to be stored, each with a digest of what it holds.
+
+    Args:
+        rows: `digest` is that of the row that each was made from, which it follows from.
+    """
+    table = rows_to_table(({**row, "follows": row["digest"], "digest": ""} for row in rows), schema)
+    made = [row_digest(row, leave_out=("digest", "seconds")) for row in table.to_pylist()]
+    place = schema.get_field_index("digest")
+    return table.set_column(place, schema.field(place), pa.array(made, pa.string()))
+
+
+def row_digest(row: Mapping[str, Any], leave_out: Sequence[str] = ()) -> str:
+    """Digest of a row's plain values by their names, in whatever order they come."""
+    found = hashlib.blake2b(digest_size=16)
+    for name in sorted(row.keys() - set(leave_out)):
+        found.update(f"{name}:".encode())
+        _add_value(found, row[name])
+    return found.hexdigest()
+
+
+def _add_value(found: Any, value: object) -> None:
+    if isinstance(value, list | tuple):
+        found.update(f"[{len(value)}]".encode())
+        for one in value:
+            _add_value(found, one)
+        return
+    data = value if isinstance(value, bytes) else repr(value).encode()
+    found.update(f"{len(data)}:".encode())
+    found.update(data)
+
+
 def _zero(kind: pa.DataType) -> object:
     if pa.types.is_list(kind):
         return []

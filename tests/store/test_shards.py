@@ -29,7 +29,7 @@ def test_a_column_that_a_row_lacks_is_zero(folder):
     (row,) = rows_to_table([{"id": "a"}], MASKS_SCHEMA).to_pylist()
     assert row == {
         "id": "a", "status": "", "error": "", "note": "", "height": 0, "width": 0, "seconds": 0.0,
-        "labels": b"", "ignored": 0.0,
+        "follows": "", "digest": "", "labels": b"", "ignored": 0.0,
     }  # fmt: skip
 
 
