@@ -50,6 +50,18 @@ class Dataset(ABC):
             DatasetError: something that is needed is missing or contradicts itself.
         """
 
+    @abstractmethod
+    def files(self) -> Iterator[Path]:
+        """Yields each file that the samples follow from, and each folder that is searched for them.
+
+        Whoever compares path, size and time of writing of each notices every change of the data
+        set: of a list, an annotation, an image or a mask, and of what a folder holds. A path may
+        come twice, and need not exist; no image is opened.
+
+        Raises:
+            DatasetError: a list that names the images is missing or cannot be read.
+        """
+
 
 def require(path: Path, what: str, way_out: str) -> Path:
     """Returns the absolute form of a path that must exist.

@@ -27,6 +27,7 @@ from rayseg.datasets.base import (
     size_or_zero,
     write_mask,
 )
+from rayseg.datasets.listing import walk
 from rayseg.records import BACKGROUND, IGNORE, Sample
 from rayseg.records.boxes import clip_boxes
 from rayseg.records.rle import decode_mask
@@ -112,6 +113,14 @@ class COCO(Dataset):
         for part, objects in zip(parts, grouped, strict=True):
             for image in part.content["images"]:
                 yield self._sample(part, image, objects[image["id"]], index, workspace.absolute())
+
+    def files(self) -> Iterator[Path]:
+        """Yields the JSON files, and the folders of images with all that they hold."""
+        yield self.annotations.absolute()
+        yield from walk(self.images.absolute())
+        if self.val_images is not None and self.val_annotations is not None:
+            yield self.val_annotations.absolute()
+            yield from walk(self.val_images.absolute())
 
     def _objects(self, part: _Part, index: dict[int, int]) -> dict[Any, list[_Json]]:
         strange = [pair for pair in part.categories if pair not in self._pairs]

@@ -16,6 +16,7 @@ from rayseg.datasets.base import (
     require,
     size_or_zero,
 )
+from rayseg.datasets.listing import walk
 from rayseg.records import Sample
 
 _IMAGE_COLUMNS = ("image", "file", "filename", "id")
@@ -119,6 +120,13 @@ class FolderDataset(Dataset):
                 split=self.split,
                 mask_path=str(mask) if mask and mask.is_file() else "",
             )
+
+    def files(self) -> Iterator[Path]:
+        """Yields the CSVs, and the folders of images and masks with all that they hold."""
+        yield from (path.absolute() for path in (self.tags, self.boxes) if path)
+        for folder in (self.images, self.masks):
+            if folder:
+                yield from walk(folder.absolute())
 
     def _images(self, first: dict[str, _Row], boxes: list[_Row]) -> list[_Image]:
         """What is known of each image, by the row that names it first."""

@@ -117,6 +117,10 @@ class Synthetic(Dataset):
                     true_masks=tuple(map(encode_mask, scene.instances.masks)),
                 )
 
+    def files(self) -> Iterator[Path]:
+        """Yields nothing: the scenes follow from the settings."""
+        yield from ()
+
 
 def make_scene(seed: int, index: int, size: int = 128, ood: bool = False) -> Scene:
     """Draws scene number ``index`` of the set ``seed``: one to three objects of one or two classes.

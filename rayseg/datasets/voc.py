@@ -21,6 +21,7 @@ from rayseg.datasets.base import (
     require,
     size_or_zero,
 )
+from rayseg.datasets.listing import walk
 from rayseg.records import BACKGROUND, IGNORE, Sample
 from rayseg.records.boxes import box_ious, mask_extent
 from rayseg.records.palette import decode_labels
@@ -48,6 +49,7 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
+_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationObject")
 _MIN_IOU = 0.5  # of a box and the extent of its mask
 _WAY_OUT = "expected JPEGImages, ImageSets and Annotations as in VOCdevkit/VOC2012"
 
@@ -93,6 +95,19 @@ class VOC(Dataset):
             _check_covered(split_of, tags, folder)
         for name, split in split_of.items():
             yield self._sample(folder, name, split, None if tags is None else tags[name])
+
+    def files(self) -> Iterator[Path]:
+        """Yields the lists, and of each folder what belongs to an image that they name."""
+        folder = self._folder()
+        if self.list_file is not None:
+            yield self.list_file.absolute()
+        yield from walk(folder / "ImageSets")
+        wanted = self._split_of(folder)
+        for place in (folder / kind for kind in _FOLDERS):
+            for path in walk(place):
+                name = path.relative_to(place).as_posix()
+                if path == place or name.rpartition(".")[0] in wanted or path.is_dir():
+                    yield path
 
     def _folder(self) -> Path:
         for folder in (self.root, self.root / "VOC2012", self.root / "VOCdevkit" / "VOC2012"):

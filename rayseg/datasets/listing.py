@@ -1,0 +1,39 @@
+"""What lies in a folder, by names alone: no file is opened."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yields a folder and all that lies in it, at any depth, in the order of names.
+
+    Links to folders are followed, each folder is visited once, so that a loop of links ends.
+    What is not there, or may not be listed, yields nothing but the folder itself.
+    """
+    yield from _walk(folder, set())
+
+
+def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
+    yield folder
+    try:
+        place = folder.stat()
+        if (place.st_dev, place.st_ino) in visited:
+            return
+        visited.add((place.st_dev, place.st_ino))
+        with os.scandir(folder) as entries:
+            inside = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    except OSError:
+        return
+    for name, is_folder in inside:
+        if is_folder:
+            yield from _walk(folder / name, visited)
+        else:
+            yield folder / name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links
+        return False
