@@ -21,8 +21,8 @@ from rayseg.analyses.boxes.figures import draw_heads, draw_methods, draw_noise, 
 from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.stages import AnalyseObjects, TrueObjects, Variant
-from rayseg.steps.engine import Engine
 from rayseg.steps.boxes import READ
+from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids

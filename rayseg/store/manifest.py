@@ -203,7 +203,8 @@ def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes
 _LATER = {
     field.name: field.default
     for field in fields(Sample)
-    if field.name in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns", "mask_digest")
+    if field.name
+    in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns", "mask_digest")
 }
 """Columns that manifests of earlier versions lack, and what stands there then."""
 
