@@ -21,8 +21,8 @@ from PIL import Image
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS
 from rayseg.cli import JOBS, parse
 from rayseg.config import RunConfig, read_toml
-from rayseg.datasets.tally import Tally
 from rayseg.datasets import DATASETS
+from rayseg.datasets.tally import Tally
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors

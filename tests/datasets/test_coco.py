@@ -8,9 +8,9 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from pycocotools.coco import COCO as Official
 
-from rayseg.datasets.tally import Tally
 from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError, coco
 from rayseg.datasets.coco import coco_classes, rasterise
+from rayseg.datasets.tally import Tally
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask, mask_area
 
@@ -83,7 +83,10 @@ def test_classes_are_the_categories_by_id(reader):
 
 
 def test_ids_have_twelve_digits(reader, tmp_path):
-    assert [s.id for s in reader.samples(tmp_path / "w", Tally())] == ["000000000007", "000000123456"]
+    assert [s.id for s in reader.samples(tmp_path / "w", Tally())] == [
+        "000000000007",
+        "000000123456",
+    ]
 
 
 def test_a_crowd_is_a_tag_and_its_box_is_listed(content, tmp_path):
@@ -132,7 +135,10 @@ def test_true_masks_are_those_of_the_outlines(content, tmp_path, reader):
 
 def test_true_masks_are_left_out_where_sizes_differ_or_none_is_wanted(content, tmp_path, reader):
     assert len(next(reader.samples(tmp_path / "w", Tally())).true_masks) == 4
-    assert next(write(tmp_path, content, masks=False).samples(tmp_path / "w", Tally())).true_masks == ()
+    assert (
+        next(write(tmp_path, content, masks=False).samples(tmp_path / "w", Tally())).true_masks
+        == ()
+    )
     Image.new("RGB", (31, 20)).save(tmp_path / "7.jpg")
     assert next(reader.samples(tmp_path / "w", Tally())).true_masks == ()
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.datasets.tally import Tally
 from rayseg.datasets import DatasetError, DatasetNotFoundError, FolderDataset
+from rayseg.datasets.tally import Tally
 from rayseg.records import MAX_CLASSES
 
 
@@ -92,7 +92,10 @@ def test_masks_are_found_by_id(folder, tmp_path, images):
     (tmp_path / "masks").mkdir()
     Image.new("P", (30, 20)).save(tmp_path / "masks" / "a.png")
     reader = folder("image,tags\na.jpg,cat\nb.png,cat\n", masks=tmp_path / "masks")
-    assert [s.mask_path for s in reader.samples(tmp_path, Tally())] == [str(tmp_path / "masks/a.png"), ""]
+    assert [s.mask_path for s in reader.samples(tmp_path, Tally())] == [
+        str(tmp_path / "masks/a.png"),
+        "",
+    ]
 
 
 @pytest.mark.parametrize(

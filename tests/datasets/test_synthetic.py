@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.datasets.tally import Tally
 from rayseg.datasets import DatasetError, Synthetic
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS
 from rayseg.datasets.synthetic import CLASSES, CORRELATED, CORRELATION, make_scene
+from rayseg.datasets.tally import Tally
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rayseg.datasets.tally import Tally
 from rayseg.datasets import VOC, DatasetError, DatasetNotFoundError
+from rayseg.datasets.tally import Tally
 from rayseg.datasets.voc import CLASSES, match_objects
 from rayseg.records.rle import decode_mask
 
@@ -108,7 +108,9 @@ def test_a_list_file_replaces_the_lists_and_keeps_their_splits(root, tmp_path):
 
 def test_lists_fall_back_to_main(root, tmp_path):
     (root / "ImageSets" / "Main" / "all.txt").write_text("2007_000003\n")
-    assert [sample.id for sample in VOC(root, ("all",)).samples(tmp_path, Tally())] == ["2007_000003"]
+    assert [sample.id for sample in VOC(root, ("all",)).samples(tmp_path, Tally())] == [
+        "2007_000003"
+    ]
 
 
 def test_an_id_twice_names_both_lines(root, tmp_path):

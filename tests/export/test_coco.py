@@ -9,8 +9,8 @@ from pycocotools.coco import COCO as Official
 from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import CocoDetection
 
-from rayseg.datasets.tally import Tally
 from rayseg.datasets import COCO
+from rayseg.datasets.tally import Tally
 from rayseg.export import write_coco, write_coco_results
 from rayseg.export.coco import image_number
 from rayseg.records.rle import decode_mask, encode_mask, mask_area
