@@ -17,7 +17,7 @@ class StaleError(ValueError):
     """What a folder was made from has changed since."""
 
 
-REMAKE = "--compute.remake-stale makes it anew"
+REMAKE = "--compute.remake-stale makes it anew, another --run keeps it"
 """The way out where a folder would be made anew at the cost of hours."""
 
 
@@ -36,7 +36,9 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
     if differing and all(_of_sources(one) for one in differing):
         names = ", ".join(one.path if _is_digest(one.here) else f"{one}" for one in differing)
-        raise StaleError(f"{folder} was made from others than there are now ({names}); {REMAKE}")
+        raise StaleError(
+            f"{folder} was made from other sources than there are now ({names}); {REMAKE}"
+        )
     if differing:
         raise ValueError(
             f"{folder} was made under another configuration ({'; '.join(map(str, differing))}); "

@@ -18,7 +18,9 @@ from rayseg.steps.masks import refine_seeds
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import run
 from rayseg.steps.seeds import make_seeds
-from rayseg.store import Folder, StaleError, read_rows
+from rayseg.steps.training import train
+from rayseg.store import MASKS_SCHEMA, Folder, StaleError, read_rows, rows_to_table, write_shard
+from tests.learn.tiny import tiny
 
 ENGINE = PlainEngine()
 COMPUTE = Compute(threads=1, num_gpus=0, block_rows=4)
@@ -31,10 +33,10 @@ def data(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    for id_ in TAGS:
+    for id_, tag in TAGS.items():
         Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(image(tmp_path, id_))
         labels = np.zeros((48, 64), np.uint8)
-        labels[10:30, 10:30] = 1 + (TAGS[id_] == "dog")
+        labels[10:30, 10:30] = 1 + (tag == "dog")
         Image.fromarray(labels).save(tmp_path / "masks" / f"{id_}.png")
     write_tags(tmp_path, TAGS)
     torch.manual_seed(0)
@@ -201,3 +203,60 @@ def test_another_setting_is_refused_with_the_flag_as_well(data):
     with pytest.raises(ValueError, match="was made under another configuration") as raised:
         run(other, ENGINE)
     assert not isinstance(raised.value, StaleError)
+
+
+def with_training(data: Path, remake: bool = False) -> RunConfig:
+    """A run whose classifier and segmenter are its own, as small as can be."""
+    compute = replace(COMPUTE, remake_stale=remake)
+    kinds = ("classifier", "segmenter")
+    trainings = {kind: tiny(kind, iterations=1, judge_images=0) for kind in kinds}
+    return config(
+        data, weights="", until="segmenters", labels=("cam+threshold",), compute=compute,
+        **trainings,
+    )  # fmt: skip
+
+
+def test_networks_that_learnt_from_what_has_changed_stay_and_are_named_by_a_run(data):
+    run(with_training(data), ENGINE)
+    write_tags(data, TAGS | {"i03": "cat"})
+    outcome = run(with_training(data), ENGINE)
+    told = "\n".join(line for line in outcome.lines if line.startswith("stale: "))
+    assert "classifier was trained on other images or tags than there are now" in told
+    assert "segmenters/cam+threshold was trained on other images or masks" in told
+    assert "--compute.remake-stale makes it anew" in told
+    assert outcome.left_out == 2
+
+
+def test_a_training_alone_is_refused_where_its_labels_have_changed(data):
+    run(with_training(data), ENGINE)
+    write_tags(data, TAGS | {"i03": "cat"})
+    prepare(with_training(data), ENGINE)
+    with pytest.raises(StaleError, match=r"10 images there, 10 here\); --compute.remake-stale"):
+        train("classifier", with_training(data), ENGINE)
+
+
+def test_with_the_flag_all_that_follows_is_made_anew(data):
+    run(with_training(data), ENGINE)
+    write_tags(data, TAGS | {"i03": "cat"})
+    outcome = run(with_training(data, remake=True), ENGINE)
+    assert not outcome.left_out
+    fresh = replace(with_training(data), run=str(data / "fresh"))
+    run(fresh, ENGINE)
+    for name in ("seeds/cam", MASKS):
+        assert rows(data, name) == rows(data, name, "fresh")
+    for name in (
+        "classifier/classifier.safetensors",
+        "segmenters/cam+threshold/segmenter.safetensors",
+    ):
+        assert (data / "run" / name).read_bytes() == (data / "fresh" / name).read_bytes()
+
+
+def test_masks_that_are_made_anew_in_place_are_noticed_by_what_learnt_from_them(data):
+    run(with_training(data), ENGINE)
+    folder = Folder(str(data / "run")) / MASKS
+    changed = [row | {"labels": b"", "digest": "another"} for row in read_rows(folder)]
+    for name in folder.names(".parquet"):
+        folder.delete(name)
+    write_shard(folder, rows_to_table(changed, MASKS_SCHEMA))
+    with pytest.raises(StaleError, match="was trained on other images or masks"):
+        train("segmenter", with_training(data), ENGINE)
