@@ -22,6 +22,7 @@ from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS
 from rayseg.cli import JOBS, parse
 from rayseg.config import RunConfig, read_toml
 from rayseg.datasets import DATASETS
+from rayseg.datasets.tally import Tally
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
@@ -122,7 +123,7 @@ def test_the_boxes_of_the_readme_are_read_by_its_command(workplace):
     (flags,) = [words[2:] for words in JOB_LINES if "boxes.csv" in words]
     config = parse(RunConfig, flags, "rayseg run")
     assert config.supervision == "boxes"
-    (meadow,) = config.dataset().samples(workplace)
+    (meadow,) = config.dataset().samples(workplace, Tally())
     assert config.dataset().classes == ("cow", "person")
     assert meadow.boxes_xyxy.tolist() == [[34, 60, 210, 180], [220, 40, 260, 170]]
     assert meadow.box_classes.tolist() == [0, 1]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
+from rayseg.datasets.tally import Tally
 from rayseg.records import MAX_CLASSES, Sample
 from rayseg.records.images import ImageError, read_size
 from rayseg.records.palette import encode_labels
@@ -37,7 +38,7 @@ class Dataset(ABC):
         return tuple(range(1, len(self.classes) + 1))
 
     @abstractmethod
-    def samples(self, workspace: Path) -> Iterator[Sample]:
+    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the samples in a fixed order; ids are unique, paths absolute.
 
         An image that cannot be read stops nothing: its sample has height and width 0, and the
@@ -45,6 +46,7 @@ class Dataset(ABC):
 
         Args:
             workspace: folder that the reader may write images and masks into.
+            tally: gets each sample by `Tally.take_sample`, and what is left out with its reason.
 
         Raises:
             DatasetError: something that is needed is missing or contradicts itself.

@@ -28,6 +28,7 @@ from rayseg.datasets.base import (
     write_mask,
 )
 from rayseg.datasets.listing import walk
+from rayseg.datasets.tally import Tally
 from rayseg.records import BACKGROUND, IGNORE, Sample
 from rayseg.records.boxes import clip_boxes
 from rayseg.records.rle import decode_mask
@@ -98,7 +99,7 @@ class COCO(Dataset):
     def _first(self) -> _Part:
         return _Part.opened(self.images, self.annotations, self.split)
 
-    def samples(self, workspace: Path) -> Iterator[Sample]:
+    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the JSON in its order; writes ``workspace/masks/ID.png``."""
         parts = [self._first]
         index = {number: i for i, (number, _) in enumerate(self._pairs)}
@@ -112,7 +113,10 @@ class COCO(Dataset):
         (workspace / "masks").mkdir(parents=True, exist_ok=True)
         for part, objects in zip(parts, grouped, strict=True):
             for image in part.content["images"]:
-                yield self._sample(part, image, objects[image["id"]], index, workspace.absolute())
+                known = objects[image["id"]]
+                yield tally.take_sample(
+                    self._sample(part, image, known, index, workspace.absolute())
+                )
 
     def files(self) -> Iterator[Path]:
         """Yields the JSON files, and the folders of images with all that they hold."""

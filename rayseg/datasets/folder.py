@@ -17,6 +17,7 @@ from rayseg.datasets.base import (
     size_or_zero,
 )
 from rayseg.datasets.listing import walk
+from rayseg.datasets.tally import Tally
 from rayseg.records import Sample
 
 _IMAGE_COLUMNS = ("image", "file", "filename", "id")
@@ -98,7 +99,7 @@ class FolderDataset(Dataset):
             names = {tag for row in rows for tag in split(row.cells[0])}
         return check_classes(tuple(sorted(names)), str(self.tags or self.boxes))
 
-    def samples(self, workspace: Path) -> Iterator[Sample]:
+    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the CSV in its order; writes nothing."""
         folder = require(self.images, "images", "expected the folder that the CSV's names lie in")
         masks = self.masks and require(self.masks, "masks", "expected a folder of ID.png")
@@ -109,16 +110,18 @@ class FolderDataset(Dataset):
             height, width = size_or_zero(path)
             mask = masks / f"{row.id}.png" if masks else None
             boxes_xyxy, box_classes = box_arrays(image.boxes_xyxy, image.box_classes)
-            yield Sample(
-                id=row.id,
-                path=str(path),
-                height=height,
-                width=width,
-                tags=image.tags,
-                boxes_xyxy=boxes_xyxy,
-                box_classes=box_classes,
-                split=self.split,
-                mask_path=str(mask) if mask and mask.is_file() else "",
+            yield tally.take_sample(
+                Sample(
+                    id=row.id,
+                    path=str(path),
+                    height=height,
+                    width=width,
+                    tags=image.tags,
+                    boxes_xyxy=boxes_xyxy,
+                    box_classes=box_classes,
+                    split=self.split,
+                    mask_path=str(mask) if mask and mask.is_file() else "",
+                )
             )
 
     def files(self) -> Iterator[Path]:

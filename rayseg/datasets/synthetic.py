@@ -18,6 +18,7 @@ from PIL import Image
 
 from rayseg.datasets.base import Dataset, DatasetError, box_arrays, write_mask
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS, Rng, Sketch, pick, ramp
+from rayseg.datasets.tally import Tally
 from rayseg.records import InstanceMasks, Sample
 from rayseg.records.rle import encode_mask
 
@@ -90,7 +91,7 @@ class Synthetic(Dataset):
         """The five names in alphabetical order."""
         return CLASSES
 
-    def samples(self, workspace: Path) -> Iterator[Sample]:
+    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Draws the scenes; writes ``workspace/images/ID.png`` and ``workspace/masks/ID.png``."""
         images, masks = workspace.absolute() / "images", workspace.absolute() / "masks"
         images.mkdir(parents=True, exist_ok=True)
@@ -104,17 +105,19 @@ class Synthetic(Dataset):
                 image, mask = images / f"{name}.png", masks / f"{name}.png"
                 Image.fromarray(scene.image).save(image, compress_level=_PNG_COMPRESSION)
                 write_mask(mask, scene.labels)
-                yield Sample(
-                    id=name,
-                    path=str(image),
-                    height=self.size,
-                    width=self.size,
-                    tags=scene.tags,
-                    boxes_xyxy=scene.boxes_xyxy,
-                    box_classes=scene.instances.classes,
-                    split=split,
-                    mask_path=str(mask),
-                    true_masks=tuple(map(encode_mask, scene.instances.masks)),
+                yield tally.take_sample(
+                    Sample(
+                        id=name,
+                        path=str(image),
+                        height=self.size,
+                        width=self.size,
+                        tags=scene.tags,
+                        boxes_xyxy=scene.boxes_xyxy,
+                        box_classes=scene.instances.classes,
+                        split=split,
+                        mask_path=str(mask),
+                        true_masks=tuple(map(encode_mask, scene.instances.masks)),
+                    )
                 )
 
     def files(self) -> Iterator[Path]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rayseg.records import Sample
+
 TAKEN = ("images", "tags", "boxes", "outlines", "crowds", "masks")
 """What is counted of a data set, in the order of the table."""
 
@@ -41,6 +43,20 @@ class Tally:
     def take(self, what: str, number: int = 1) -> None:
         """Counts what was taken."""
         self.taken[what] += number
+
+    def take_sample(self, sample: Sample) -> Sample:
+        """Counts what a sample holds, and returns it.
+
+        An image whose size is not known cannot be read, and is no image that was taken. Crowds are
+        counted apart from boxes.
+        """
+        self.take("images", int(sample.height > 0))
+        self.take("tags", len(sample.tags))
+        self.take("boxes", len(sample.box_classes) - len(sample.crowds))
+        self.take("crowds", len(sample.crowds))
+        self.take("outlines", sum(map(bool, sample.true_masks)))
+        self.take("masks", int(bool(sample.mask_path)))
+        return sample
 
     def leave_out(self, what: str, text: str, example: str, number: int = 1) -> None:
         """Counts what was left out; exit status 3 of `prepare`."""

@@ -22,6 +22,7 @@ from rayseg.datasets.base import (
     size_or_zero,
 )
 from rayseg.datasets.listing import walk
+from rayseg.datasets.tally import Tally
 from rayseg.records import BACKGROUND, IGNORE, Sample
 from rayseg.records.boxes import box_ious, mask_extent
 from rayseg.records.palette import decode_labels
@@ -86,7 +87,7 @@ class VOC(Dataset):
         """The 20 names in alphabetical order."""
         return CLASSES
 
-    def samples(self, workspace: Path) -> Iterator[Sample]:
+    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the lists, in their order; writes nothing."""
         folder = self._folder()
         split_of = self._split_of(folder)
@@ -94,7 +95,8 @@ class VOC(Dataset):
         if tags is not None:
             _check_covered(split_of, tags, folder)
         for name, split in split_of.items():
-            yield self._sample(folder, name, split, None if tags is None else tags[name])
+            known = None if tags is None else tags[name]
+            yield tally.take_sample(self._sample(folder, name, split, known))
 
     def files(self) -> Iterator[Path]:
         """Yields the lists, and of each folder what belongs to an image that they name."""

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from rayseg.config import PrepareConfig, as_plain
+from rayseg.datasets.tally import Tally
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest
 from rayseg.steps.step import Once, Step, carry_out
-from rayseg.store import Folder, read_manifest, write_manifest
+from rayseg.steps.taken import tell_taken
+from rayseg.store import Folder, read_manifest, read_run, write_manifest
 
 
 def prepare(config: PrepareConfig, engine: Engine) -> Outcome:
@@ -25,8 +27,10 @@ def manifest_step(config: PrepareConfig) -> Step:
 
     def read(folder: Folder, engine: Engine) -> dict[str, Any]:
         workspace = Path((run_folder / "images").location)
-        write_manifest(folder, dataset.samples(workspace), dataset.classes, dataset.category_ids)
-        return {"counts": _splits(folder)}
+        tally = Tally()
+        samples = dataset.samples(workspace, tally)
+        write_manifest(folder, samples, dataset.classes, dataset.category_ids)
+        return {"counts": _splits(folder), "tally": tally.facts()}
 
     return Step(
         "manifest",
@@ -44,4 +48,5 @@ def _splits(folder: Folder) -> Counter[str]:
 
 def _tell(folder: Folder) -> Outcome:
     splits = ", ".join(f"{number} {split}" for split, number in _splits(folder).items())
-    return Outcome([f"manifest: {splits}; {len(read_manifest(folder).classes)} classes"])
+    first = f"manifest: {splits}; {len(read_manifest(folder).classes)} classes"
+    return Outcome([first]) + tell_taken(read_run(folder).get("tally", {}))

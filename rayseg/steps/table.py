@@ -13,7 +13,7 @@ def score_table(scores: dict[str, dict[str, Any]]) -> list[str]:
     objects = {n: _object_cells(one) for n, one in scores.items() if n.startswith(OBJECTS)}
     found = {n: _instance_cells(one) for n, one in scores.items() if n.startswith(INSTANCES)}
     lines = _pixel_table(pixels) if pixels or not scores else []
-    return lines + _table(objects) + _table(found)
+    return lines + table(objects) + table(found)
 
 
 def _pixel_table(scores: dict[str, dict[str, Any]]) -> list[str]:
@@ -27,12 +27,12 @@ def _pixel_table(scores: dict[str, dict[str, Any]]) -> list[str]:
         return ["scores: none, no true mask in the split or no seeds and masks in the run"]
     names = sorted(scores, key=lambda name: (SCORED.index(name.partition("/")[0]), name))
     shown = [name for name in names if scores[name]["images"]]
-    lines = _table({name: _cells(scores[name]) for name in shown})
+    lines = table({name: _cells(scores[name]) for name in shown})
     none = [name for name in names if name not in shown]
     return lines + [f"{name}: no image has both a result and a usable true mask" for name in none]
 
 
-def _table(rows: dict[str, dict[str, str]]) -> list[str]:
+def table(rows: dict[str, dict[str, str]]) -> list[str]:
     """A line of titles and one for each name, columns that are empty throughout left out."""
     width = max(map(len, rows), default=0)
     titles = list(dict.fromkeys(title for row in rows.values() for title in row if row[title]))

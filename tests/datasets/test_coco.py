@@ -10,6 +10,7 @@ from pycocotools.coco import COCO as Official
 
 from rayseg.datasets import COCO, DatasetError, DatasetNotFoundError, coco
 from rayseg.datasets.coco import coco_classes, rasterise
+from rayseg.datasets.tally import Tally
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask, mask_area
 
@@ -82,12 +83,15 @@ def test_classes_are_the_categories_by_id(reader):
 
 
 def test_ids_have_twelve_digits(reader, tmp_path):
-    assert [s.id for s in reader.samples(tmp_path / "w")] == ["000000000007", "000000123456"]
+    assert [s.id for s in reader.samples(tmp_path / "w", Tally())] == [
+        "000000000007",
+        "000000123456",
+    ]
 
 
 def test_a_crowd_is_a_tag_and_its_box_is_listed(content, tmp_path):
     content["annotations"] = content["annotations"][2:]
-    sample = next(write(tmp_path, content).samples(tmp_path / "w"))
+    sample = next(write(tmp_path, content).samples(tmp_path / "w", Tally()))
     assert sample.tags == (0, 1)
     expected = np.array([[15, 0, 30, 20], [20, 5, 23, 8]], np.float32)
     np.testing.assert_array_equal(sample.boxes_xyxy, expected)
@@ -105,7 +109,7 @@ def test_a_file_that_counts_categories_from_zero_gets_others(content, tmp_path):
         one["category_id"] = {5: 0, 90: 90}[one["category_id"]]
     reader = write(tmp_path, content)
     assert reader.category_ids == (1, 2)
-    assert next(reader.samples(tmp_path / "w")).box_classes.tolist() == [0, 1, 1, 0]
+    assert next(reader.samples(tmp_path / "w", Tally())).box_classes.tolist() == [0, 1, 1, 0]
 
 
 def test_true_masks_are_those_of_the_outlines(content, tmp_path, reader):
@@ -119,7 +123,7 @@ def test_true_masks_are_those_of_the_outlines(content, tmp_path, reader):
         entry(7, 5, [[1, 1, 2, 2]], [0, 0, 2, 2]),
         entry(8, 5, [*square(0, 0, 2), *square(1, 10, 3)], [0, 0, 4, 13]),
     ]
-    sample = next(write(tmp_path, content).samples(tmp_path / "w"))
+    sample = next(write(tmp_path, content).samples(tmp_path / "w", Tally()))
     found = [decode_mask(counts, (20, 30)) for counts in sample.true_masks]
     expected = np.zeros((8, 20, 30), bool)
     expected[0, 2:6, 2:6] = expected[1, :10, :10] = expected[2, :, 15:] = True
@@ -130,16 +134,19 @@ def test_true_masks_are_those_of_the_outlines(content, tmp_path, reader):
 
 
 def test_true_masks_are_left_out_where_sizes_differ_or_none_is_wanted(content, tmp_path, reader):
-    assert len(next(reader.samples(tmp_path / "w")).true_masks) == 4
-    assert next(write(tmp_path, content, masks=False).samples(tmp_path / "w")).true_masks == ()
+    assert len(next(reader.samples(tmp_path / "w", Tally())).true_masks) == 4
+    assert (
+        next(write(tmp_path, content, masks=False).samples(tmp_path / "w", Tally())).true_masks
+        == ()
+    )
     Image.new("RGB", (31, 20)).save(tmp_path / "7.jpg")
-    assert next(reader.samples(tmp_path / "w")).true_masks == ()
+    assert next(reader.samples(tmp_path / "w", Tally())).true_masks == ()
 
 
 def test_strange_boxes_stay_as_they_are(content, tmp_path):
     boxes = [[-5, -5, 10, 10], [3, 3, 0, 4], [9, 9, -4, -4], [100, 100, 5, 5]]
     content["annotations"] = [entry(i, 5, None, box) for i, box in enumerate(boxes)]
-    sample = next(write(tmp_path, content).samples(tmp_path / "w"))
+    sample = next(write(tmp_path, content).samples(tmp_path / "w", Tally()))
     expected = [[-5, -5, 5, 5], [3, 3, 3, 7], [9, 9, 5, 5], [100, 100, 105, 105]]
     np.testing.assert_array_equal(sample.boxes_xyxy, np.array(expected, np.float32))
     labels = np.zeros((20, 30), np.uint8)
@@ -152,7 +159,7 @@ def test_strange_boxes_stay_as_they_are(content, tmp_path):
 def test_a_box_that_is_no_four_numbers_is_an_error(content, tmp_path, box):
     content["annotations"][1]["bbox"] = box
     with pytest.raises(DatasetError, match="annotation 2: bbox must be the four numbers"):
-        list(write(tmp_path, content).samples(tmp_path / "w"))
+        list(write(tmp_path, content).samples(tmp_path / "w", Tally()))
 
 
 def with_val(content, tmp_path, change=lambda content: None):
@@ -169,7 +176,7 @@ def with_val(content, tmp_path, change=lambda content: None):
 
 
 def test_a_second_file_becomes_the_split_val(content, tmp_path):
-    samples = list(with_val(content, tmp_path).samples(tmp_path / "w"))
+    samples = list(with_val(content, tmp_path).samples(tmp_path / "w", Tally()))
     assert [(s.id[-3:], s.split) for s in samples] == [
         ("007", "train"),
         ("456", "train"),
@@ -184,21 +191,21 @@ def test_val_may_lack_categories_but_have_no_others(content, tmp_path):
         val["categories"] = val["categories"][:1]
         val["annotations"] = [one for one in val["annotations"] if one["category_id"] == 90]
 
-    val = list(with_val(content, tmp_path, fewer).samples(tmp_path / "w"))[2]
+    val = list(with_val(content, tmp_path, fewer).samples(tmp_path / "w", Tally()))[2]
     assert val.box_classes.tolist() == [1, 1]
     for change, message in (
         (lambda val: val["categories"][1].update(name="airplan"), r"\(5, 'airplan'\).*'airplane'"),
         (lambda val: val["images"][0].update(id=7), "duplicate image id '000000000007', 2 times"),
     ):
         with pytest.raises(DatasetError, match=message):
-            list(with_val(content, tmp_path, change).samples(tmp_path / "w"))
+            list(with_val(content, tmp_path, change).samples(tmp_path / "w", Tally()))
     with pytest.raises(DatasetError, match="val_images and val_annotations go together"):
         COCO(val_images=tmp_path)
 
 
 @pytest.mark.parametrize(("crowd", "label"), [("ignore", 255), ("class", 2)])
 def test_small_objects_lie_on_large_ones_and_all_on_crowds(content, tmp_path, crowd, label):
-    sample = next(write(tmp_path, content, crowd=crowd).samples(tmp_path / "w"))
+    sample = next(write(tmp_path, content, crowd=crowd).samples(tmp_path / "w", Tally()))
     expected = np.zeros((20, 30), np.uint8)
     expected[:, 15:] = label
     expected[:10, :10] = 2
@@ -233,13 +240,13 @@ def test_three_points_are_an_outline():
 
 
 def test_no_mask_is_written_without_the_flag(content, tmp_path):
-    samples = list(write(tmp_path, content, masks=False).samples(tmp_path / "w"))
+    samples = list(write(tmp_path, content, masks=False).samples(tmp_path / "w", Tally()))
     assert {sample.mask_path for sample in samples} == {""}
     assert not list(tmp_path.rglob("*.png"))
 
 
 def test_an_unreadable_image_costs_only_its_size(reader, tmp_path):
-    first, second = reader.samples(tmp_path / "w")
+    first, second = reader.samples(tmp_path / "w", Tally())
     assert (first.height, first.width, second.height, second.width) == (20, 30, 0, 0)
     assert second.tags == ()
 
@@ -273,14 +280,14 @@ def test_an_unreadable_image_costs_only_its_size(reader, tmp_path):
 def test_contradictions_are_errors(content, tmp_path, change, message):
     change(content)
     with pytest.raises(DatasetError, match=message):
-        list(write(tmp_path, content).samples(tmp_path / "w"))
+        list(write(tmp_path, content).samples(tmp_path / "w", Tally()))
 
 
 def test_sizes_in_the_file_are_not_needed_without_masks(content, tmp_path):
     Image.new("RGB", (30, 20)).save(tmp_path / "7.jpg")
     for image in content["images"]:
         del image["height"], image["width"]
-    sample = next(write(tmp_path, content, masks=False).samples(tmp_path / "w"))
+    sample = next(write(tmp_path, content, masks=False).samples(tmp_path / "w", Tally()))
     assert (sample.height, sample.width) == (20, 30)
 
 
@@ -289,24 +296,24 @@ def test_classes_and_samples_come_of_one_reading_of_the_file(reader, tmp_path, m
     load = coco._load
     monkeypatch.setattr(coco, "_load", lambda path: read.append(path) or load(path))
     assert reader.classes == ("airplane", "toothbrush")
-    assert [len(sample.true_masks) for sample in reader.samples(tmp_path / "w")] == [4, 0]
+    assert [len(sample.true_masks) for sample in reader.samples(tmp_path / "w", Tally())] == [4, 0]
     assert reader.category_ids == (5, 90)
     assert read == [reader.annotations]
 
 
 def test_a_reader_keeps_nothing_of_the_file_but_its_classes(reader, tmp_path):
-    list(reader.samples(tmp_path / "w"))
+    list(reader.samples(tmp_path / "w", Tally()))
     assert b"other.jpg" not in pickle.dumps(reader)
 
 
 def test_what_is_missing_is_an_error_with_a_way_out(reader, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="annotations not found"):
-        list(COCO(tmp_path, tmp_path / "no.json").samples(tmp_path / "w"))
+        list(COCO(tmp_path, tmp_path / "no.json").samples(tmp_path / "w", Tally()))
     with pytest.raises(DatasetNotFoundError, match="images not found"):
-        list(COCO(tmp_path / "no", reader.annotations).samples(tmp_path / "w"))
+        list(COCO(tmp_path / "no", reader.annotations).samples(tmp_path / "w", Tally()))
     reader.annotations.write_text("{")
     with pytest.raises(DatasetError, match="is not JSON"):
-        list(reader.samples(tmp_path / "w"))
+        list(reader.samples(tmp_path / "w", Tally()))
 
 
 @pytest.mark.data
@@ -318,7 +325,7 @@ def test_real_coco_equals_a_brute_force_decode(real_data, tmp_path, capsys):
     official = Official(str(annotations))
     capsys.readouterr()
     number = {category: i + 1 for i, category in enumerate(sorted(official.getCatIds()))}
-    for sample in reader.samples(tmp_path):
+    for sample in reader.samples(tmp_path, Tally()):
         entries = official.loadAnns(official.getAnnIds(int(sample.id)))
         assert set(sample.tags) == {number[e["category_id"]] - 1 for e in entries}
         masks = [official.annToMask(e).astype(bool) for e in entries]
@@ -340,7 +347,7 @@ def test_real_coco_has_its_crowds_and_the_masks_of_all_objects(real_data, tmp_pa
     reader = COCO(real_data / "coco_mini" / "val2017", annotations)
     assert reader.category_ids == tuple(number for number, _ in coco_classes())
     crowds = 0
-    for sample in reader.samples(tmp_path):
+    for sample in reader.samples(tmp_path, Tally()):
         entries = official.loadAnns(official.getAnnIds(int(sample.id)))
         assert [bool(e["iscrowd"]) for e in entries] == [
             i in sample.crowds for i in range(len(entries))

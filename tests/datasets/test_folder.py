@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from rayseg.datasets import DatasetError, DatasetNotFoundError, FolderDataset
+from rayseg.datasets.tally import Tally
 from rayseg.records import MAX_CLASSES
 
 
@@ -27,7 +28,7 @@ def folder(images, tmp_path):
 
 def tags_of(reader, tmp_path):
     names = reader.classes
-    return {s.id: tuple(names[tag] for tag in s.tags) for s in reader.samples(tmp_path)}
+    return {s.id: tuple(names[tag] for tag in s.tags) for s in reader.samples(tmp_path, Tally())}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_class_numbers_do_not_depend_on_the_order_of_rows(folder):
 def test_given_class_names_keep_their_order(folder, tmp_path):
     reader = folder("image,tags\na.jpg,cat\n", class_names=("dog", "cat"))
     assert reader.classes == ("dog", "cat")
-    assert next(reader.samples(tmp_path)).tags == (1,)
+    assert next(reader.samples(tmp_path, Tally())).tags == (1,)
 
 
 def test_names_with_blanks_need_a_separator_or_given_names(folder, tmp_path):
@@ -66,21 +67,21 @@ def test_names_with_blanks_need_a_separator_or_given_names(folder, tmp_path):
 
 
 def test_ids_keep_folders_and_paths_are_absolute(folder, tmp_path, images):
-    (sample,) = folder("image,tags\nsub/c.JPG,cat\n").samples(tmp_path)
+    (sample,) = folder("image,tags\nsub/c.JPG,cat\n").samples(tmp_path, Tally())
     assert (sample.id, sample.path) == ("sub/c", str(images / "sub" / "c.JPG"))
     assert (sample.height, sample.width, sample.split) == (20, 30, "train")
 
 
 def test_a_dot_in_a_name_is_not_a_suffix(folder, tmp_path, images):
     Image.new("RGB", (30, 20)).save(images / "v1.2.png")
-    (sample,) = folder("image,tags\nv1.2,cat\n").samples(tmp_path)
+    (sample,) = folder("image,tags\nv1.2,cat\n").samples(tmp_path, Tally())
     assert (sample.id, sample.height) == ("v1.2", 20)
 
 
 def test_images_that_are_missing_or_broken_stay_as_rows(folder, tmp_path, images):
     (images / "broken.jpg").write_text("no image")
     reader = folder("image,tags\ngone.jpg,cat\nbroken.jpg,cat\na.jpg,cat\n")
-    assert [(s.id, s.height) for s in reader.samples(tmp_path)] == [
+    assert [(s.id, s.height) for s in reader.samples(tmp_path, Tally())] == [
         ("gone", 0),
         ("broken", 0),
         ("a", 20),
@@ -91,7 +92,10 @@ def test_masks_are_found_by_id(folder, tmp_path, images):
     (tmp_path / "masks").mkdir()
     Image.new("P", (30, 20)).save(tmp_path / "masks" / "a.png")
     reader = folder("image,tags\na.jpg,cat\nb.png,cat\n", masks=tmp_path / "masks")
-    assert [s.mask_path for s in reader.samples(tmp_path)] == [str(tmp_path / "masks/a.png"), ""]
+    assert [s.mask_path for s in reader.samples(tmp_path, Tally())] == [
+        str(tmp_path / "masks/a.png"),
+        "",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_masks_are_found_by_id(folder, tmp_path, images):
 )
 def test_bad_input_is_an_error_with_file_and_line(folder, tmp_path, csv, flags, message):
     with pytest.raises(DatasetError, match=message) as caught:
-        list(folder(csv, **flags).samples(tmp_path))
+        list(folder(csv, **flags).samples(tmp_path, Tally()))
     assert "\n" not in str(caught.value)
 
 
@@ -134,7 +138,7 @@ def test_what_is_missing_is_an_error(folder, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="tags not found"):
         _ = FolderDataset(images=tmp_path, tags=tmp_path / "no.csv").classes
     with pytest.raises(DatasetNotFoundError, match="masks not found"):
-        list(folder("image,tags\na.jpg,c\n", masks=tmp_path / "no").samples(tmp_path))
+        list(folder("image,tags\na.jpg,c\n", masks=tmp_path / "no").samples(tmp_path, Tally()))
 
 
 @pytest.fixture
@@ -167,7 +171,7 @@ b.png,cat,3,4,5,6
 def test_boxes_of_every_usual_header_read_the_same(boxed, tmp_path, csv):
     reader = boxed(csv)
     assert reader.classes == ("cat", "dog")
-    first, second = reader.samples(tmp_path)
+    first, second = reader.samples(tmp_path, Tally())
     assert (first.id, second.id) == ("b", "a")
     expected = np.array([[1, 2.5, 10, 12], [3, 4, 5, 6]], np.float32)
     np.testing.assert_array_equal(first.boxes_xyxy, expected)
@@ -176,7 +180,7 @@ def test_boxes_of_every_usual_header_read_the_same(boxed, tmp_path, csv):
 
 
 def test_an_image_alone_in_its_row_has_no_object(boxed, tmp_path):
-    *_, last = boxed(BOXES + "sub/c.JPG,,,,,\n").samples(tmp_path)
+    *_, last = boxed(BOXES + "sub/c.JPG,,,,,\n").samples(tmp_path, Tally())
     assert (last.id, last.tags, last.height) == ("sub/c", (), 20)
     assert last.boxes_xyxy.shape == (0, 4)
 
@@ -184,7 +188,7 @@ def test_an_image_alone_in_its_row_has_no_object(boxed, tmp_path):
 def test_tags_name_images_and_classes_where_both_are_given(boxed, tmp_path):
     reader = boxed(BOXES, "image,tags\na.jpg,cow;cat\nb.png,dog\nsub/c,\n")
     assert reader.classes == ("cat", "cow", "dog")
-    a, b, c = reader.samples(tmp_path)
+    a, b, c = reader.samples(tmp_path, Tally())
     assert (a.tags, b.tags, c.tags) == ((0, 1), (2,), ())
     assert (a.box_classes.tolist(), b.box_classes.tolist()) == ([0], [2, 0])
     assert c.boxes_xyxy.shape == (0, 4)
@@ -193,7 +197,7 @@ def test_tags_name_images_and_classes_where_both_are_given(boxed, tmp_path):
 def test_strange_boxes_stay_as_they_are(boxed, tmp_path):
     boxes = [[-5, -4, 3, 2], [7, 7, 7, 9], [9, 9, 2, 3], [100, 100, 120, 120]]
     rows = "".join(f"a.jpg,cat,{','.join(map(str, box))}\n" for box in boxes)
-    (sample,) = boxed("image,class,x1,y1,x2,y2\n" + rows).samples(tmp_path)
+    (sample,) = boxed("image,class,x1,y1,x2,y2\n" + rows).samples(tmp_path, Tally())
     np.testing.assert_array_equal(sample.boxes_xyxy, np.array(boxes, np.float32))
 
 
@@ -229,7 +233,7 @@ def test_strange_boxes_stay_as_they_are(boxed, tmp_path):
 )
 def test_bad_boxes_are_errors_with_file_and_line(boxed, tmp_path, row, tags, flags, message):
     with pytest.raises(DatasetError, match=message) as caught:
-        list(boxed(BOXES + row + "\n", tags, **flags).samples(tmp_path))
+        list(boxed(BOXES + row + "\n", tags, **flags).samples(tmp_path, Tally()))
     assert "\n" not in str(caught.value)
 
 
@@ -239,9 +243,9 @@ def test_neither_tags_nor_boxes_is_an_error(images, tmp_path):
         FolderDataset(images=images, class_names=("cat",)),
     ):
         with pytest.raises(DatasetError, match="a CSV of tags or one of boxes"):
-            list(reader.samples(tmp_path))
+            list(reader.samples(tmp_path, Tally()))
     with pytest.raises(DatasetNotFoundError, match="boxes not found"):
-        list(FolderDataset(images=images, boxes=tmp_path / "no.csv").samples(tmp_path))
+        list(FolderDataset(images=images, boxes=tmp_path / "no.csv").samples(tmp_path, Tally()))
     (tmp_path / "b.csv").write_text("image,class,x1,y1,w,h\na,b,1,2,3,4\n")
     with pytest.raises(DatasetError, match=r"csv:1: expected a header with a column x2 or xmax"):
-        list(FolderDataset(images=images, boxes=tmp_path / "b.csv").samples(tmp_path))
+        list(FolderDataset(images=images, boxes=tmp_path / "b.csv").samples(tmp_path, Tally()))

@@ -10,6 +10,7 @@ from PIL import Image
 from rayseg.datasets import DatasetError, Synthetic
 from rayseg.datasets.drawing import BACKGROUNDS, OBJECTS
 from rayseg.datasets.synthetic import CLASSES, CORRELATED, CORRELATION, make_scene
+from rayseg.datasets.tally import Tally
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import decode_mask
 
@@ -144,7 +145,7 @@ def test_any_size_can_be_drawn(size):
 
 def test_files_and_samples_agree(tmp_path):
     reader = Synthetic(count=3, val_count=2, ood_count=2, size=64, seed=4)
-    samples = list(reader.samples(tmp_path))
+    samples = list(reader.samples(tmp_path, Tally()))
     assert [s.split for s in samples] == ["train"] * 3 + ["val"] * 2 + ["ood"] * 2
     assert len({s.id for s in samples}) == 7
     for index, sample in enumerate(samples[:3]):
@@ -160,8 +161,8 @@ def test_files_and_samples_agree(tmp_path):
 
 
 def test_more_training_scenes_leave_the_others_as_they_were(tmp_path):
-    few = list(Synthetic(count=1, val_count=1, ood_count=1).samples(tmp_path / "few"))
-    many = list(Synthetic(count=3, val_count=1, ood_count=1).samples(tmp_path / "many"))
+    few = list(Synthetic(count=1, val_count=1, ood_count=1).samples(tmp_path / "few", Tally()))
+    many = list(Synthetic(count=3, val_count=1, ood_count=1).samples(tmp_path / "many", Tally()))
     for first, second in ((few[0], many[0]), (few[1], many[3]), (few[2], many[4])):
         assert first.id == second.id
         assert Path(first.path).read_bytes() == Path(second.path).read_bytes()
@@ -174,7 +175,7 @@ def test_impossible_flags_are_refused(flags):
 
 
 def test_true_masks_are_the_visible_pixels_of_each_object(tmp_path):
-    for number, sample in enumerate(Synthetic(count=4, size=64, seed=2).samples(tmp_path)):
+    for number, sample in enumerate(Synthetic(count=4, size=64, seed=2).samples(tmp_path, Tally())):
         scene = make_scene(2, number, 64)
         found = [decode_mask(counts, (64, 64)) for counts in sample.true_masks]
         np.testing.assert_array_equal(found, scene.instances.masks)

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from rayseg.datasets import VOC, DatasetError, DatasetNotFoundError
+from rayseg.datasets.tally import Tally
 from rayseg.datasets.voc import CLASSES, match_objects
 from rayseg.records.rle import decode_mask
 
@@ -47,7 +48,7 @@ def root(tmp_path):
 
 
 def test_boxes_become_zero_based_and_end_exclusive(root, tmp_path):
-    sample = next(VOC(root).samples(tmp_path))
+    sample = next(VOC(root).samples(tmp_path, Tally()))
     expected = np.array([[0, 1, 10, 20], [44.7, 2, 60, 40]], np.float32)
     np.testing.assert_array_equal(sample.boxes_xyxy, expected)
     assert sample.box_classes.tolist() == [CLASSES.index("dog"), CLASSES.index("train")]
@@ -55,29 +56,29 @@ def test_boxes_become_zero_based_and_end_exclusive(root, tmp_path):
 
 def test_a_box_of_one_pixel_covers_one_pixel(root, tmp_path):
     write_xml(root, "2007_000001", ("cat", 0, (5, 6, 5, 6)))
-    x0, y0, x1, y1 = next(VOC(root).samples(tmp_path)).boxes_xyxy[0]
+    x0, y0, x1, y1 = next(VOC(root).samples(tmp_path, Tally())).boxes_xyxy[0]
     assert (x1 - x0) * (y1 - y0) == 1
 
 
 def test_difficult_objects_are_tags_and_absent_ones_are_not(root, tmp_path):
-    first, second = VOC(root).samples(tmp_path)
+    first, second = VOC(root).samples(tmp_path, Tally())
     assert first.tags == (CLASSES.index("dog"), CLASSES.index("train"))
     assert second.tags == (CLASSES.index("dog"),)
 
 
 def test_an_image_without_tags_is_kept(root, tmp_path):
-    (sample,) = VOC(root, splits=("val",)).samples(tmp_path)
+    (sample,) = VOC(root, splits=("val",)).samples(tmp_path, Tally())
     assert (sample.id, sample.tags, sample.split) == ("2007_000003", (), "val")
 
 
 def test_tags_from_annotations_are_the_classes_of_the_boxes(root, tmp_path):
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000001\n")
-    (sample,) = VOC(root, tags_from="annotations").samples(tmp_path)
+    (sample,) = VOC(root, tags_from="annotations").samples(tmp_path, Tally())
     assert sample.tags == tuple(sorted(sample.box_classes.tolist()))
 
 
 def test_sizes_and_masks(root, tmp_path):
-    first, second = VOC(root).samples(tmp_path)
+    first, second = VOC(root).samples(tmp_path, Tally())
     assert (first.height, first.width) == (second.height, second.width) == (40, 60)
     assert first.mask_path.endswith("SegmentationClass/2007_000001.png")
     assert second.mask_path == ""
@@ -86,37 +87,39 @@ def test_sizes_and_masks(root, tmp_path):
 @pytest.mark.parametrize("name", ["2007_000001", "2007_000002"])
 def test_a_missing_image_costs_only_its_size(root, tmp_path, name):
     (root / "JPEGImages" / f"{name}.jpg").unlink()
-    sizes = {s.id: (s.height, s.width) for s in VOC(root).samples(tmp_path)}
+    sizes = {s.id: (s.height, s.width) for s in VOC(root).samples(tmp_path, Tally())}
     assert sizes.pop(name) == (0, 0)
     assert list(sizes.values()) == [(40, 60)]
 
 
 def test_parents_of_the_root_will_do(root, tmp_path):
-    direct = [sample.path for sample in VOC(root).samples(tmp_path)]
+    direct = [sample.path for sample in VOC(root).samples(tmp_path, Tally())]
     for parent in (root.parent, root.parent.parent):
-        assert [sample.path for sample in VOC(parent).samples(tmp_path)] == direct
+        assert [sample.path for sample in VOC(parent).samples(tmp_path, Tally())] == direct
 
 
 def test_a_list_file_replaces_the_lists_and_keeps_their_splits(root, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("2007_000003\n2007_000001\n")
     reader = VOC(root, splits=("train", "val"), list_file=ids)
-    found = [(sample.id, sample.split) for sample in reader.samples(tmp_path)]
+    found = [(sample.id, sample.split) for sample in reader.samples(tmp_path, Tally())]
     assert found == [("2007_000003", "val"), ("2007_000001", "train")]
 
 
 def test_lists_fall_back_to_main(root, tmp_path):
     (root / "ImageSets" / "Main" / "all.txt").write_text("2007_000003\n")
-    assert [sample.id for sample in VOC(root, ("all",)).samples(tmp_path)] == ["2007_000003"]
+    assert [sample.id for sample in VOC(root, ("all",)).samples(tmp_path, Tally())] == [
+        "2007_000003"
+    ]
 
 
 def test_an_id_twice_names_both_lines(root, tmp_path):
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("a\n\n2007_000001\na\n")
     with pytest.raises(DatasetError, match=r"duplicate id 'a' .*lines 1 and 4"):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("x\n2007_000003\n")
     with pytest.raises(DatasetError, match=r"train.txt:2 and .*val.txt:1"):
-        list(VOC(root, splits=("train", "val")).samples(tmp_path))
+        list(VOC(root, splits=("train", "val")).samples(tmp_path, Tally()))
 
 
 def test_an_unknown_class_names_file_line_and_the_nearest(root, tmp_path):
@@ -124,35 +127,35 @@ def test_an_unknown_class_names_file_line_and_the_nearest(root, tmp_path):
     with pytest.raises(
         DatasetError, match=r"000001.xml:7: unknown class 'hores', did you mean 'horse'"
     ):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
 
 
 def test_broken_files_are_named(root, tmp_path):
     (root / "Annotations" / "2007_000001.xml").write_text("<annotation>\n<object>")
     with pytest.raises(DatasetError, match=r"000001.xml:2: not XML"):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
     (root / "ImageSets" / "Main" / "cat_train.txt").write_text("2007_000001 yes\n")
     with pytest.raises(DatasetError, match=r"cat_train.txt:1: expected an id and 1, 0 or -1"):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
 
 
 def test_what_is_missing_is_an_error_with_a_way_out(root, tmp_path):
     with pytest.raises(DatasetNotFoundError, match="expected JPEGImages"):
-        list(VOC(tmp_path / "nowhere").samples(tmp_path))
+        list(VOC(tmp_path / "nowhere").samples(tmp_path, Tally()))
     with pytest.raises(DatasetNotFoundError, match="did you mean 'train'"):
-        list(VOC(root, splits=("trian",)).samples(tmp_path))
+        list(VOC(root, splits=("trian",)).samples(tmp_path, Tally()))
     with pytest.raises(DatasetNotFoundError, match="--tags-from image_sets"):
-        list(VOC(root, tags_from="annotations").samples(tmp_path))
+        list(VOC(root, tags_from="annotations").samples(tmp_path, Tally()))
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("2007_000009\n")
     with pytest.raises(DatasetError, match=r"1 ids such as '2007_000009'"):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
     (root / "ImageSets" / "Segmentation" / "train.txt").write_text("\n")
     with pytest.raises(DatasetError, match="lists no image"):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
 
 
 def test_difficult_objects_are_listed(root, tmp_path):
-    first, second = VOC(root).samples(tmp_path)
+    first, second = VOC(root).samples(tmp_path, Tally())
     assert (first.difficult, first.crowds, second.difficult) == ((0,), (), ())
 
 
@@ -160,23 +163,23 @@ def test_an_object_that_says_nothing_of_difficulty_is_not_difficult(root, tmp_pa
     path = root / "Annotations" / "2007_000001.xml"
     text = path.read_text()
     path.write_text(text.replace("<difficult>0</difficult>", ""))
-    assert next(VOC(root).samples(tmp_path)).difficult == (0,)
+    assert next(VOC(root).samples(tmp_path, Tally())).difficult == (0,)
     path.write_text(text.replace("<difficult>1</difficult>", ""))
-    assert next(VOC(root).samples(tmp_path)).difficult == ()
+    assert next(VOC(root).samples(tmp_path, Tally())).difficult == ()
 
 
 def test_strange_boxes_stay_as_they_are(root, tmp_path):
     boxes = [(-5, -5, 10, 10), (9, 9, 2, 3), (4, 1, 3, 9), (100, 100, 120, 120)]
     write_xml(root, "2007_000001", *(("cat", 0, box) for box in boxes))
     expected = np.array([(a - 1, b - 1, c, d) for a, b, c, d in boxes], np.float32)
-    np.testing.assert_array_equal(next(VOC(root).samples(tmp_path)).boxes_xyxy, expected)
+    np.testing.assert_array_equal(next(VOC(root).samples(tmp_path, Tally())).boxes_xyxy, expected)
 
 
 @pytest.mark.parametrize("side", ["", "ten", "nan"])
 def test_a_box_that_is_no_four_numbers_is_named_by_its_line(root, tmp_path, side):
     write_xml(root, "2007_000001", ("cat", 0, (1, 1, 2, 2)), ("cat", 0, (1, 1, side, 2)))
     with pytest.raises(DatasetError, match=r"000001.xml:8: expected numbers in bndbox xmin"):
-        list(VOC(root).samples(tmp_path))
+        list(VOC(root).samples(tmp_path, Tally()))
 
 
 def draw_objects(root, *places, labels=True):
@@ -195,7 +198,7 @@ def draw_objects(root, *places, labels=True):
 
 
 def true_masks(root, tmp_path):
-    sample = next(VOC(root).samples(tmp_path))
+    sample = next(VOC(root).samples(tmp_path, Tally()))
     return [decode_mask(counts, (40, 60)) for counts in sample.true_masks]
 
 
@@ -224,7 +227,7 @@ def test_an_xml_in_another_order_is_matched_by_class_and_place(root, tmp_path):
         ("cat", 0, box_of(2, 21, 23, 39)),
     ]
     write_xml(root, "2007_000001", *objects)
-    sample = next(VOC(root).samples(tmp_path))
+    sample = next(VOC(root).samples(tmp_path, Tally()))
     assert [bool(counts) for counts in sample.true_masks] == [True, False, True]
     third, _, second = (decode_mask(counts, (40, 60)) for counts in sample.true_masks)
     assert (third.sum(), second.sum()) == (10 * 28, 20 * 18)
@@ -242,7 +245,7 @@ def test_objects_without_a_usable_mask_have_none(root, tmp_path, damage):
         path.write_bytes(b"no image")
     elif damage == "size":
         Image.new("P", (40, 60)).save(path)
-    assert next(VOC(root).samples(tmp_path)).true_masks == ()
+    assert next(VOC(root).samples(tmp_path, Tally())).true_masks == ()
 
 
 def test_without_a_semantic_mask_the_place_decides(root, tmp_path):
@@ -269,7 +272,7 @@ def test_real_voc_masks_hold_the_tagged_classes(real_data, tmp_path):
         splits=("train", "val"),
         list_file=real_data / "voc_animals" / "lists" / "train60.txt",
     )
-    samples = list(reader.samples(tmp_path))
+    samples = list(reader.samples(tmp_path, Tally()))
     assert len(samples) == 60
     assert {sample.split for sample in samples} == {"train"}
     for sample in samples:
@@ -281,6 +284,6 @@ def test_real_voc_masks_hold_the_tagged_classes(real_data, tmp_path):
 @pytest.mark.data
 def test_real_voc_has_the_stated_numbers(real_data, tmp_path):
     reader = VOC(real_data / "voc_animals/VOCdevkit/VOC2012", splits=("train", "val"))
-    samples = list(reader.samples(tmp_path))
+    samples = list(reader.samples(tmp_path, Tally()))
     assert [sum(s.split == split for s in samples) for split in ("train", "val")] == [437, 240]
     assert sum(CLASSES.index("person") in s.tags for s in samples if s.split == "train") == 79

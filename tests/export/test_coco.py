@@ -10,6 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import CocoDetection
 
 from rayseg.datasets import COCO
+from rayseg.datasets.tally import Tally
 from rayseg.export import write_coco, write_coco_results
 from rayseg.export.coco import image_number
 from rayseg.records.rle import decode_mask, encode_mask, mask_area
@@ -154,7 +155,7 @@ def test_our_own_reader_finds_everything_again(rows, tmp_path, polygons):
     write_coco(rows, tmp_path, CLASSES, IDS, polygons=polygons)
     reader = COCO(tmp_path, tmp_path / "instances_train.json")
     assert (reader.classes, reader.category_ids) == (CLASSES, IDS)
-    found = {sample.id: sample for sample in reader.samples(tmp_path / "work")}
+    found = {sample.id: sample for sample in reader.samples(tmp_path / "work", Tally())}
     for row in rows:
         sample = found[str(image_number(row["id"])).zfill(12)]
         assert sample.path == str(tmp_path / f"{row['id']}.png")
@@ -268,7 +269,7 @@ def test_real_truth_leaves_and_comes_back(real_data, tmp_path, capsys, polygons)
     original = home / "annotations" / "instances_val2017.json"
     reader = COCO(home / "val2017", original, masks=True)
     rows = []
-    for sample in reader.samples(tmp_path / "first"):
+    for sample in reader.samples(tmp_path / "first", Tally()):
         single = [i for i in range(len(sample.box_classes)) if i not in sample.crowds]
         rows.append(
             {
@@ -285,7 +286,7 @@ def test_real_truth_leaves_and_comes_back(real_data, tmp_path, capsys, polygons)
     written = write_coco(rows, tmp_path, reader.classes, reader.category_ids, "val", polygons)
     back = COCO(home / "val2017", tmp_path / "instances_val.json")
     assert (back.classes, back.category_ids) == (reader.classes, reader.category_ids)
-    found = {sample.id: sample for sample in back.samples(tmp_path / "second")}
+    found = {sample.id: sample for sample in back.samples(tmp_path / "second", Tally())}
     for row in rows:
         assert found[row["id"]].box_classes.tolist() == row["classes"]
         assert found[row["id"]].true_masks == tuple(row["foreground"])
