@@ -58,5 +58,6 @@ def test_a_script_runs(tmp_path):
         [sys.executable, SCRIPTS["prepare"], *flags],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "manifest: 1 train; 1 classes")
+    assert done.returncode == 0
+    assert done.stdout.startswith("manifest: 1 train; 1 classes\n")
     assert (tmp_path / "here/manifest/manifest.parquet").is_file()
