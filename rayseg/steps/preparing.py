@@ -6,6 +6,7 @@ from typing import Any
 
 from rayseg.config import PrepareConfig, as_plain
 from rayseg.datasets.tally import Tally
+from rayseg.export.voc import class_problem
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest
@@ -48,5 +49,8 @@ def _splits(folder: Folder) -> Counter[str]:
 
 def _tell(folder: Folder) -> Outcome:
     splits = ", ".join(f"{number} {split}" for split, number in _splits(folder).items())
-    first = f"manifest: {splits}; {len(read_manifest(folder).classes)} classes"
-    return Outcome([first]) + tell_taken(read_run(folder).get("tally", {}))
+    classes = read_manifest(folder).classes
+    told = Outcome([f"manifest: {splits}; {len(classes)} classes"])
+    told += tell_taken(read_run(folder).get("tally", {}))
+    problem = class_problem(classes)
+    return told + Outcome([f"export --format voc will refuse this: {problem}"] if problem else [])
