@@ -109,7 +109,7 @@ def _of_polygons(given: list[Any], size_hw: tuple[int, int]) -> Outline:
 
 def _polygons(given: list[Any]) -> tuple[list[Any], str]:
     """Lists of coordinates, and how they stood there if not so."""
-    if all(map(_is_number, given)):
+    if any(map(_is_number, given)):
         return [given], "points of a polygon in no list of their own"
     if _are_points(given) and (len(given) > 2 or isinstance(given[0], dict)):
         return [_flat(given)], "points as pairs"
