@@ -484,7 +484,7 @@ def test_semantic_masks_are_those_of_pycocotools_for_many_objects(tmp_path, cont
     rng = np.random.default_rng(3)
     content["annotations"] = []
     for i in range(60):
-        x, y, side = *rng.uniform(-5, 25, 2), rng.uniform(2, 12)
+        x, y, side = *rng.uniform(-1, 17, 2), rng.uniform(3, 12)
         outline = square(float(x), float(y), float(side))
         content["annotations"].append(entry(i, 5 if i % 2 else 90, outline, [1, 1, 2, 2]))
     samples, _ = read(tmp_path, content)
