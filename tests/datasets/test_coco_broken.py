@@ -213,13 +213,22 @@ def test_what_iscrowd_plainly_means_is_taken(content, tmp_path, crowd, expected)
     assert not [one for one in tally.left_out if one.what == "annotations"]
 
 
-@pytest.mark.parametrize("outline", [[[1, 1, 2, 2]], [[]], [[1, 1]], [[50, 50, 60, 50, 60, 60]]])
-def test_an_object_whose_outline_has_no_pixel_keeps_its_box(content, tmp_path, outline):
+@pytest.mark.parametrize("outline", [[[1, 1, 2, 2]], [[]], [[1, 1]]])
+def test_an_object_whose_outline_is_none_keeps_its_box(content, tmp_path, outline):
     content["annotations"][0]["segmentation"] = outline
     samples, tally = read(tmp_path, content)
     assert samples[0].true_masks[0] == b""
     assert len(samples[0].box_classes) == 4
     assert [count for (what, _), count in reasons(tally).items() if what == "outlines"] == [1]
+
+
+@pytest.mark.parametrize("outline", [[[50, 50, 60, 50, 60, 60]], [[1, 1, 1, 1, 1, 1]], rle([600])])
+def test_an_outline_without_a_pixel_is_an_empty_mask_and_said(content, tmp_path, outline):
+    content["annotations"][0]["segmentation"] = outline
+    samples, tally = read(tmp_path, content)
+    assert samples[0].true_masks[0]
+    assert not decode_mask(samples[0].true_masks[0], (20, 30)).any()
+    assert [one.text for one in tally.changed] == ["outline has no pixel in the image"]
 
 
 @pytest.mark.parametrize("box", ["lacking", None, []])
