@@ -306,6 +306,15 @@ def test_the_same_image_twice_is_taken_once(content, tmp_path):
     assert len(samples[0].box_classes) == 4
 
 
+def test_an_annotation_that_comes_twice_is_taken_twice_and_said(content, tmp_path):
+    content["annotations"] += [content["annotations"][0] | {"id": 50}]
+    samples, tally = read(tmp_path, content)
+    assert samples[0].box_classes.tolist() == [0, 1, 1, 0, 0]
+    assert [(one.text.split(",")[0], n) for one, n in tally.changed.items()] == [
+        ("the same as another of its image", 1)
+    ]
+
+
 def test_one_file_under_two_ids_is_said(content, tmp_path):
     content["images"][1]["file_name"] = "7.jpg"
     samples, tally = read(tmp_path, content)
