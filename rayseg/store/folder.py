@@ -49,6 +49,10 @@ class Folder:
         """The folder's path on this machine; None for a remote one."""
         return None if "://" in self.location else Path(self.location)
 
+    def holds_file(self, name: str) -> bool:
+        """Whether there is a file of that name: no folder, pipe or device, which may never end."""
+        return bool(self._info(name).is_file)
+
     def sizes(self, suffix: str = "") -> dict[str, int]:
         """Bytes of the files directly in the folder that end so, by name, sorted by it."""
         files = (item for item in self._list() if item.is_file)
@@ -127,8 +131,9 @@ def read_file(address: str) -> bytes | None:
     """The bytes of one file, a local path or a URI; None where it cannot be read."""
     parent, _, name = address.rpartition("/")
     try:
-        return Folder(parent or ("/" if address.startswith("/") else ".")).read(name)
-    except (OSError, pa.ArrowException):
+        folder = Folder(parent or ("/" if address.startswith("/") else "."))
+        return folder.read(name) if folder.holds_file(name) else None
+    except (OSError, ValueError, pa.ArrowException):
         return None
 
 
