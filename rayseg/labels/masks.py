@@ -12,6 +12,7 @@ from numpy import ndarray
 from rayseg.records import IGNORE, Sample
 from rayseg.records.palette import decode_labels
 from rayseg.store import (
+    DamagedError,
     Folder,
     Manifest,
     RowsById,
@@ -188,14 +189,11 @@ class StoredRows:
             return self._rows[id_]
         except (KeyError, FileNotFoundError):
             raise ValueError(f"{self.name(id_)} is missing") from None
-        except (ValueError, OSError) as error:  # pyarrow's are of these
-            raise ValueError(f"{self.name(id_)} cannot be read: {error}") from None
+        except DamagedError as error:
+            raise ValueError(f"{self.name(id_)} cannot be read: {error.why}") from None
 
     def _check_columns(self, shard: str, columns: list[str]) -> None:
-        try:
-            found = shard_columns(self.folder, shard)
-        except (ValueError, OSError) as error:  # pyarrow's are of these
-            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
+        found = shard_columns(self.folder, shard)
         if not set(columns).issubset(found):
             raise ValueError(
                 f"{self.folder} must hold {self.what}s, columns {columns}, got {found}"

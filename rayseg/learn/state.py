@@ -4,7 +4,6 @@ It is a safetensors file of ours that appears whole or not at all, not a Ray che
 reported just before a crash can be lost (RAY.md 2).
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rayseg.store import Folder, local_copy
+from rayseg.store import Folder, hash_ids, local_copy
 
 STATE = "state.safetensors"
 
@@ -79,7 +78,7 @@ def load_state(folder: Folder) -> TrainingState:
 
 def fingerprint(ids: Sequence[str]) -> str:
     """Of images and their order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return hash_ids(ids)
 
 
 def refuse_others(folder: Folder, ids: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ from rayseg.steps.seeds import SharedBank, identity
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.spaces import Space
 from rayseg.steps.weights import choose_detector, find_weights
-from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
+from rayseg.store import Folder, hash_ids, local_copy, read_manifest, read_run, unpack_seeds
 
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
 NOTHING: dict[str, Any] = {
@@ -130,9 +130,8 @@ class Plan:
     def identity(self, chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What counts follow from, beside the searched fields."""
         config, run_folder = self.config, Folder(self.config.run)
-        ids = "\n".join(row["id"] for row in chosen)
         found: dict[str, Any] = {
-            "images": hashlib.sha256(ids.encode()).hexdigest(),
+            "images": hash_ids(row["id"] for row in chosen),
             "slice_images": config.slice_images,
             "read_off": self.space.read_off,
             "threshold_step": config.threshold_step,

@@ -6,6 +6,7 @@ not at all. A shard is named after the ids in it: writing the same rows twice le
 task that is retried repeats nothing.
 """
 
+from rayseg.store.damage import DamagedError
 from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
@@ -27,6 +28,7 @@ from rayseg.store.kinds import KINDS, Kind
 from rayseg.store.lock import LOCK, FolderLockedError, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
+from rayseg.store.names import hash_ids
 from rayseg.store.provenance import REMAKE, StaleError, claim, kind_of, read_run, rebind, write_run
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,

@@ -6,7 +6,6 @@ folder's and reads those shards alone that differ, so that an index that is miss
 damaged costs time and nothing else; shards are written by many processes, which never touch it.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +17,10 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import FAILED
-from rayseg.store.shards import read_shard, write_shard
+from rayseg.store.shards import read_shard, to_parquet, write_shard
 
 INDEX = "_index.pq"
 """No ``.parquet``, which would be a shard; readers of whole folders leave out what starts so."""
@@ -65,18 +63,15 @@ def read_index(folder: Folder) -> pa.Table:
 
 
 def _stored(folder: Folder) -> pa.Table:
-    with suppress(OSError, pa.ArrowException), folder.open(INDEX) as file:
-        table = pq.read_table(file)
+    with suppress(OSError, ValueError):  # damage too: it is made again
+        table = read_shard(folder, INDEX)
         if table.schema.equals(INDEX_SCHEMA):
             return table
     return INDEX_SCHEMA.empty_table()
 
 
 def _lines(folder: Folder, shard: str) -> pa.Table:
-    try:
-        table = read_shard(folder, shard, _OF_ROWS)
-    except (ValueError, OSError) as error:  # pyarrow's are of these
-        raise ValueError(f"{folder.path(shard)} cannot be read: {error}") from None
+    table = read_shard(folder, shard, _OF_ROWS)
     for name in LATER.difference(table.column_names):
         table = table.append_column(name, pa.array([""] * len(table), pa.string()))
     table = table.append_column("shard", pa.array([shard] * len(table), pa.string()))
@@ -88,11 +83,9 @@ def _of_shards(table: pa.Table, shards: Collection[str]) -> pa.Table:
 
 
 def _write_index(folder: Folder, table: pa.Table, sizes: Mapping[str, int]) -> None:
-    sink = io.BytesIO()
-    stored = table.replace_schema_metadata({"shards": json.dumps(sizes)})
-    pq.write_table(stored, sink, compression="zstd")
+    stored = to_parquet(table.replace_schema_metadata({"shards": json.dumps(sizes)}))
     with suppress(OSError):  # whoever may only read does without
-        folder.write(INDEX, sink.getvalue())
+        folder.write(INDEX, stored)
 
 
 def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

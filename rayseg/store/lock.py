@@ -26,11 +26,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
 from rayseg.store.folder import Folder
+from rayseg.store.processes import process_space, runs
 
 LOCK = ".lock.json"
 SETTLE_SECONDS = 2.0
@@ -64,7 +64,9 @@ class _Holder:
         except (KeyError, OSError):  # a container may run under a number that has no name
             user = str(os.getuid())
         now, host = time.time(), platform.node()
-        return cls(uuid4().hex, job, user, host, _space(), os.getpid(), now, now, stale_seconds)
+        return cls(
+            uuid4().hex, job, user, host, process_space(), os.getpid(), now, now, stale_seconds
+        )
 
     @property
     def dead(self) -> str:
@@ -72,30 +74,13 @@ class _Holder:
         silent = time.time() - self.beat
         if silent > self.stale_seconds:
             return f"has given no sign of life for {silent:.0f} s"
-        if (self.host, self.space) == (platform.node(), _space()) and not _runs(self.pid):
+        if (self.host, self.space) == (platform.node(), process_space()) and not runs(self.pid):
             return "runs no more"
         return ""
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since).astimezone().isoformat(" ", "seconds")
         return f"{self.job} of {self.user} (process {self.pid} on {self.host}, since {since})"
-
-
-def _space() -> str:
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    return ""
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 class _Lease:

@@ -8,7 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayseg.store.damage import read_parquet
 from rayseg.store.folder import Folder
+from rayseg.store.names import hash_ids
+
+PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+"""How Parquet files are written."""
 
 
 def rows_to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -59,24 +64,40 @@ def _zero(kind: pa.DataType) -> object:
 
 def write_shard(folder: Folder, table: pa.Table) -> str:
     """Writes the rows as one shard and returns its name, which follows from the ids alone."""
-    ids = "\n".join(sorted(table.column("id").to_pylist()))
-    name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    folder.write(name, sink.getvalue())
+    name = shard_name(table.column("id").to_pylist())
+    folder.write(name, to_parquet(table))
     return name
 
 
+def shard_name(ids: Iterable[str]) -> str:
+    """The name of the shard that holds these ids."""
+    return f"part-{hash_ids(sorted(ids))[:16]}.parquet"
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """The table as the bytes of a Parquet file whose pages have checksums."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **PARQUET)
+    return sink.getvalue()
+
+
 def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard, whole or only some of its columns."""
-    with folder.open(name) as file:
-        return pq.read_table(file, columns=columns)
+    """One shard, whole or only some of its columns.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        DamagedError: it is no Parquet file, or not as it was written.
+    """
+    return read_parquet(folder, name, lambda file: file.read(columns, use_threads=False))
 
 
 def shard_columns(folder: Folder, name: str) -> list[str]:
-    """Names of a shard's columns; none of its rows is read."""
-    with folder.open(name) as file:
-        return pq.read_schema(file).names
+    """Names of a shard's columns; none of its rows is read.
+
+    Raises:
+        DamagedError: it is no Parquet file.
+    """
+    return read_parquet(folder, name, lambda file: file.schema_arrow.names)
 
 
 class RowsById(Mapping[str, dict[str, Any]]):

@@ -16,6 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from rayseg.store import Folder, FolderLockedError, claim, lease, lock, write_shard
+from rayseg.store.processes import process_space
 from tests.store.tables import rows
 
 HOLD = """
@@ -167,7 +168,7 @@ def test_a_silent_holder_is_replaced_and_that_is_said(either, told):
 
 def test_a_pid_says_something_of_its_own_machine_only(folder):
     ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, check=True)
-    here = {"host": platform.node(), "space": lock._space(), "pid": int(ended.stdout)}
+    here = {"host": platform.node(), "space": process_space(), "pid": int(ended.stdout)}
     for other in ({"host": "far"}, {"space": "another boot or container"}):
         write_foreign(folder, **(here | other))
         with pytest.raises(FolderLockedError), lease(folder, "make-seeds"):
