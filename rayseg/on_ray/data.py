@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Dataset
@@ -168,7 +169,7 @@ def pending_rows(pending: Pending, rows: int) -> Dataset:
         skip = pa.array(sorted(pending.skip))
 
         def drop(table: pa.Table) -> pa.Table:
-            return table.filter(pa.compute.invert(pa.compute.is_in(table.column("id"), skip)))
+            return table.filter(pc.invert(pc.is_in(table.column("id"), skip)))
 
         source = source.map_batches(drop, batch_size=None, batch_format="pyarrow", num_cpus=1)
     return source.repartition(target_num_rows_per_block=rows)

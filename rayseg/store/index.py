@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import FAILED
@@ -79,7 +80,7 @@ def _lines(folder: Folder, shard: str) -> pa.Table:
 
 
 def _of_shards(table: pa.Table, shards: Collection[str]) -> pa.Table:
-    return table.filter(pa.compute.is_in(table.column("shard"), pa.array(shards, pa.string())))
+    return table.filter(pc.is_in(table.column("shard"), pa.array(shards, pa.string())))
 
 
 def _write_index(folder: Folder, table: pa.Table, sizes: Mapping[str, int]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayseg.records import Sample
@@ -109,7 +110,7 @@ class Manifest:
         """
         table = self.table
         if split:
-            table = table.filter(pa.compute.equal(table.column("split"), split))
+            table = table.filter(pc.equal(table.column("split"), split))
         if ids is not None:
             wanted = set(ids)
             missing = wanted.difference(table.column("id").to_pylist())
@@ -118,7 +119,7 @@ class Manifest:
                     f"{len(missing)} of {len(wanted)} ids are not in the manifest"
                     f"{f' split {split!r}' if split else ''}, such as {min(missing)!r}"
                 )
-            table = table.filter(pa.compute.is_in(table.column("id"), pa.array(sorted(wanted))))
+            table = table.filter(pc.is_in(table.column("id"), pa.array(sorted(wanted))))
         if not table.num_rows:
             have = sorted(set(self.table.column("split").to_pylist()))
             raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
