@@ -6,10 +6,12 @@ not at all. A shard is named after the ids in it: writing the same rows twice le
 task that is retried repeats nothing.
 """
 
+from rayseg.store.compaction import compact
 from rayseg.store.damage import DamagedError
 from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
+    Lost,
     Pending,
     Stale,
     count_status,
@@ -20,8 +22,11 @@ from rayseg.store.index import (
     forget,
     forget_failed,
     forget_repeats,
+    mend,
+    parts_of,
     read_index,
     read_rows,
+    set_shard_aside,
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind
@@ -30,6 +35,7 @@ from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, 
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
 from rayseg.store.names import hash_ids
 from rayseg.store.provenance import REMAKE, StaleError, claim, kind_of, read_run, rebind, write_run
+from rayseg.store.receipts import receipts_of, store_rows
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,
@@ -41,10 +47,13 @@ from rayseg.store.schemas import (
 )
 from rayseg.store.shards import (
     RowsById,
+    read_rows_about,
     read_shard,
     row_digest,
     rows_to_table,
     shard_columns,
+    shard_names,
+    shard_sizes,
     sign_rows,
     write_shard,
 )

@@ -48,7 +48,7 @@ class Folder:
     @cached_property
     def _where(self) -> tuple[fs.FileSystem, str]:
         if "://" in self.location:
-            return fs.FileSystem.from_uri(self.location)
+            return _open_store(self.location)
         return fs.LocalFileSystem(), self.location
 
     def __truediv__(self, name: str) -> Folder:
@@ -124,8 +124,9 @@ class Folder:
             with filesystem.open_output_stream(f"{path}/{name}") as file:
                 file.write(data)
             return
-        draft = f"{path}/{_draft(name)}"
-        filesystem.create_dir(path, recursive=True)
+        place, _, last = f"{path}/{name}".rpartition("/")
+        draft = f"{place}/{_draft(last)}"
+        filesystem.create_dir(place, recursive=True)
         with filesystem.open_output_stream(draft) as file:
             file.write(data)
         filesystem.move(draft, f"{path}/{name}")
@@ -198,6 +199,13 @@ class Folder:
     def _info(self, name: str) -> fs.FileInfo:
         filesystem, path = self._where
         return filesystem.get_file_info(f"{path}/{name}" if name else path)
+
+
+def _open_store(uri: str) -> tuple[fs.FileSystem, str]:
+    if uri.startswith("s3://") and "?" not in uri:
+        with suppress(pa.ArrowInvalid):  # an older pyarrow does not know it
+            return fs.FileSystem.from_uri(f"{uri}?allow_delayed_open=true")  # one request a write
+    return fs.FileSystem.from_uri(uri)
 
 
 def _write_local(folder: Path, name: str, data: memoryview, durable: bool) -> None:
