@@ -76,17 +76,20 @@ def _groups(lines: pa.Table, size: int) -> Iterator[tuple[str, pa.Table]]:
 def _gather(folder: Folder, group: pa.Table) -> pa.Table:
     """The rows of a group in its order, out of the shards that they are in."""
     ids = group.column("id").combine_chunks()
-    read = partial(_part, folder, ids)
+    wanted = Counter(group.column("shard").to_pylist())
     with ThreadPoolExecutor(max_workers=8) as pool:
-        parts = list(pool.map(read, dict.fromkeys(group.column("shard").to_pylist())))
-    schema = pa.unify_schemas([part.schema.remove_metadata() for part in parts])
-    table = pa.concat_tables([_completed(part, schema) for part in parts])
+        parts = list(pool.map(partial(_part, folder, ids), wanted.keys(), wanted.values()))
+    if not all(part.schema.equals(parts[0].schema) for part in parts):
+        schema = pa.unify_schemas([part.schema for part in parts])
+        parts = [_completed(part, schema) for part in parts]
+    table = pa.concat_tables(parts)
     return table.take(pc.index_in(ids, table.column("id").combine_chunks()))
 
 
-def _part(folder: Folder, ids: pa.Array, shard: str) -> pa.Table:
-    table = read_shard(folder, shard)
-    return table.filter(pc.is_in(table.column("id"), ids))
+def _part(folder: Folder, ids: pa.Array, shard: str, rows: int) -> pa.Table:
+    """The rows of a shard that have these ids, of which it has so many."""
+    table = read_shard(folder, shard).replace_schema_metadata()
+    return table if len(table) == rows else table.filter(pc.is_in(table.column("id"), ids))
 
 
 def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from rayseg.store.folder import Folder
 
 T = TypeVar("T")
+ONE_REQUEST = 2 << 20
+"""Bytes of a remote file that are had sooner at one go than part by part."""
 UNREADABLE = (ValueError, OSError, pa.ArrowException)
 """What readers of damaged files raise."""
 
@@ -60,7 +62,9 @@ def read_parquet(folder: Folder, name: str, read: Callable[[pq.ParquetFile], T])
     """
     try:
         with folder.open(name) as file:
-            return read(pq.ParquetFile(file, page_checksum_verification=True))
+            far = folder.local_path is None and file.size() < ONE_REQUEST
+            source = pa.BufferReader(file.read()) if far else file
+            return read(pq.ParquetFile(source, page_checksum_verification=True))
     except FileNotFoundError:
         raise
     except UNREADABLE:
