@@ -16,13 +16,11 @@ from rayseg.steps.outcome import Outcome
 from rayseg.store import (
     KINDS,
     LOCK,
-    DamagedError,
     Folder,
     Lost,
     Manifest,
     StaleError,
     claim,
-    compact,
     count_status,
     digests_of,
     failed_ids,
@@ -30,13 +28,12 @@ from rayseg.store import (
     find_stale,
     forget,
     forget_failed,
-    forget_repeats,
     lease,
     mend,
     read_run,
     rebind,
-    set_shard_aside,
     stored_ids,
+    tidy,
     write_run,
 )
 
@@ -207,7 +204,7 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
     if compute.retry_failed:
         forget_failed(folder)
     lines += _fill_up(step, work, engine, compute)
-    while damaged := _put_together(folder):  # what looks sound from outside is read only there
+    while damaged := tidy(folder):  # what looks sound from outside is read only there
         lines += _note_lost(folder, damaged)
         lines += _fill_up(step, work, engine, compute)
     return Outcome(lines) + _close(folder, step.label)
@@ -245,16 +242,6 @@ def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
         again = {id_ for one in found for id_ in one.ids}
         write_run(folder, {"again": sorted(again.union(read_run(folder).get("again", [])))})
     return [str(one) for one in found]
-
-
-def _put_together(folder: Folder) -> list[Lost]:
-    """Leaves each row once and few shards, but for a damaged one, which is set aside."""
-    try:
-        forget_repeats(folder)
-        compact(folder)
-    except DamagedError as error:
-        return [set_shard_aside(error)]
-    return []
 
 
 def _origin(source: Chosen | Folder) -> dict[str, Any]:

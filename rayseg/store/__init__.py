@@ -11,7 +11,6 @@ from rayseg.store.damage import DamagedError
 from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
-    Lost,
     Pending,
     Stale,
     count_status,
@@ -22,17 +21,16 @@ from rayseg.store.index import (
     forget,
     forget_failed,
     forget_repeats,
-    mend,
     parts_of,
     read_index,
     read_rows,
-    set_shard_aside,
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind
 from rayseg.store.lock import LOCK, FolderLockedError, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
+from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
 from rayseg.store.names import hash_ids
 from rayseg.store.provenance import REMAKE, StaleError, claim, kind_of, read_run, rebind, write_run
 from rayseg.store.receipts import receipts_of, store_rows

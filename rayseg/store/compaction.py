@@ -17,7 +17,7 @@ SHARD_ROWS = 2048
 SHARD_BYTES = 64 << 20
 """Most bytes of such a shard, since whoever reads it holds it."""
 FEW_SHARDS = 16
-"""So many small shards are left as they are."""
+"""So many small shards are left as they are, where there are no large ones."""
 _ORDER = [("height", "ascending"), ("width", "ascending"), ("id", "ascending")]
 """That in which images are gone through, so that rows that were made together lie together."""
 
@@ -32,11 +32,10 @@ def compact(folder: Folder) -> None:
         DamagedError: a shard cannot be read; what is written stays.
     """
     sizes = shard_sizes(folder)
-    if len(sizes) <= FEW_SHARDS and not any(name.startswith(FRESH) for name in sizes):
-        return
     lines = read_index(folder).select(["id", "height", "width", "shard"]).sort_by(_ORDER)
     shards = dict(_groups(lines, _rows_each(lines.num_rows, sum(sizes.values()))))
-    if shards.keys() == sizes.keys():
+    begun = bool(shards.keys() & sizes.keys()) or any(name.startswith(FRESH) for name in sizes)
+    if shards.keys() == sizes.keys() or (len(sizes) <= FEW_SHARDS and not begun):
         return
     left = Counter(lines.column("shard").to_pylist())  # rows that no large shard has yet
     kept = [lines_of_shards(read_index(folder), shards.keys() & sizes.keys())]

@@ -160,7 +160,8 @@ class Folder:
             OSError: it cannot be renamed.
         """
         filesystem, path = self._where
-        aside = f".damaged-{uuid4().hex[:8]}-{name.rpartition('/')[2]}"
+        # whatever reads files of one ending does not read it
+        aside = f".damaged-{name.rpartition('/')[2]}.{uuid4().hex[:8]}"
         try:
             filesystem.move(f"{path}/{name}", f"{path}/{aside}")
         except OSError as error:

@@ -70,7 +70,7 @@ def renew_index(folder: Folder) -> tuple[pa.Table, list[DamagedError]]:
 
     A shard whose name and size the index has is taken for read.
     """
-    (table, known), sizes = _stored(folder), shard_sizes(folder)
+    (table, known), sizes = stored_index(folder), shard_sizes(folder)
     if known == sizes:
         return table, []
     fresh = [name for name, size in sizes.items() if known.get(name) != size]
@@ -85,7 +85,7 @@ def renew_index(folder: Folder) -> tuple[pa.Table, list[DamagedError]]:
     return table, damaged
 
 
-def _stored(folder: Folder) -> tuple[pa.Table, dict[str, int]]:
+def stored_index(folder: Folder) -> tuple[pa.Table, dict[str, int]]:
     """The index as it lies there, and the sizes of the shards that it was made from."""
     with suppress(OSError, ValueError):  # damage too: it is made again
         table = read_shard(folder, INDEX)
@@ -114,7 +114,7 @@ def lines_of(table: pa.Table, shard: str) -> pa.Table:
 
 def add_to_index(folder: Folder, lines: pa.Table, sizes: Mapping[str, int]) -> None:
     """Takes lines of shards that were just written into the index; those shards are not read."""
-    table, known = _stored(folder)
+    table, known = stored_index(folder)
     table = lines_of_shards(table, known.keys() - sizes.keys()).replace_schema_metadata()
     both = dict(known) | dict(sizes)
     write_index(folder, pa.concat_tables([table, lines]).sort_by("shard"), both.keys(), both)
@@ -155,47 +155,6 @@ def parts_of(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
     """Where `read_rows_about` finds the row of each line of an index."""
     for shard, own in groupby(lines, key=lambda line: line["shard"]):
         yield from ((shard, place // GROUP_ROWS) for place, _ in enumerate(own))
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A damaged shard that was set aside.
-
-    Attributes:
-        path: where it lay.
-        reason: how the damage shows.
-        ids: of its rows, as far as the index has them.
-    """
-
-    path: str
-    reason: str
-    ids: frozenset[str]
-
-    def __str__(self) -> str:
-        count = f"{len(self.ids)} " if self.ids else ""
-        return f"shard {self.path} is damaged ({self.reason}): its {count}images are made again"
-
-
-def mend(folder: Folder) -> list[Lost]:
-    """Sets the shards aside that cannot be read, for their rows to be made again."""
-    known = _stored(folder)[0]
-    _, damaged = renew_index(folder)
-    return [set_shard_aside(error, known) for error in damaged]
-
-
-def set_shard_aside(error: DamagedError, known: pa.Table | None = None) -> Lost:
-    """Sets a shard aside that was found damaged.
-
-    Args:
-        known: an index that may have the shard's rows; the folder's where none is given.
-    """
-    folder, name = error.folder, error.name
-    known = _stored(folder)[0] if known is None else known
-    rows = lines_of_shards(known, [name]).column("id").to_pylist()
-    (table, sizes), _ = _stored(folder), folder.set_aside(name)
-    if name in sizes:  # a shard that is made again may have its name and size
-        write_index(folder, table, sizes.keys() - {name}, sizes)
-    return Lost(folder.path(name), error.reason, frozenset(rows))
 
 
 def stored_ids(folder: Folder) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from rayseg.networks import NETWORKS
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
+from rayseg.store.shards import shard_names
 
 
 class StaleError(ValueError):
@@ -26,7 +27,8 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
 
     A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
     """
-    products = [n for n in folder.names() if n[0] != "." and n not in ("run.json", INDEX)]
+    files = [*folder.names(), *shard_names(folder)]
+    products = [n for n in files if n[0] != "." and n not in ("run.json", INDEX)]
     if products and not folder.exists("run.json"):
         raise ValueError(f"{folder} holds {products[0]} but no run.json; choose an empty folder")
     if not products:

@@ -13,7 +13,11 @@ from rayseg.store.damage import read_parquet
 from rayseg.store.folder import Folder
 from rayseg.store.names import hash_ids
 
-PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "write_page_checksum": True,
+    "write_statistics": False,  # nobody asks for the least and the greatest of PNGs
+}
 """How Parquet files are written."""
 GROUP_ROWS = 64
 """Rows of a shard that are read together for one of them."""
