@@ -6,8 +6,9 @@ not at all. A shard is named after the ids in it: writing the same rows twice le
 task that is retried repeats nothing.
 """
 
+from rayseg.store.checking import CheckedShards, check_shards
 from rayseg.store.compaction import compact
-from rayseg.store.damage import DamagedError
+from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
@@ -27,12 +28,21 @@ from rayseg.store.index import (
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind
-from rayseg.store.lock import LOCK, FolderLockedError, lease
+from rayseg.store.lock import LOCK, FolderLockedError, dead_holder, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
 from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
 from rayseg.store.names import hash_ids
-from rayseg.store.provenance import REMAKE, StaleError, claim, kind_of, read_run, rebind, write_run
+from rayseg.store.provenance import (
+    REMAKE,
+    StaleError,
+    claim,
+    kind_of,
+    read_facts,
+    read_run,
+    rebind,
+    write_run,
+)
 from rayseg.store.receipts import receipts_of, store_rows
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,

@@ -23,14 +23,16 @@ class DamagedError(ValueError):
     Attributes:
         folder: that it lies in.
         name: of the file.
+        path: of the file.
         reason: how that shows.
         why: the same and the way out.
     """
 
     def __init__(self, folder: Folder, name: str, reason: str):
         self.folder, self.name, self.reason = folder, name, reason
+        self.path = folder.path(name)
         self.why = f"{reason}; {_way_out(folder)}"
-        super().__init__(f"{folder.path(name)} cannot be read: {self.why}")
+        super().__init__(f"{self.path} cannot be read: {self.why}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return DamagedError, (self.folder, self.name, self.reason)

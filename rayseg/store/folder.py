@@ -71,6 +71,11 @@ class Folder:
         files = (item for item in self._list() if item.is_file)
         return {item.base_name: item.size for item in files if item.base_name.endswith(suffix)}
 
+    def written(self, name: str) -> float:
+        """When a file was written, in seconds of the epoch; now where there is none."""
+        found = self._info(name).mtime
+        return found.timestamp() if found else time.time()
+
     def names(self, suffix: str = "") -> list[str]:
         """Names of the files directly in the folder that end so, sorted; none if it is missing."""
         return list(self.sizes(suffix))

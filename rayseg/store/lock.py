@@ -34,6 +34,7 @@ from rayseg.store.processes import process_space, runs
 
 LOCK = ".lock.json"
 SETTLE_SECONDS = 2.0
+LOCK_BYTES = 1024
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,11 @@ class _Holder:
             uuid4().hex, job, user, host, process_space(), os.getpid(), now, now, stale_seconds
         )
 
+    @classmethod
+    def unreadable(cls, beat: float) -> Self:
+        """Whoever wrote a file at that time that is no lease of this version."""
+        return cls("", "somebody unknown", "", "", "", 0, beat, beat, 60.0)
+
     @property
     def dead(self) -> str:
         """Why it does not write any more; empty where it may."""
@@ -80,6 +86,8 @@ class _Holder:
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since).astimezone().isoformat(" ", "seconds")
+        if not self.token:
+            return f"{self.job} (its lease cannot be read; since {since})"
         return f"{self.job} of {self.user} (process {self.pid} on {self.host}, since {since})"
 
 
@@ -210,21 +218,24 @@ def _write(folder: Folder, own: _Holder) -> None:
 
 
 def _encoded(own: _Holder) -> bytes:
-    return json.dumps(asdict(own), indent=1).encode()
+    # of one length: an object store may give a reader the new file cut at the old one's
+    return json.dumps(asdict(own), indent=1).encode().ljust(LOCK_BYTES)
 
 
 def _read(folder: Folder) -> _Holder | None:
     try:
         data = folder.read(LOCK)
+        return _Holder(**json.loads(data))
     except FileNotFoundError:
         return None
-    try:
-        return _Holder(**json.loads(data))
-    except (ValueError, TypeError):
-        raise FolderLockedError(
-            f"{folder.path(LOCK)} must be a lease of this rayseg, got {data[:40]!r}; delete it if "
-            "nobody writes the folder"
-        ) from None
+    except (ValueError, TypeError):  # damaged, or another version's: it lapses as others do
+        return _Holder.unreadable(folder.written(LOCK))
+
+
+def dead_holder(folder: Folder) -> str:
+    """Who holds a folder's lease though he writes no more, and why that is sure; empty for none."""
+    holder = _read(folder)
+    return f"{holder}, which {holder.dead}" if holder and holder.dead else ""
 
 
 @contextmanager

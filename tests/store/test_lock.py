@@ -178,11 +178,18 @@ def test_a_pid_says_something_of_its_own_machine_only(folder):
         assert token(folder) != "another"
 
 
-def test_a_lease_that_cannot_be_understood_is_refused(folder):
-    for data in (b"", b"{}", b'{"token": "a", "later": 1}'):
-        folder.write(".lock.json", data)
-        with pytest.raises(FolderLockedError, match="delete it if nobody"), lease(folder, "score"):
-            pass
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"token": "a", "later": 1}', bytes(200)])
+def test_a_lease_that_cannot_be_understood_is_refused_until_it_is_old(folder, told, data):
+    folder.write(".lock.json", data)
+    refused = pytest.raises(
+        FolderLockedError, match=r"by somebody unknown \(.*\); wait for its end"
+    )
+    with refused, lease(folder, "score"):
+        pass
+    os.utime(folder.path(".lock.json"), (time.time() - 100,) * 2)
+    with lease(folder, "score"):
+        assert json.loads(folder.read(".lock.json"))["job"] == "score"
+    assert "which has given no sign of life for 100 s" in told()[0]
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
