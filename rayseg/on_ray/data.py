@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Dataset
@@ -25,7 +26,7 @@ from tqdm import tqdm
 from rayseg.on_ray.session import one_line_errors, preflight
 from rayseg.stages import guarded_rows
 from rayseg.steps.engine import Stage
-from rayseg.store import Folder, Pending, rows_to_table, sign_rows, write_shard
+from rayseg.store import Folder, Pending, receipts_of, rows_to_table, sign_rows, store_rows
 
 DECODED_SCHEMA = pa.schema(
     [
@@ -113,10 +114,11 @@ def write_rows(
     guarded = inflight / "running"
     start = time.perf_counter()
     arguments = (pool.make, guarded, schema, out)
-    receipts = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
+    written = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
-    with one_line_errors(label), progress as bar:
-        for receipt in receipts.iter_rows():
+    with one_line_errors(label), progress as bar, receipts_of(out) as receipts:
+        for receipt in written.iter_rows():
+            receipts.take(receipt)
             bar.update(receipt["rows"])
     inflight.remove()
     return time.perf_counter() - start
@@ -168,7 +170,7 @@ def pending_rows(pending: Pending, rows: int) -> Dataset:
         skip = pa.array(sorted(pending.skip))
 
         def drop(table: pa.Table) -> pa.Table:
-            return table.filter(pa.compute.invert(pa.compute.is_in(table.column("id"), skip)))
+            return table.filter(pc.invert(pc.is_in(table.column("id"), skip)))
 
         source = source.map_batches(drop, batch_size=None, batch_format="pyarrow", num_cpus=1)
     return source.repartition(target_num_rows_per_block=rows)
@@ -248,7 +250,7 @@ class _Guarded(_Caller):
 
 
 class _Writer(_Guarded):
-    """A stage whose rows are stored by the process that made them; out comes only their number."""
+    """A stage whose rows are stored by the process that made them; out come receipts."""
 
     def __init__(self, make: Callable[[], Stage], guarded: Folder, schema: pa.Schema, out: Folder):
         if not (out / "inflight").exists(PROBE):  # of a machine that joined after the job began
@@ -261,5 +263,4 @@ class _Writer(_Guarded):
 
     def __call__(self, table: pa.Table) -> pa.Table:
         made = guarded_rows(self.stage, table.to_pylist(), self.guarded)
-        write_shard(self.out, sign_rows(made, self.schema))
-        return pa.table({"rows": [len(made)]})
+        return pa.Table.from_pylist([store_rows(self.out, sign_rows(made, self.schema))])

@@ -6,7 +6,6 @@ again has killed its predecessor. Images that died together are tried alone; an 
 alone as well is poison.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from rayseg.stages.rows import Row, Rows, carry_digest
-from rayseg.store import Folder
+from rayseg.store import Folder, hash_ids
 
 DEADLY = 2
 """Deaths after which an image is given up: one in company, one alone."""
@@ -34,7 +33,7 @@ class CrashGuard:
     def __init__(self, folder: Folder, ids: Sequence[str]):
         self.folder = folder
         self.ids = ids
-        self._name = f"block-{hashlib.sha256(chr(10).join(ids).encode()).hexdigest()[:16]}.json"
+        self._name = f"block-{hash_ids(ids)[:16]}.json"
         known = json.loads(folder.read(self._name)) if folder.exists(self._name) else {}
         self.deaths: dict[str, int] = known.get("deaths", {})
         for id_ in known.get("inflight", []):

@@ -19,6 +19,7 @@ from rayseg.store import (
     KINDS,
     LOCK,
     Folder,
+    Lost,
     Manifest,
     StaleError,
     claim,
@@ -29,12 +30,13 @@ from rayseg.store import (
     find_stale,
     forget,
     forget_failed,
-    forget_repeats,
     lease,
+    mend,
     read_manifest,
     read_run,
     rebind,
     stored_ids,
+    tidy,
     write_run,
 )
 
@@ -212,12 +214,22 @@ def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcom
 def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
     work, folder = step.work, step.folder
     assert isinstance(work, Fill)
-    write_run(folder, {"counts": None, "source": work.origin})  # until the job has ended
-    if compute.retry_failed:
-        forget_failed(folder)
     if isinstance(work.source, Chosen):
         refuse_changed(work.source.folder)
-    digests = work.digests
+    lines = _note_lost(folder, mend(folder))
+    if compute.retry_failed:
+        forget_failed(folder)
+    lines += _fill_up(step, work, engine, compute)
+    while damaged := tidy(folder):  # what looks sound from outside is read only there
+        lines += _note_lost(folder, damaged)
+        lines += _fill_up(step, work, engine, compute)
+    return Outcome(lines) + _close(folder, step.label)
+
+
+def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[str]:
+    """Makes the rows that the folder lacks, and those that are stale; says which these are."""
+    folder, digests = step.folder, work.digests
+    write_run(folder, {"counts": None, "source": work.origin})  # until the job has ended
     lines, again = _forget_stale(step, digests)
     source, number = work.waiting(folder, digests, again)
     if number:
@@ -227,7 +239,7 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
             if not compute.remake_stale:
                 raise
             step.empty()
-            return _fill(step, engine, compute)
+            return _fill_up(step, work, engine, compute)
         pool = Pool(make, work.keeps_network)
         then = Pool(work.then) if work.then else None
         schema = KINDS[step.kind].schema
@@ -236,7 +248,16 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         # wall seconds add up over the starts that a folder took
         known = read_run(folder).get("seconds", 0.0)
         write_run(folder, {"seconds": known + seconds, "in_actors": work.keeps_network})
-    return Outcome(lines) + _close(folder, step.label)
+    return lines
+
+
+def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
+    """Keeps in mind which rows are to be made again, whatever is asked for; says so."""
+    found = list(lost)
+    if found:
+        again = {id_ for one in found for id_ in one.ids}
+        write_run(folder, {"again": sorted(again.union(read_run(folder).get("again", [])))})
+    return [str(one) for one in found]
 
 
 def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:
@@ -267,7 +288,6 @@ def _some(ids: Set[str]) -> str:
 
 def _close(folder: Folder, label: str) -> Outcome:
     """Counts what a job left in a folder; a folder with counts is complete."""
-    forget_repeats(folder)
     counts = count_status(folder)
     write_run(folder, {"counts": counts, "again": []})
     counted = ", ".join(f"{number} {status}" for status, number in counts.items())

@@ -1,6 +1,9 @@
 """Files of a run: whole or not there."""
 
+import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -29,6 +32,73 @@ def test_half_a_file_is_not_seen(folder):
     with open(half, "wb") as file:
         file.write(b"PAR1")
     assert stored_ids(folder) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOSPC, "free some and run the same command"),
+        (errno.EDQUOT, "free some and run the same command"),
+        (errno.EROFS, "make it writable or choose another place"),
+        (errno.EACCES, "make it writable or choose another place"),
+    ],
+)
+def test_a_write_that_the_disk_refuses_is_one_line_and_leaves_no_draft(
+    folder, monkeypatch, number, way_out
+):
+    folder.write("a.bin", b"old")
+
+    def refuse(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match=rf"cannot write .*out/a.bin: .*; {way_out}"):
+        folder.write("a.bin", b"new")
+    assert folder.sizes() == {"a.bin": 3}
+    assert folder.read("a.bin") == b"old"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_write_ends(
+    folder, monkeypatch
+):
+    seen = []
+    own = os.fsync
+
+    def noted(handle):
+        place = os.readlink(f"/proc/self/fd/{handle}")
+        there = Path(folder.path("a.bin")).exists()
+        seen.append((Path(place).name.startswith(".a.bin."), os.path.isdir(place), there))
+        own(handle)
+
+    folder.write("b.bin", b"")
+    monkeypatch.setattr(os, "fsync", noted)
+    folder.write("a.bin", b"1")
+    assert seen == [(True, False, False), (False, True, True)]
+    folder.write("a.bin", b"2", durable=False)
+    assert len(seen) == 2
+
+
+DIE = """
+import os, sys
+from rayseg.store import Folder
+os.fsync = lambda handle: os._exit(9)
+Folder(sys.argv[1]).write("part-1.parquet", b"half")
+"""
+
+
+def test_drafts_of_dead_writers_and_old_ones_are_swept_those_of_living_ones_stay(folder):
+    folder.write("a.bin", b"")
+    assert subprocess.run([sys.executable, "-c", DIE, str(folder)], check=False).returncode == 9
+    (left,) = (name for name in folder.names() if name != "a.bin")
+    living = left.replace(left.split("-")[-2], str(os.getpid()))
+    far = left.replace(left.split("-")[-3], "part.parquet.12345678")
+    old = ".run.json.0a1b2c3d.tmp"  # as earlier versions called them
+    for name in (living, far, old):
+        Path(folder.path(name)).write_bytes(b"half")
+    os.utime(folder.path(old), (1e9, 1e9))
+    assert sorted(folder.drafts()) == sorted([left, old])
+    folder.sweep()
+    assert sorted(folder.names()) == sorted(["a.bin", living, far])
 
 
 def test_two_writers_of_one_file_do_not_disturb_each_other(folder):
