@@ -87,11 +87,11 @@ class FolderDataset(Dataset):
     boxes: Path | None = None
     class_names: tuple[str, ...] = ()
     masks: Path | None = None
-    mask_values: tuple[str, ...] = ()
+    mask_values: tuple[str, ...] | None = None
     split: str = "train"
 
     def __post_init__(self) -> None:
-        check_mask_values(self.mask_values)
+        check_mask_values(self.mask_values or ())
 
     @property
     def classes(self) -> tuple[str, ...]:

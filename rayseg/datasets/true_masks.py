@@ -131,7 +131,7 @@ class TrueMasks:
                 f"{way_out}"
             )
         for number in sorted(self._tagged - self._held):
-            text = "of tagged images, that no true mask of these holds"
+            text = "tagged, and held by no true mask of the images that are tagged so"
             self._tally.note("classes", text, repr(self._index.names[number]))
 
     def say_unfound(self) -> None:

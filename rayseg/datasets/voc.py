@@ -67,7 +67,7 @@ class VOC(Dataset):
     splits: tuple[str, ...] = ("train",)
     tags_from: Literal["annotations", "image_sets"] = "image_sets"
     list_file: Path | None = None
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -359,3 +359,7 @@ def test_a_tagged_class_that_no_mask_holds_is_said(read, masks):
     notes = noted(tally)
     assert notes["classes"] == "'dog'"
     assert notes["masks"].endswith("b.png: 'cat'")
+
+
+def test_settings_that_older_runs_lack_are_none_by_default():
+    assert FolderDataset().mask_values is None

@@ -486,3 +486,7 @@ def test_what_the_exporter_writes_is_read(layout, id_):
     assert (list(samples), classes) == (list(others), ("zebra", "gnu"))
     assert all(one.mask_path and one.tags == (1,) for one in samples.values())
     assert not tally.left_out
+
+
+def test_settings_that_older_runs_lack_are_none_by_default():
+    assert VOC().class_names is None
