@@ -11,7 +11,7 @@ from PIL import Image
 
 from rayseg.datasets.base import DatasetError, nearest, write_mask
 from rayseg.datasets.class_names import ClassIndex
-from rayseg.datasets.finding import find_image
+from rayseg.datasets.listing import Stems
 from rayseg.datasets.reading import read_bytes
 from rayseg.datasets.tally import Tally
 from rayseg.records import BACKGROUND, IGNORE
@@ -75,7 +75,7 @@ class TrueMasks:
         labels: Mapping[int, int] | None = None,
         workspace: Path = Path(),
     ):
-        self._folders = [folder.absolute() for folder in folders if folder.is_dir()]
+        self._folders = [Stems(folder.absolute()) for folder in folders if folder.is_dir()]
         self._index, self._tally = index, tally
         self._labels, self._workspace = labels, workspace.absolute() / "masks"
         self._tagged: set[int] = set()
@@ -96,7 +96,7 @@ class TrueMasks:
         """
         self._images += 1
         self._first_id = self._first_id or id_
-        found = (find_image(folder, f"{id_}.png") for folder in self._folders)
+        found = (folder.find(id_, ".png") for folder in self._folders)
         path = given or next(filter(None, found), None)
         if path is None:
             return ""
@@ -137,7 +137,7 @@ class TrueMasks:
     def say_unfound(self) -> None:
         """Says if the folders hold masks, and none is named after an image."""
         if self._images and not self._found and self._folders:
-            folder = self._folders[0]
+            folder = self._folders[0].folder
             there = next((path.name for path in sorted(folder.iterdir())), "nothing")
             text = "not found for any image: expected files named after the images, ID.png"
             example = f"{folder}/{self._first_id}.png; the folder holds {there}"

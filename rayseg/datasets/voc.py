@@ -16,8 +16,7 @@ from rayseg.datasets.base import (
 )
 from rayseg.datasets.class_names import ClassIndex, say_alike
 from rayseg.datasets.faults import say_faults
-from rayseg.datasets.finding import find_image
-from rayseg.datasets.listing import walk
+from rayseg.datasets.listing import Stems, walk
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.true_masks import TrueMasks
 from rayseg.datasets.voc_annotations import Annotations
@@ -83,7 +82,8 @@ class VOC(Dataset):
         tags = self._tags_of_image_sets(folder, listed, index, tally)
         masks = TrueMasks([folder / kind for kind in _MASKS], index, tally)
         annotations = Annotations(folder / "Annotations", index, tally, needed=tags is None)
-        samples = (self._sample(folder, one, annotations, tags, masks) for one in listed)
+        objects = Stems(folder / "SegmentationObject")
+        samples = (self._sample(folder, one, annotations, tags, masks, objects) for one in listed)
         way_out = f"check {folder}/JPEGImages and the lists"
         yield from say_faults(samples, tally, way_out)
         if tags is None and not annotations.number:
@@ -177,6 +177,7 @@ class VOC(Dataset):
         annotations: Annotations,
         tags_of: dict[str, set[int]] | None,
         masks: TrueMasks,
+        objects_of: Stems,
     ) -> Sample:
         size_hw = size_or_zero(listed.path)
         known = annotations.of(listed, size_hw)
@@ -186,10 +187,7 @@ class VOC(Dataset):
         boxes_xyxy, box_classes = box_arrays(known.boxes_xyxy, known.classes)
         objects, labels = (
             read_values(path, size_hw)
-            for path in (
-                find_image(folder / "SegmentationObject", f"{listed.id}.png"),
-                Path(mask) if mask else None,
-            )
+            for path in (objects_of.find(listed.id, ".png"), Path(mask) if mask else None)
         )
         return Sample(
             id=listed.id,

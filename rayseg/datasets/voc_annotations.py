@@ -6,7 +6,7 @@ from pathlib import Path
 from rayseg.datasets.base import DatasetError
 from rayseg.datasets.class_names import ClassIndex
 from rayseg.datasets.faults import box_fault, frame_fault
-from rayseg.datasets.finding import find_image
+from rayseg.datasets.listing import Stems
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.voc_lists import Listed
 from rayseg.datasets.voc_xml import Annotation, XmlError, XmlObject, read_xml
@@ -46,12 +46,12 @@ class Annotations:
 
     def __init__(self, folder: Path, index: ClassIndex, tally: Tally, needed: bool):
         self._folder, self._index, self._tally, self._needed = folder, index, tally, needed
-        self._there = folder.is_dir()
+        self._stems = Stems(folder)
         self.number = 0
 
     def read(self, id_: str) -> tuple[Path | None, Annotation]:
         """The XML of an image and what it says: nothing where it is missing or broken."""
-        path = find_image(self._folder, f"{id_}.xml") if self._there else None
+        path = self._stems.find(id_, ".xml")
         if path is None or path.suffix.lower() != ".xml":
             if self._needed:
                 text = "not found, so that their images have no tags"
