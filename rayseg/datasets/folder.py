@@ -1,7 +1,6 @@
 """A plain folder of images and a CSV of their tags or boxes: all that own data needs."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from rayseg.datasets.class_names import ClassIndex, say_alike
 from rayseg.datasets.csv_rows import Row, read_rows
 from rayseg.datasets.faults import box_fault, say_faults
 from rayseg.datasets.finding import IMAGE_SUFFIXES, find_image, leaves
-from rayseg.datasets.listing import walk
+from rayseg.datasets.listing import composed, walk
 from rayseg.datasets.reading import cleaned
 from rayseg.datasets.tag_cells import TagCells
 from rayseg.datasets.tally import Tally
@@ -42,6 +41,13 @@ class _Image:
     path: Path
     tags: tuple[str, ...] = ()
     boxes: list[Row] = field(default_factory=list)
+
+    @property
+    def file_name(self) -> str:
+        """As the CSV has it; with the file's suffix where the CSV leaves that out."""
+        name = self.row.image
+        known = name.lower().endswith(IMAGE_SUFFIXES)
+        return name if known else name + (self.path.suffix if self.path.is_file() else "")
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,7 @@ class FolderDataset(Dataset):
             box_classes=numbers,
             split=self.split,
             mask_path=masks.of(image.id, size_hw, tags) if masks else "",
-            file_name=image.row.image,
+            file_name=image.file_name,
         )
 
     def _true_masks(self, index: ClassIndex, workspace: Path, tally: Tally) -> TrueMasks | None:
@@ -257,7 +263,7 @@ class FolderDataset(Dataset):
 
 def _id_of(name: str) -> str:
     """File name without the suffix of an image, letters composed; a folder in it stays."""
-    path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
+    path = PurePosixPath(composed(name.replace("\\", "/")))
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 

@@ -52,14 +52,15 @@ class Stems:
     def __init__(self, folder: Path):
         self.folder = folder
         names = (path.relative_to(folder).as_posix() for path in walk(folder) if path != folder)
-        self._stems = {_composed(name.rpartition(".")[0]) for name in names}
+        self._stems = {composed(name.rpartition(".")[0]) for name in names}
 
     def find(self, id_: str, suffix: str) -> Path | None:
         """The file of an id, which may be written in other letters; its suffix may be another."""
-        if _composed(id_) not in self._stems:
+        if composed(id_) not in self._stems:
             return None
         return find_image(self.folder, f"{id_}{suffix}")
 
 
-def _composed(name: str) -> str:
+def composed(name: str) -> str:
+    """The name with each letter as one character where Unicode has one; macOS takes several."""
     return unicodedata.normalize("NFC", name)

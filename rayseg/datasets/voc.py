@@ -16,7 +16,7 @@ from rayseg.datasets.base import (
 )
 from rayseg.datasets.class_names import ClassIndex, say_alike
 from rayseg.datasets.faults import say_faults
-from rayseg.datasets.listing import Stems, walk
+from rayseg.datasets.listing import Stems, composed, walk
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.true_masks import TrueMasks
 from rayseg.datasets.voc_annotations import Annotations
@@ -106,7 +106,7 @@ class VOC(Dataset):
         wanted = {one.id for one in listed}
         for place in (folder / kind for kind in _FOLDERS):
             for path in walk(place):
-                stem = path.relative_to(place).as_posix().rpartition(".")[0]
+                stem = composed(path.relative_to(place).as_posix().rpartition(".")[0])
                 if path == place or stem in wanted or path.is_dir():
                     yield path
 
@@ -201,5 +201,5 @@ class VOC(Dataset):
             mask_path=mask,
             difficult=known.difficult,
             true_masks=true_masks(objects, labels, boxes_xyxy, known.classes, known.places),
-            file_name=listed.path.name,
+            file_name=listed.path.relative_to(folder / "JPEGImages").as_posix(),
         )

@@ -1,13 +1,13 @@
 """The lists of a VOC layout: which images there are, and which of them hold a class."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rayseg.datasets.base import DatasetError, DatasetNotFoundError, nearest
 from rayseg.datasets.finding import IMAGE_SUFFIXES, find_image, leaves
+from rayseg.datasets.listing import composed
 from rayseg.datasets.reading import lines_of, read_text
 from rayseg.datasets.tally import Tally
 
@@ -119,7 +119,7 @@ def read_presence(path: Path, tally: Tally) -> Iterator[tuple[str, bool]]:
     for number, line in enumerate(lines_of(read_text(path)), start=1):
         found = _FLAGGED.fullmatch(line.strip())
         if found:
-            yield unicodedata.normalize("NFC", found[1].replace("\\", "/")), found[2] != "-1"
+            yield composed(found[1].replace("\\", "/")), found[2] != "-1"
         elif line.strip():
             text = "of no id and 1, 0 or -1, in lists of classes"
             tally.leave_out("lines", text, f"{path}:{number}: {line!r}")
@@ -169,5 +169,5 @@ def _find(images: Path, name: str) -> Path | None:
 
 
 def _without_image_suffix(name: str) -> str:
-    stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
+    stem, dot, suffix = composed(name).rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else stem + dot + suffix

@@ -192,6 +192,7 @@ def test_suffixes_of_either_case_are_found(read, images, name):
     Image.new("RGB", (30, 20)).save(images / "IMG.JPG")
     _, _, samples = read(f"image,tags\n{name},cat\n")
     assert samples["IMG"].path == str(images / "IMG.JPG")
+    assert samples["IMG"].file_name == (name if "." in name else "IMG.JPG")
 
 
 @pytest.mark.parametrize(("on_disk", "in_csv"), [("NFD", "NFC"), ("NFC", "NFD")])

@@ -353,6 +353,13 @@ def test_augmented_masks_serve_where_there_are_no_others(layout):
     assert layout.read()[0]["a"].mask_path.endswith("SegmentationClass/a.png")
 
 
+def test_the_file_name_of_an_image_is_that_in_its_folder(layout):
+    layout.image("sub/a.PNG")
+    layout.lists("sub/a")
+    layout.write("Annotations/sub/a.xml", xml("dog"))
+    assert layout.read()[0]["sub/a"].file_name == "sub/a.PNG"
+
+
 @pytest.mark.parametrize("name", ["a.JPG", "a.png", "a.JPEG", "a.BMP"])
 def test_images_of_other_suffixes_are_found(layout, name):
     layout.one(xml("dog"), name=name)
@@ -375,6 +382,8 @@ def test_letters_may_be_composed_otherwise_on_disk(layout, on_disk, in_list):
     one = samples[unicodedata.normalize("NFC", name)]
     assert (one.height, one.tags, len(one.boxes_xyxy)) == (40, (DOG,), 1)
     assert one.mask_path
+    files = set(VOC(layout.root).files())
+    assert {path for path in layout.root.rglob("*") if path.is_file()} <= files
 
 
 @pytest.mark.parametrize("line", ["../secret", "/etc/passwd", "a/../../b", "..\\secret"])
