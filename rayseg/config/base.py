@@ -25,6 +25,9 @@ class Compute:
         max_failures: How often a training goes on from its last checkpoint after losing a worker.
         stall_seconds: Seconds without any progress after which a job fails.
         retry_failed: Images whose row says error or poison are tried again.
+        remake_stale: Networks, and whole folders, that were made from what has changed since are
+            made anew; without it they are refused, since that can take hours. Rows of single
+            images that have changed are always made anew.
     """
 
     device: str = "auto"
@@ -38,6 +41,7 @@ class Compute:
     max_failures: int = 3
     stall_seconds: int = 1800
     retry_failed: bool = False
+    remake_stale: bool = False
 
     @property
     def grows(self) -> bool:

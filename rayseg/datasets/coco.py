@@ -222,7 +222,7 @@ def _check_found(
         if missing and len(missing) == len(own):
             raise DatasetNotFoundError(
                 f"{part.path}: {len(missing)} of {len(own)} images not found in {part.folder}, "
-                f"such as {missing[0].file_name!r}: give the folder that their names begin in"
+                f"such as {missing[0].file_name!r:.80}: give the folder that their names begin in"
             )
 
 

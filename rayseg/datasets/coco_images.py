@@ -13,8 +13,6 @@ from rayseg.datasets.tally import Tally
 from rayseg.records.images import ImageError, read_size, read_turn
 
 _MAX_PIXELS = 178_956_970  # of an image that PIL opens
-Entries = Sequence[tuple[int, Mapping[str, Any]]]
-"""Annotations of an image as the JSON has them, each with its place in the list."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +144,20 @@ def _other_frame(image: CocoImage, size_hw: tuple[int, int]) -> str:
 
 def annotations_of(
     image: CocoImage,
-    entries: Entries,
+    entries: Sequence[tuple[int, Mapping[str, Any]]],
     index: Mapping[Key, int],
     file: Path,
     tally: Tally,
     outlines: bool,
 ) -> list[Annotation]:
-    """The annotations of an image that can be used; one that cannot costs itself."""
-    found = []
+    """The annotations of an image that can be used; one that cannot costs itself.
+
+    Args:
+        entries: as the JSON has them, each with its place in the list.
+        file: the JSON, for reasons.
+    """
+    found: list[Annotation] = []
+    seen: set[tuple[object, ...]] = set()
     for place, entry in entries:
         where = f"{file}: image {image.file_name}: {annotation_name(entry, place)}"
         try:
@@ -165,6 +169,10 @@ def annotations_of(
             tally.note("annotations", note, where)
         if one.outline.without:
             tally.leave_out("outlines", one.outline.without, where)
+        content = one.class_index, one.box_xyxy, one.crowd, one.outline.counts
+        if one.box_xyxy and content in seen:
+            tally.note("annotations", "the same as another of its image, both are taken", where)
+        seen.add(content)
         found.append(_in_frame(one, image, where, tally))
     return found
 

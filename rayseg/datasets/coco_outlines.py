@@ -82,10 +82,10 @@ def read_outline(given: object, size_hw: tuple[int, int]) -> Outline:
 def _drawn(
     counts: bytes, box: Box | None, size_hw: tuple[int, int], notes: Sequence[str]
 ) -> Outline:
+    empty = not codec.area(as_rle(counts, size_hw))
+    notes = [*notes, "outline has no pixel in the image" if empty else ""]
     kept = tuple(dict.fromkeys(filter(None, notes)))
-    if not codec.area(as_rle(counts, size_hw)):
-        return Outline(b"", box, "outline has no pixel in the image", kept)
-    if box is None:
+    if box is None and not empty:
         x, y, width, height = codec.toBbox(as_rle(counts, size_hw)).tolist()
         box = x, y, x + width, y + height
     return Outline(counts, box, "", kept)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
 
-from rayseg.records import IGNORE
+from rayseg.records import IGNORE, Sample
 from rayseg.records.palette import decode_labels
 from rayseg.store import (
     Folder,
@@ -32,6 +32,9 @@ class LabelSource(Protocol):
 
     def name(self, id_: str) -> str:
         """What an error calls the mask of an image, with its file."""
+
+    def content(self, sample: Sample) -> bytes:
+        """What is learnt of an image, to be compared."""
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
         """The labels of an image of that size.
@@ -85,6 +88,10 @@ class Truths:
     def name(self, id_: str) -> str:
         """The mask's path."""
         return f"true mask {self.paths[id_]}" if id_ in self.paths else f"true mask of {id_!r}"
+
+    def content(self, sample: Sample) -> bytes:
+        """What is learnt of an image, to be compared."""
+        return repr((sample.id, sample.mask_digest)).encode()
 
     def read(self, id_: str, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
         """The true labels of an image of that size."""
@@ -151,6 +158,7 @@ class StoredRows:
         self._check_columns(names[0], ["id", "status", *columns])
         lines = read_index(folder).to_pylist()
         shard_of = {line["id"]: line["shard"] for line in lines if line["status"] == "ok"}
+        self._digests = {line["id"]: line["digest"] for line in lines}
         if needed:
             with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
                 read = partial(read_shard, folder, columns=["id", needed])
@@ -169,6 +177,10 @@ class StoredRows:
         """What an error calls the row of an image, with its folder and shard."""
         shard = self._rows.part_of.get(id_)
         return f"{self.what} of {id_!r} in {self.folder.path(shard) if shard else self.folder}"
+
+    def content(self, sample: Sample) -> bytes:
+        """What is learnt of an image, to be compared."""
+        return repr((sample.id, self._digests[sample.id])).encode()
 
     def row(self, id_: str) -> dict[str, Any]:
         """The row of an image."""

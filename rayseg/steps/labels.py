@@ -19,7 +19,7 @@ def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[st
     if not masks.names(".parquet"):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, 'masks')}")
     job = "make-box-masks" if kind_of(masks) == "object_masks" else "refine-seeds"
-    config = finished_config(masks, "masks", job)
+    config = finished_config(run_folder, masks, "masks", job)
     manifest = read_manifest(run_folder / "manifest")
     return StoredMasks(masks, len(manifest.classes)), config
 
@@ -40,7 +40,8 @@ def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dic
     if not masks.names(".parquet") or kind_of(masks) != "object_masks":
         others = others_there(run_folder, "masks")
         raise FileNotFoundError(f"{masks} holds no masks of objects{others}")
-    return StoredInstances(masks), finished_config(masks, "masks", "make-box-masks")
+    config = finished_config(run_folder, masks, "masks", "make-box-masks")
+    return StoredInstances(masks), config
 
 
 NAMED: dict[str, Callable[[Folder, str, str], tuple[Any, dict[str, Any]]]] = {

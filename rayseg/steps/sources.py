@@ -4,7 +4,15 @@ import hashlib
 import re
 from typing import Any
 
-from rayseg.store import Folder, read_file, read_run, stored_ids
+from rayseg.store import (
+    Folder,
+    digests_of,
+    find_stale,
+    read_file,
+    read_manifest,
+    read_run,
+    stored_ids,
+)
 
 
 def read_ids(path: str) -> list[str] | None:
@@ -33,12 +41,13 @@ def digest(address: str) -> str:
     return hashlib.sha256(read_file(address) or b"").hexdigest()
 
 
-def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
-    """What made a folder that another job goes on from.
+def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> dict[str, Any]:
+    """What made a folder of a run that another job goes on from.
 
     Raises:
         FileNotFoundError: it holds nothing.
-        ValueError: its job has not ended, so that what follows would pass for complete.
+        ValueError: its job has not ended, so that what follows would pass for complete, or its rows
+            do not fit what they were made from any more.
     """
     if not folder.names(".parquet"):
         raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
@@ -48,7 +57,31 @@ def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
             f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
             f"({len(stored_ids(folder))} have)"
         )
+    stale = stale_rows(run_folder, folder)
+    if stale:
+        raise ValueError(
+            f"{folder} has {len(stale)} {what} of images that have changed since, such as "
+            f"{min(stale)}; run {job} once more"
+        )
     return facts["config"]
+
+
+def stale_rows(run_folder: Folder, folder: Folder) -> frozenset[str]:
+    """Ids of the rows of a folder that do not fit what they, or its source's rows, were made from.
+
+    Empty for folders of earlier versions, which do not say what they were made from.
+    """
+    source = read_run(folder).get("source")
+    if not source:
+        return frozenset()
+    if "manifest" in source:
+        known, before = read_manifest(run_folder / "manifest").digests(source["manifest"]), None
+    else:
+        before = run_folder / source["folder"]
+        known = digests_of(before)
+    stale = find_stale(folder, known)
+    found = stale.changed | stale.gone
+    return found | stale_rows(run_folder, before) if before else found
 
 
 def others_there(run_folder: Folder, kind: str) -> str:

@@ -6,12 +6,17 @@ not at all. A shard is named after the ids in it: writing the same rows twice le
 task that is retried repeats nothing.
 """
 
+from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
     Pending,
+    Stale,
     count_status,
+    digests_of,
     failed_ids,
     find_pending,
+    find_stale,
+    forget,
     forget_failed,
     forget_repeats,
     read_index,
@@ -19,10 +24,10 @@ from rayseg.store.index import (
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind
-from rayseg.store.lock import FolderLockedError, lease
+from rayseg.store.lock import LOCK, FolderLockedError, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
-from rayseg.store.provenance import claim, kind_of, read_run, write_run
+from rayseg.store.provenance import REMAKE, StaleError, claim, kind_of, read_run, rebind, write_run
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,

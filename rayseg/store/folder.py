@@ -109,6 +109,14 @@ class Folder:
         if self.exists():
             filesystem.delete_dir(path)
 
+    def clear(self, keep: str) -> None:
+        """Deletes what is in the folder, but for the file of that name."""
+        for name in self.names():
+            if name != keep:
+                self.delete(name)
+        for name in self.folders():
+            (self / name).remove()
+
     def _list(self) -> list[fs.FileInfo]:
         filesystem, path = self._where
         found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))

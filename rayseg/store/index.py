@@ -161,6 +161,48 @@ def forget_failed(folder: Folder) -> None:
     _keep_only(folder, lambda line: line["status"] not in FAILED)
 
 
+@dataclass(frozen=True)
+class Stale:
+    """Rows of a folder that do not fit what they were made from any more.
+
+    Attributes:
+        changed: ids of those whose source is another one now.
+        gone: ids of those whose source is there no more.
+    """
+
+    changed: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.gone)
+
+
+def find_stale(folder: Folder, known: Mapping[str, str]) -> Stale:
+    """Compares what rows say that they follow from with what is there now.
+
+    Args:
+        folder: of rows that were made.
+        known: digest of each row of the source; an empty one says nothing.
+    """
+    lines = read_index(folder).select(["id", "follows"]).to_pylist()
+    there = {line["id"]: line["follows"] for line in lines}
+    return Stale(
+        frozenset(i for i, was in there.items() if known.get(i) and known[i] != was),
+        frozenset(there.keys() - known.keys()),
+    )
+
+
+def digests_of(folder: Folder) -> dict[str, str]:
+    """Digest of each row of a folder, by id; empty for rows of earlier versions."""
+    lines = read_index(folder).select(["id", "digest"]).to_pylist()
+    return {line["id"]: line["digest"] for line in lines}
+
+
+def forget(folder: Folder, ids: Collection[str]) -> None:
+    """Takes the rows of images out."""
+    _keep_only(folder, lambda line: line["id"] not in ids)
+
+
 def forget_repeats(folder: Folder) -> None:
     """Leaves one row of each image.
 

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
@@ -12,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rayseg.records import Sample
+from rayseg.store.fingerprints import FileFacts, file_facts
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import MANIFEST_SCHEMA
-from rayseg.store.shards import RowsById, rows_to_table
+from rayseg.store.shards import RowsById, row_digest, rows_to_table
 
 
 def write_manifest(
@@ -22,11 +24,15 @@ def write_manifest(
     samples: Iterable[Sample],
     classes: Sequence[str],
     category_ids: Sequence[int | str] = (),
+    known: Mapping[str, FileFacts] | None = None,
 ) -> int:
     """Writes samples as the folder's one manifest and returns their number.
 
+    Each row says what its image and its true mask are, so that a change is noticed later.
+
     Args:
         category_ids: their numbers in the data set's own counting; 1, 2, ... where none are given.
+        known: what images were, by path; those of the same size and time are not read again.
 
     Raises:
         ValueError: an id comes twice, or there is no sample at all.
@@ -43,7 +49,9 @@ def write_manifest(
                 if sample.id in seen:
                     raise ValueError(f"ids must be unique, got {sample.id!r} twice: {sample.path}")
                 seen.add(sample.id)
-            writer.write_table(rows_to_table(map(_manifest_row, group), schema))
+            with ThreadPoolExecutor(max_workers=8) as pool:  # reading waits for the disk
+                rows = list(pool.map(partial(_manifest_row, known or {}), group))
+            writer.write_table(rows_to_table(rows, schema))
     if not seen:
         raise ValueError("the manifest must have at least one image, got 0 rows")
     folder.write("manifest.parquet", sink.getvalue())
@@ -61,8 +69,14 @@ def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
         yield group
 
 
-def _manifest_row(sample: Sample) -> dict[str, Any]:
-    return {name: _listed(getattr(sample, name)) for name in MANIFEST_SCHEMA.names}
+def _manifest_row(known: Mapping[str, FileFacts], sample: Sample) -> dict[str, Any]:
+    row = {name: _listed(getattr(sample, name)) for name in MANIFEST_SCHEMA.names}
+    image = file_facts(sample.path, known.get(sample.path))
+    mask = file_facts(sample.mask_path).digest if sample.mask_path else ""
+    return row | {
+        "image_digest": image.digest, "image_bytes": image.size, "image_mtime_ns": image.mtime_ns,
+        "mask_digest": mask,
+    }  # fmt: skip
 
 
 def _listed(value: Any) -> Any:
@@ -108,6 +122,27 @@ class Manifest:
             have = sorted(set(self.table.column("split").to_pylist()))
             raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
         return replace(self, table=table)
+
+    def digests(self, reads: Collection[str] = ()) -> dict[str, str]:
+        """Digest of what is made of each image: of its file, and of what else is read of its row.
+
+        Args:
+            reads: columns beside the image; numbers of classes count with the classes' names.
+
+        Returns:
+            By id; empty where an earlier version did not note what the image file is.
+        """
+        columns = ["id", "image_digest", *reads]
+        return {
+            row["id"]: self._digest(row) if row["image_digest"] else ""
+            for batch in self.table.select(columns).to_batches(max_chunksize=1000)
+            for row in batch.to_pylist()
+        }
+
+    def _digest(self, row: Mapping[str, Any]) -> str:
+        numbers = {*row.get("tags", ()), *row.get("box_classes", ())}
+        named = [(number, self.classes[number]) for number in sorted(numbers)]
+        return row_digest({**row, "classes": named}, leave_out=("id",))
 
     def samples(self) -> Iterator[Sample]:
         """The rows as records, one at a time."""
@@ -168,7 +203,8 @@ def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes
 _LATER = {
     field.name: field.default
     for field in fields(Sample)
-    if field.name in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns")
+    if field.name
+    in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns", "mask_digest")
 }
 """Columns that manifests of earlier versions lack, and what stands there then."""
 

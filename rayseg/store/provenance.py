@@ -2,13 +2,23 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rayseg.networks import NETWORKS
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
+
+
+class StaleError(ValueError):
+    """What a folder was made from has changed since."""
+
+
+REMAKE = "--compute.remake-stale makes it anew, another --run keeps it"
+"""The way out where a folder would be made anew at the cost of hours."""
 
 
 def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
@@ -24,21 +34,54 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
         write_run(folder, {"config": config} | ({"kind": kind} if kind else {}))
         return
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
+    if differing and all(_of_sources(one) for one in differing):
+        names = ", ".join(one.path if _is_digest(one.here) else f"{one}" for one in differing)
+        raise StaleError(
+            f"{folder} was made from other sources than there are now ({names}); {REMAKE}"
+        )
     if differing:
         raise ValueError(
-            f"{folder} was made under another configuration ({'; '.join(differing)}); "
+            f"{folder} was made under another configuration ({'; '.join(map(str, differing))}); "
             "delete the folder or choose another --run"
         )
 
 
-def _differences(there: object, here: object, key: str = "") -> list[str]:
+def rebind(folder: Folder, config: Mapping[str, Any]) -> None:
+    """Binds a folder whose sources have changed to what they are now; its files stay."""
+    write_run(folder, {"config": config, "done": False})
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Where two configurations differ."""
+
+    path: str
+    there: object
+    here: object
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.there} there, {self.here} here"
+
+
+def _of_sources(one: _Difference) -> bool:
+    """Whether the user's settings are the same, and only what they were applied to has changed."""
+    if "trained_on" in one.path.split("."):
+        return True
+    return _is_digest(one.there) and _is_digest(one.here)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _differences(there: object, here: object, key: str = "") -> list[_Difference]:
     if isinstance(there, dict) and isinstance(here, dict):
-        found = []
+        found: list[_Difference] = []
         for name in sorted(there.keys() | here.keys()):
             path = f"{key}.{name}" if key else name
             found += _differences(there.get(name), here.get(name), path)
         return found
-    return [] if there == here else [f"{key} is {there} there, {here} here"]
+    return [] if there == here else [_Difference(key, there, here)]
 
 
 def kind_of(folder: Folder) -> str:

@@ -213,13 +213,22 @@ def test_what_iscrowd_plainly_means_is_taken(content, tmp_path, crowd, expected)
     assert not [one for one in tally.left_out if one.what == "annotations"]
 
 
-@pytest.mark.parametrize("outline", [[[1, 1, 2, 2]], [[]], [[1, 1]], [[50, 50, 60, 50, 60, 60]]])
-def test_an_object_whose_outline_has_no_pixel_keeps_its_box(content, tmp_path, outline):
+@pytest.mark.parametrize("outline", [[[1, 1, 2, 2]], [[]], [[1, 1]]])
+def test_an_object_whose_outline_is_none_keeps_its_box(content, tmp_path, outline):
     content["annotations"][0]["segmentation"] = outline
     samples, tally = read(tmp_path, content)
     assert samples[0].true_masks[0] == b""
     assert len(samples[0].box_classes) == 4
     assert [count for (what, _), count in reasons(tally).items() if what == "outlines"] == [1]
+
+
+@pytest.mark.parametrize("outline", [[[50, 50, 60, 50, 60, 60]], [[1, 1, 1, 1, 1, 1]], rle([600])])
+def test_an_outline_without_a_pixel_is_an_empty_mask_and_said(content, tmp_path, outline):
+    content["annotations"][0]["segmentation"] = outline
+    samples, tally = read(tmp_path, content)
+    assert samples[0].true_masks[0]
+    assert not decode_mask(samples[0].true_masks[0], (20, 30)).any()
+    assert [one.text for one in tally.changed] == ["outline has no pixel in the image"]
 
 
 @pytest.mark.parametrize("box", ["lacking", None, []])
@@ -295,6 +304,15 @@ def test_the_same_image_twice_is_taken_once(content, tmp_path):
     assert [sample.id[-3:] for sample in samples] == ["007", "456"]
     assert reasons(tally)["images", "the same image twice"] == 1
     assert len(samples[0].box_classes) == 4
+
+
+def test_an_annotation_that_comes_twice_is_taken_twice_and_said(content, tmp_path):
+    content["annotations"] += [content["annotations"][0] | {"id": 50}]
+    samples, tally = read(tmp_path, content)
+    assert samples[0].box_classes.tolist() == [0, 1, 1, 0, 0]
+    assert [(one.text.split(",")[0], n) for one, n in tally.changed.items()] == [
+        ("the same as another of its image", 1)
+    ]
 
 
 def test_one_file_under_two_ids_is_said(content, tmp_path):

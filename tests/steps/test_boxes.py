@@ -175,7 +175,9 @@ def copied(made, tmp_path):
 def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(copied):
     masks = Folder(copied.run) / "masks" / MASKS
     masks.delete(masks.names(".parquet")[0])
-    with pytest.raises(ValueError, match=r"trained_on.images is \d there, \d here.*; delete the"):
+    with pytest.raises(
+        ValueError, match=r"trained_on.images is \d there, \d here.*; --compute.rem"
+    ):
         train("mask_rcnn", copied, ENGINE)
 
 
@@ -184,7 +186,9 @@ def test_a_training_on_images_that_were_not_recorded_is_refused(copied):
     config = read_run(network)["config"]
     del config["trained_on"]
     write_run(network, {"config": config})
-    with pytest.raises(ValueError, match=r"trained_on is None there, .* here\); delete the folder"):
+    with pytest.raises(
+        ValueError, match=r"trained_on is None there, .* here\); --compute.remake-s"
+    ):
         train("mask_rcnn", copied, ENGINE)
 
 

@@ -1,5 +1,6 @@
 """Files of a run: whole or not there."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -79,7 +80,15 @@ def test_what_cannot_be_read_is_none(tmp_path):
     assert read_file(str(tmp_path / "missing.jpg")) is None
     assert read_file(str(tmp_path)) is None
     assert read_file("") is None
+    assert read_file(f"{tmp_path}/a\0b") is None
     assert read_file("nowhere://bucket/a.jpg") is None
+
+
+def test_a_pipe_or_a_device_is_no_file_and_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.symlink("/dev/zero", tmp_path / "endless.jpg")
+    assert read_file(str(tmp_path / "pipe.jpg")) is None
+    assert read_file(str(tmp_path / "endless.jpg")) is None
 
 
 def test_a_local_file_is_its_own_copy():
