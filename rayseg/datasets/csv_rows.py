@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rayseg.datasets.base import DatasetError
+from rayseg.datasets.base import DatasetError, finite
 from rayseg.datasets.reading import cleaned, has_invisible, lines_of, read_text
 from rayseg.datasets.tally import Tally
 
@@ -15,7 +15,7 @@ _EXCELS_FIRST_LINE = re.compile(r"sep=(.)(?:\r\n|\n|\r)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """What a row has in the asked columns.
 
     Attributes:
@@ -43,7 +43,7 @@ class _Record:
 
 def read_rows(
     path: Path, columns: Sequence[Sequence[str]], way_out: str, tally: Tally
-) -> list[Row]:
+) -> list[TableRow]:
     """Reads the asked columns of each row that is not blank; a wrong row costs itself.
 
     The separator is the first of comma, semicolon, tab and bar at which the header has all
@@ -78,6 +78,20 @@ def read_rows(
             f"{path} has no row below its header, expected one an image{first_fault}"
         )
     return rows
+
+
+def corners(row: TableRow, tally: Tally) -> tuple[float, float, float, float] | None:
+    """The box of a row whose cells are a class and four sides; None, and counted, for no numbers.
+
+    A comma is read as the point of a number, as a European Excel writes it.
+    """
+    try:
+        x1, y1, x2, y2 = (finite(re.sub(r"(?<=\d),(?=\d)", ".", cell)) for cell in row.cells[1:])
+    except ValueError:
+        text = "without four finite numbers x1, y1, x2, y2"
+        tally.leave_out("boxes", text, f"{row.where}: {list(row.cells[1:])}")
+        return None
+    return x1, y1, x2, y2
 
 
 def _header(
@@ -144,9 +158,9 @@ def _fault(cells: list[str], width: int, image: int, way_out: str) -> str:
     return "without the name of an image" if any(map(cleaned, cells)) and not named else ""
 
 
-def _row(where: str, cells: list[str], places: list[int], tally: Tally) -> Row:
+def _row(where: str, cells: list[str], places: list[int], tally: Tally) -> TableRow:
     image, *others = (cells[place] if place < len(cells) else "" for place in places)
     for cell in filter(has_invisible, others):
         text = "with invisible characters, which are dropped"
         tally.note("cells", text, f"{where}: {cell!a}")
-    return Row(where, image.strip(), tuple(map(cleaned, others)), tuple(map(cleaned, cells)))
+    return TableRow(where, image.strip(), tuple(map(cleaned, others)), tuple(map(cleaned, cells)))

@@ -1,6 +1,5 @@
 """A plain folder of images and a CSV of their tags or boxes: all that own data needs."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -10,15 +9,14 @@ from rayseg.datasets.base import (
     DatasetError,
     box_arrays,
     check_classes,
-    finite,
     require,
     size_or_zero,
 )
 from rayseg.datasets.class_names import ClassIndex, say_alike
-from rayseg.datasets.csv_rows import Row, read_rows
+from rayseg.datasets.csv_rows import TableRow, corners, read_rows
 from rayseg.datasets.faults import box_fault, say_faults
 from rayseg.datasets.finding import IMAGE_SUFFIXES, find_image, leaves
-from rayseg.datasets.listing import composed, walk
+from rayseg.datasets.listing import composed, list_folder, walk
 from rayseg.datasets.reading import cleaned
 from rayseg.datasets.tag_cells import TagCells
 from rayseg.datasets.tally import Tally
@@ -37,10 +35,10 @@ class _Image:
     """What the CSVs say of one image, as they write it."""
 
     id: str
-    row: Row
+    row: TableRow
     path: Path
     tags: tuple[str, ...] = ()
-    boxes: list[Row] = field(default_factory=list)
+    boxes: list[TableRow] = field(default_factory=list)
 
     @property
     def file_name(self) -> str:
@@ -122,11 +120,22 @@ class FolderDataset(Dataset):
             masks.say_of_all("--folder.mask-values 255=CLASS says what 255 is")
 
     def files(self) -> Iterator[Path]:
-        """Yields the CSVs, and the folders of images and masks with all that they hold."""
+        """Yields the CSVs, the images that they name with their folders, and the masks of these.
+
+        What else lies in a folder, such as a run, is not looked at.
+        """
+        images = self._read(Tally())
         yield from (path.absolute() for path in (self.tags, self.boxes) if path)
-        for folder in (self.images, self.masks):
-            if folder:
-                yield from walk(folder.absolute())
+        yield self.images.absolute()
+        yield from sorted(_folders_of(images))
+        yield from (image.path for image in images)
+        ids = {image.id for image in images}
+        if self.masks is not None:
+            place = self.masks.absolute()
+            for path in walk(place):
+                stem = path.relative_to(place).as_posix().rpartition(".")[0]
+                if path.is_dir() or composed(stem) in ids:
+                    yield path
 
     def _names(self, images: Iterable[_Image]) -> tuple[str, ...]:
         """The classes that the CSV names, sorted."""
@@ -194,7 +203,7 @@ class FolderDataset(Dataset):
                 first.boxes.append(row)
             seen.add(row.written)
 
-    def _image(self, row: Row, tally: Tally) -> _Image | None:
+    def _image(self, row: TableRow, tally: Tally) -> _Image | None:
         """The image that a row is of; None, and counted, where it can be none of the folder."""
         if leaves(row.image):
             text = "of a name that leads out of the folder of images: expected a name inside it"
@@ -216,7 +225,7 @@ class FolderDataset(Dataset):
             if number is None:
                 continue
             named.append(number)
-            box = _corners(row, tally)
+            box = corners(row, tally)
             fault = box and box_fault(box, size_hw)
             if fault:
                 tally.leave_out("boxes", fault, f"{row.where}: {row.cells[1:]}")
@@ -249,16 +258,19 @@ class FolderDataset(Dataset):
         return TrueMasks([folder], index, tally, labels, workspace)
 
     def _say_unnamed(self, images: list[_Image], tally: Tally) -> None:
-        """Notes the images of the folder that the CSV does not name."""
+        """Notes the images beside those that the CSV names."""
         named = {image.path for image in images}
+        beside = (path for folder in sorted(_folders_of(images)) for path in list_folder(folder))
         others = [
-            path
-            for path in walk(self.images.absolute())
-            if path.suffix.lower() in IMAGE_SUFFIXES and path not in named
+            path for path in beside if path.suffix.lower() in IMAGE_SUFFIXES and path not in named
         ]
         if others:
             text = "lie in the folder and are in no row, so they are not read"
             tally.note("images", text, str(others[0]), len(others))
+
+
+def _folders_of(images: Iterable[_Image]) -> set[Path]:
+    return {image.path.parent for image in images}
 
 
 def _id_of(name: str) -> str:
@@ -276,13 +288,3 @@ def _say_twice(first: _Image, again: _Image, way_out: str, tally: Tally) -> None
     else:
         text = f"of another file with the same id, its name without suffix: {way_out}"
         tally.leave_out("rows", text, f"{where} {first.row.image!r}")
-
-
-def _corners(row: Row, tally: Tally) -> tuple[float, float, float, float] | None:
-    try:
-        x1, y1, x2, y2 = (finite(re.sub(r"(?<=\d),(?=\d)", ".", cell)) for cell in row.cells[1:])
-    except ValueError:
-        text = "without four finite numbers x1, y1, x2, y2"
-        tally.leave_out("boxes", text, f"{row.where}: {list(row.cells[1:])}")
-        return None
-    return x1, y1, x2, y2

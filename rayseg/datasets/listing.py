@@ -17,6 +17,14 @@ def walk(folder: Path) -> Iterator[Path]:
     yield from _walk(folder, set())
 
 
+def list_folder(folder: Path) -> list[Path]:
+    """What lies directly in a folder, in the order of names; nothing where it is not there."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def _walk(folder: Path, visited: set[tuple[int, int]]) -> Iterator[Path]:
     yield folder
     try:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rayseg.datasets.base import DatasetError, nearest, write_mask
 from rayseg.datasets.class_names import ClassIndex
-from rayseg.datasets.listing import Stems
+from rayseg.datasets.listing import Stems, list_folder
 from rayseg.datasets.reading import read_bytes
 from rayseg.datasets.tally import Tally
 from rayseg.records import BACKGROUND, IGNORE
@@ -138,7 +138,7 @@ class TrueMasks:
         """Says if the folders hold masks, and none is named after an image."""
         if self._images and not self._found and self._folders:
             folder = self._folders[0].folder
-            there = next((path.name for path in sorted(folder.iterdir())), "nothing")
+            there = next((path.name for path in list_folder(folder)), "nothing")
             text = "not found for any image: expected files named after the images, ID.png"
             example = f"{folder}/{self._first_id}.png; the folder holds {there}"
             self._tally.leave_out("masks", text, example, self._images)

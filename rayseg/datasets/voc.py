@@ -35,7 +35,7 @@ _ADD_CLASS = "--voc.class-names adds it"
 class VOC(Dataset):
     """PASCAL VOC 2012, or data in its layout with classes of its own.
 
-    Objects marked difficult count: as tags (value 0 of ``ImageSets/Main`` as well as 1) and as
+    VocObjects marked difficult count: as tags (value 0 of ``ImageSets/Main`` as well as 1) and as
     boxes, which ``Sample.difficult`` lists. The class labels that IRN and its successors train on
     are made so, from all objects of the XML. VOC counts pixels from 1 and includes the last, so a
     box (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). An object with a polygon

@@ -9,11 +9,11 @@ from rayseg.datasets.faults import box_fault, frame_fault
 from rayseg.datasets.listing import Stems
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.voc_lists import Listed
-from rayseg.datasets.voc_xml import Annotation, XmlError, XmlObject, read_xml
+from rayseg.datasets.voc_xml import VocXml, XmlError, XmlObject, read_xml
 
 
 @dataclass
-class Objects:
+class VocObjects:
     """The objects of one image that can be used.
 
     Attributes:
@@ -49,30 +49,30 @@ class Annotations:
         self._stems = Stems(folder)
         self.number = 0
 
-    def read(self, id_: str) -> tuple[Path | None, Annotation]:
+    def read(self, id_: str) -> tuple[Path | None, VocXml]:
         """The XML of an image and what it says: nothing where it is missing or broken."""
         path = self._stems.find(id_, ".xml")
         if path is None or path.suffix.lower() != ".xml":
             if self._needed:
                 text = "not found, so that their images have no tags"
                 self._tally.leave_out("annotations", text, f"{self._folder}/{id_}.xml")
-            return None, Annotation()
+            return None, VocXml()
         try:
             known = read_xml(path)
         except XmlError as error:
             where = f"{path}:{error.line}" if error.line else str(path)
             self._tally.leave_out("annotations", str(error), where)
-            return None, Annotation()
+            return None, VocXml()
         except DatasetError as error:
             self._tally.leave_out("annotations", "cannot be read", str(error))
-            return None, Annotation()
+            return None, VocXml()
         self.number += 1
         return path, known
 
-    def of(self, listed: Listed, size_hw: tuple[int, int]) -> Objects:
+    def of(self, listed: Listed, size_hw: tuple[int, int]) -> VocObjects:
         """The objects of an image of that size; (0, 0) where it is not known."""
         path, known = self.read(listed.id)
-        kept = Objects()
+        kept = VocObjects()
         frame = known.size_hw and frame_fault(listed.path, known.size_hw, size_hw)
         for place, item in enumerate(known.objects):
             where = f"{path}: object {place + 1}"
@@ -86,7 +86,7 @@ class Annotations:
 
     def _keep(
         self,
-        kept: Objects,
+        kept: VocObjects,
         place: int,
         item: XmlObject,
         frame: str,

@@ -44,7 +44,7 @@ class XmlObject:
 
 
 @dataclass(frozen=True)
-class Annotation:
+class VocXml:
     """What an XML says.
 
     Attributes:
@@ -56,7 +56,7 @@ class Annotation:
     objects: tuple[XmlObject, ...] = ()
 
 
-def read_xml(path: Path) -> Annotation:
+def read_xml(path: Path) -> VocXml:
     """Reads an XML in any encoding that it declares and Python knows, elements in any case.
 
     Raises:
@@ -69,7 +69,7 @@ def read_xml(path: Path) -> Annotation:
     if root.tag != "annotation":
         raise XmlError(f"no <annotation> of VOC but <{root.tag[:40]}>")
     # Direct children only: VOC's people hold <part> elements with names and boxes of their own.
-    return Annotation(_size(root), tuple(map(_object, root.findall("object"))))
+    return VocXml(_size(root), tuple(map(_object, root.findall("object"))))
 
 
 def _parsed(data: bytes) -> ElementTree.Element:
