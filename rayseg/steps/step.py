@@ -4,14 +4,14 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from rayseg.config import Compute
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine, Images, Pool, Source, Stage, Stored
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import refuse_changed
@@ -20,7 +20,6 @@ from rayseg.store import (
     LOCK,
     Folder,
     Lost,
-    Manifest,
     StaleError,
     claim,
     count_status,
@@ -32,40 +31,12 @@ from rayseg.store import (
     forget_failed,
     lease,
     mend,
-    read_manifest,
     read_run,
     rebind,
     stored_ids,
     tidy,
     write_run,
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Images of the manifest as what a folder is filled from.
-
-    Attributes:
-        folder: of the manifest.
-        split: that is asked for; empty is all.
-        ids: that are asked for; None is all.
-        reads: columns that rows follow from, beside the image itself.
-    """
-
-    folder: Folder
-    split: str = ""
-    ids: Sequence[str] | None = None
-    reads: tuple[str, ...] = ()
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """All of it, by which rows of earlier commands are judged too."""
-        return read_manifest(self.folder)
-
-    @property
-    def table(self) -> pa.Table:
-        """Rows of the images that are asked for."""
-        return self.manifest.select(self.split, self.ids).table
 
 
 @dataclass(frozen=True)
