@@ -189,6 +189,7 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         refuse_changed(work.source.folder)
     lines = _note_lost(folder, mend(folder))
     if compute.retry_failed:
+        _ask_again(folder, failed_ids(folder))
         forget_failed(folder)
     lines += _fill_up(step, work, engine, compute)
     while damaged := tidy(folder):  # what looks sound from outside is read only there
@@ -223,12 +224,16 @@ def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[s
 
 
 def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
-    """Keeps in mind which rows are to be made again, whatever is asked for; says so."""
+    """Keeps in mind which rows are to be made again, and says so."""
     found = list(lost)
-    if found:
-        again = {id_ for one in found for id_ in one.ids}
-        write_run(folder, {"again": sorted(again.union(read_run(folder).get("again", [])))})
+    _ask_again(folder, {id_ for one in found for id_ in one.ids})
     return [str(one) for one in found]
+
+
+def _ask_again(folder: Folder, ids: Set[str]) -> None:
+    """Keeps in mind that rows are to be made again, whatever is asked for, before they are gone."""
+    if ids:
+        write_run(folder, {"again": sorted(ids.union(read_run(folder).get("again", [])))})
 
 
 def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:
@@ -245,16 +250,15 @@ def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Se
         forget(folder, stale.changed | stale.gone)
     lines = []
     if stale.changed:
-        lines.append(f"{label}: {_some(stale.changed)} changed since and made again")
+        lines.append(f"{label}: made again after a change: {_some(stale.changed)}")
     if stale.gone:
-        lines.append(f"{label}: {_some(stale.gone)} no longer in the data set and taken out")
+        lines.append(f"{label}: taken out, not in the data set any more: {_some(stale.gone)}")
     return lines, again
 
 
 def _some(ids: Set[str]) -> str:
-    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}" + (
-        ", ...)" if len(ids) > 1 else ")"
-    )
+    more = ", ..." if len(ids) > 1 else ""
+    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}{more})"
 
 
 def _close(folder: Folder, label: str) -> Outcome:
