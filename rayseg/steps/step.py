@@ -233,7 +233,7 @@ def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
 def _ask_again(folder: Folder, ids: Set[str]) -> None:
     """Keeps in mind that rows are to be made again, whatever is asked for, before they are gone."""
     if ids:
-        write_run(folder, {"again": sorted(ids.union(read_run(folder).get("again", [])))})
+        write_run(folder, {"again": sorted({*ids, *read_run(folder).get("again", [])})})
 
 
 def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:
