@@ -5,7 +5,8 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg.config import Compute
+from rayseg.on_ray.access import OwnPaths, join, private
 from rayseg.steps.machine import count_cores
 from rayseg.store import Folder
 
@@ -35,9 +37,7 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         ConnectionError: there is no cluster at the address, or it does not let us in.
         ValueError: a node does not see the run's folder.
     """
-    # explicit, since Ray's default depends on what ran on the machine before
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    # ... and its core prints an error line for every pool that may restart (ray#53727)
+    # Ray's core prints an error line for every pool that may restart (ray#53727)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():
         _quieten()
@@ -45,26 +45,38 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
-    # one core more than there are, so that actors on every core leave room for a task
-    local = {"address": "local", "num_cpus": count_cores() + 1, "include_dashboard": False}
-    where: dict[str, Any] = {"address": address} if address else local
+    with ExitStack() as opened:
+        _open(address, opened)
+        _quieten()
+        check_shared(run)
+        yield
+
+
+def _open(address: str, opened: ExitStack) -> None:
+    """Starts or joins Ray; what must be undone goes to the stack."""
+    if address in ("", "local"):
+        # one core more than there are, so that actors on every core leave room for a task
+        local = {"num_cpus": count_cores() + 1, "include_dashboard": False}
+        where = opened.enter_context(private()) | local | {"job_config": OwnPaths()}
+        opened.callback(ray.shutdown)
+        _start(where)
+        return
+    opened.callback(ray.shutdown)
     try:
         _knock(address)
-        _start(where)
+        # a client's job has no current folder in Ray's eyes
+        paths = {} if address.startswith("ray://") else {"job_config": OwnPaths()}
+        join(address, partial(_start, {"address": address} | paths), _is_refusal)
     except AuthenticationError as error:
         raise ConnectionError(
             f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token ({_first(error)})"
         ) from None
     except (OSError, RuntimeError, ValueError) as error:
-        if not address:
-            raise
         raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
-    try:
-        _quieten()
-        check_shared(run)
-        yield
-    finally:
-        ray.shutdown()
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, AuthenticationError)
 
 
 def _start(where: dict[str, Any]) -> None:
@@ -76,7 +88,8 @@ def _start(where: dict[str, Any]) -> None:
     for _ in range(STARTS):
         try:
             with _silent_stderr():
-                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
+                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False
+                )
                 return
         except Exception as error:
             if "timed out during startup" not in str(error):
