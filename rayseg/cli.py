@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.job_list import JOBS
+from rayseg.config.secrets import masked
 from rayseg.toml import hint
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
@@ -146,7 +147,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _stop(status: int, message: str) -> NoReturn:
-    print(f"rayseg: {message}", file=sys.stderr)
+    print(f"rayseg: {masked(message)}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -88,8 +88,7 @@ def _start(where: dict[str, Any]) -> None:
     for _ in range(STARTS):
         try:
             with _silent_stderr():
-                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False
-                )
+                ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
                 return
         except Exception as error:
             if "timed out during startup" not in str(error):

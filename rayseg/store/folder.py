@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,8 +142,19 @@ def local_copy(address: str) -> str:
     data = read_file(address)
     if data is None:
         raise FileNotFoundError(f"{address} does not exist")
-    name = f"rayseg-{hashlib.sha256(data).hexdigest()[:16]}-{address.rpartition('/')[2]}"
-    path = Path(tempfile.gettempdir()) / name
-    if not path.exists():
-        Folder(str(path.parent)).write(name, data)
-    return str(path)
+    name = f"{hashlib.sha256(data).hexdigest()[:16]}-{address.rpartition('/')[2]}"
+    folder = Folder(str(_own_scratch()))
+    if not folder.exists(name) or folder.read(name) != data:
+        folder.write(name, data)
+    return folder.path(name)
+
+
+def _own_scratch() -> Path:
+    """A folder for copies in which nobody else can have laid a file."""
+    path = Path(tempfile.gettempdir()) / f"rayseg-{os.getuid()}"
+    with suppress(FileExistsError):
+        path.mkdir(0o700)
+    there = path.lstat()
+    if stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o077:
+        return path
+    return Path(tempfile.mkdtemp(prefix="rayseg-"))

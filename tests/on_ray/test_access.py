@@ -135,7 +135,8 @@ def ask(network, address):
     """What reading and writing Ray's key-value store give there, without the session's token."""
     return subprocess.run(
         inside(network, sys.executable, "-c", ASK, address),
-        env=environment(RAY_AUTH_MODE="disabled", **SOON), capture_output=True, text=True, check=False,
+        env=environment(RAY_AUTH_MODE="disabled", **SOON), capture_output=True, text=True,
+        check=False,
     ).stdout.splitlines()  # fmt: skip
 
 
