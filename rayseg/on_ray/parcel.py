@@ -73,7 +73,8 @@ class Parcel:
         raise ValueError(
             f"working directory {self.folder} comes to {_in_words(total)}, Ray takes "
             f"{_in_words(LIMIT)}: the largest file is {largest} "
-            f"({_in_words(self.sizes[largest])}); name what the job does not need in {self.folder / '.rayignore'}, or give "
+            f"({_in_words(self.sizes[largest])}); name what the job does not need in "
+            f"{self.folder / '.rayignore'}, or give "
             "--working-dir a folder with the code alone"
         )
 
