@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import AuthenticationError, RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -64,19 +65,30 @@ def _open(address: str, opened: ExitStack) -> None:
     opened.callback(ray.shutdown)
     try:
         _knock(address)
-        # a client's job has no current folder in Ray's eyes
-        paths = {} if address.startswith("ray://") else {"job_config": OwnPaths()}
-        join(address, partial(_start, {"address": address} | paths), _is_refusal)
+        join(address, partial(_enter, address), _is_refusal)
     except AuthenticationError as error:
         raise ConnectionError(
-            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token ({_first(error)})"
+            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token and "
+            f"RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH ({_first(error)})"
         ) from None
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
 
 
+def _enter(address: str) -> None:
+    """Joins a cluster."""
+    if address.startswith("ray://"):
+        _start({"address": address})  # a client's job has no current folder in Ray's eyes
+        return
+    if ":" in address:  # asked before, since Ray tries for 20 seconds what is refused at once
+        with _silent_stderr():
+            GcsClient(address=address).internal_kv_get(b"session_name", b"session", timeout=30)
+    _start({"address": address, "job_config": OwnPaths()})
+
+
 def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, AuthenticationError)
+    """Whether a cluster asks for a token; to Ray's client it just does not answer."""
+    return isinstance(error, AuthenticationError) or "client connection timeout" in str(error)
 
 
 def _start(where: dict[str, Any]) -> None:

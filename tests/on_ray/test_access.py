@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.on_ray.networks import HEAD, inside, networks
+from tests.on_ray.networks import HEAD, PORT, RAY, inside, networks, node
 from tests.on_ray.test_networks import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,3 +208,40 @@ def test_a_whole_run_with_two_training_workers_listens_to_nobody_else(tmp_path):
         assert len(seen) > 10
         assert {place: who for place, who in seen.items() if not on_loopback(place)} == {}
     assert not (tmp_path / "ran").exists()
+
+
+JOIN = f"""
+import ray
+from rayseg.on_ray.session import session
+try:
+    with session("{HEAD}:{PORT}"):
+        print("joined", ray.get(ray.remote(lambda: 1).remote()))
+except ConnectionError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("token", ["ab" * 32, ""], ids=["token", "none"])
+def test_nothing_need_be_said_of_tokens_to_join_a_cluster(tmp_path, token):
+    """One that asks is shown the token, and who has none is told so; one that asks not is named."""
+    scratch = Path(tempfile.mkdtemp(prefix="r"))  # sockets lie in it
+    own = {"RAY_AUTH_MODE": "token" if token else "disabled", "RAY_AUTH_TOKEN": "ab" * 32}
+    head = f"{RAY} --head --port={PORT} --node-ip-address={HEAD} --include-dashboard=false"
+
+    def join(**changed):
+        return subprocess.run(
+            inside(here, sys.executable, "-c", JOIN),
+            env=environment(HOME=str(tmp_path), **changed), capture_output=True, text=True,
+            check=True, cwd=tmp_path,
+        ).stdout.splitlines()  # fmt: skip
+
+    with networks() as (here, _), node(here, f"{head} --temp-dir={scratch}", scratch / "s", **own):
+        shown, nothing = join(RAY_AUTH_TOKEN="ab" * 32), join()
+    shutil.rmtree(scratch, ignore_errors=True)
+    if token:
+        assert shown == ["joined 1"]
+        assert f"the cluster at {HEAD}:{PORT} needs a token" in nothing[0]
+    else:
+        assert shown == nothing
+        assert "asks for no token" in shown[0]
+        assert shown[1] == "joined 1"
