@@ -22,8 +22,9 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
-from rayseg.on_ray.session import one_line_errors, preflight
-from rayseg.stages import guarded_rows
+from rayseg.on_ray.session import preflight
+from rayseg.on_ray.watch import RayWitness, one_line_errors
+from rayseg.stages import Rows, guarded_rows
 from rayseg.steps.engine import Stage
 from rayseg.store import Folder, Pending, rows_to_table, sign_rows, write_shard
 
@@ -115,9 +116,11 @@ def write_rows(
     arguments = (pool.make, guarded, schema, out)
     receipts = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
-    with one_line_errors(label), progress as bar:
+    with one_line_errors(label) as watch, progress as bar:
         for receipt in receipts.iter_rows():
             bar.update(receipt["rows"])
+            if watch:
+                watch.progress()
     inflight.remove()
     return time.perf_counter() - start
 
@@ -147,7 +150,8 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
     guarded = out / "inflight" / "decoding"
 
     def decode(table: pa.Table) -> pa.Table:
-        return rows_to_table(guarded_rows(stage, table.to_pylist(), guarded), DECODED_SCHEMA)
+        made = guarded_rows(stage, table.to_pylist(), guarded, RayWitness())
+        return rows_to_table(made, DECODED_SCHEMA)
 
     with _bounded_retries():
         return source.map_batches(
@@ -244,7 +248,11 @@ class _Guarded(_Caller):
         self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return rows_to_table(guarded_rows(self.stage, table.to_pylist(), self.guarded), self.schema)
+        return rows_to_table(self.make_rows(table), self.schema)
+
+    def make_rows(self, table: pa.Table) -> Rows:
+        """The stage's rows, of which an image that kills this process gets one as well."""
+        return guarded_rows(self.stage, table.to_pylist(), self.guarded, RayWitness())
 
 
 class _Writer(_Guarded):
@@ -260,6 +268,6 @@ class _Writer(_Guarded):
         self.out = out
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        made = guarded_rows(self.stage, table.to_pylist(), self.guarded)
+        made = self.make_rows(table)
         write_shard(self.out, sign_rows(made, self.schema))
         return pa.table({"rows": [len(made)]})

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data.exceptions import ExecutionTimeoutError
+from ray._private import worker as ray_worker
 from ray.exceptions import AuthenticationError, RayError
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg.config import Compute
@@ -75,7 +76,7 @@ def _start(where: dict[str, Any]) -> None:
     """
     for _ in range(STARTS):
         try:
-            with _silent_stderr():
+            with _silent_stderr(), _signals_kept():
                 ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
                 return
         except Exception as error:
@@ -86,29 +87,6 @@ def _start(where: dict[str, Any]) -> None:
         f"Ray did not start on this machine in {STARTS} tries of 30 s; is it overloaded? "
         "`--engine plain` does without"
     )
-
-
-@contextmanager
-def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
-    """Says an error that crossed processes in one line: its cause, without the way that it took.
-
-    Args:
-        what: failed.
-        more: kinds of errors beside Ray's own.
-
-    Raises:
-        ChildProcessError: in place of Ray's error, which stays its cause.
-    """
-    try:
-        yield
-    except ExecutionTimeoutError as error:
-        raise ChildProcessError(
-            f"{what} made no progress for --compute.stall-seconds; what is written stays"
-        ) from error
-    except (RayError, TrainingFailedError, *more) as error:
-        first = str(error).partition("\n\nThe above exception was the direct cause")[0]
-        cause = (first.strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise ChildProcessError(f"{what} failed: {cause}") from error
 
 
 def task_slots() -> int:
@@ -244,7 +222,20 @@ def _silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps Ray from what it does at SIGTERM, which is to end without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, kept)
+
+
 def _quieten() -> None:
+    # each death of a process is a paragraph of it, and what one means is said in our own words
+    ray_worker.print_to_stdstream = lambda data, ignore_prefix: None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images and says the time left
     context.print_on_execution_start = False

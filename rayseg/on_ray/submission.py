@@ -16,6 +16,8 @@ from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from rayseg.ending import Terminated, say
+
 EXCLUDES = (
     ".git", ".venv", "venv", "*.egg-info", "__pycache__", ".*_cache", "/data", "/runs", "/export",
     "*.pth", "*.safetensors", "*.onnx", "*.parquet",
@@ -143,9 +145,9 @@ def submit(submission: Submission, follow: bool = True) -> int:
             f"{id_} goes on, but the cluster at {submission.address} stopped answering ({error}); "
             f"`ray job logs --address {submission.address} --follow {id_}` shows it"
         ) from None
-    except KeyboardInterrupt:
-        print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
-        return 130
+    except (KeyboardInterrupt, Terminated) as ending:
+        say(f"{id_} goes on; `ray job stop {id_}` ends it")
+        return ending.status if isinstance(ending, Terminated) else 130
 
 
 def _submit(client: JobSubmissionClient, submission: Submission, id_: str) -> None:
