@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.job_list import JOBS
-from rayseg.ending import Terminated, explained, raise_at_signals, say, supervised
+from rayseg.ending import GOES_ON, explained, raise_at_signals, say, supervised, was_asked
 from rayseg.toml import hint
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_script(name: str, arguments: Sequence[str]) -> int:
     """`run_job` as a program of its own: whatever ends it, it ends in one line and a status."""
     asks = {"-h", "--help"} & set(arguments) or os.environ.get("RAYSEG_TRACEBACK")
-    return run_job(name, arguments) if asks else supervised(partial(_run_signalled, name, arguments))
+    return (
+        run_job(name, arguments) if asks else supervised(partial(_run_signalled, name, arguments))
+    )
 
 
 def _run_signalled(name: str, arguments: Sequence[str]) -> int:
@@ -87,11 +89,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     try:
         config = parse(job.config, arguments, f"rayseg {name}")
         outcome = job.run(config)
-    except KeyboardInterrupt:
-        _stop(130, "interrupted; the same command goes on where it was")
-    except Terminated as ending:
-        _stop(ending.status, str(ending))
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         _stop_for(error)
     _print([*outcome.lines, *_left_out(outcome)])
     return 3 if outcome.failed or outcome.left_out else 0
@@ -165,12 +163,16 @@ def _unboxed(text: str) -> str:
     return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2])) if wrong else text
 
 
-def _stop_for(error: Exception) -> NoReturn:
+def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:
     """Ends the process for an error, in one line.
 
     Raises:
         Exception: the error itself, where RAYSEG_TRACEBACK is set.
     """
+    if ending := was_asked():
+        _stop(ending.status, str(ending))
+    if isinstance(error, KeyboardInterrupt):
+        _stop(130, f"interrupted; {GOES_ON}")
     if os.environ.get("RAYSEG_TRACEBACK"):
         raise error
     _stop(1, explained(error))

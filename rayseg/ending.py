@@ -26,8 +26,8 @@ _OF_ITS_OWN = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, sig
 _PR_SET_PDEATHSIG = 1
 
 
-class Terminated(BaseException):
-    """A signal asks this process to end.
+class Terminated(KeyboardInterrupt):
+    """A signal asks this process to end, as Ctrl-C does.
 
     Attributes:
         status: to end with.
@@ -73,21 +73,29 @@ def first_lines(text: str) -> str:
     return said if len(said) <= LONGEST else said[: LONGEST - 4].rstrip() + " ..."
 
 
+_asked: list[tuple[int, float]] = []
+"""The first signal that asked for an end, and when."""
+
+
+def was_asked() -> Terminated | None:
+    """What ends this process, also where a library made another error of it on its way."""
+    return Terminated(_asked[0][0]) if _asked else None
+
+
 def raise_at_signals() -> None:
     """Makes the signals of `ENDS` raise; what hangs then is ended for good."""
     if threading.current_thread() is not threading.main_thread():
         return
-    asked: list[float] = []
 
     def end(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not asked:
-            asked.append(now)
+        if not _asked:
+            _asked.append((number, now))
             timer = threading.Timer(PATIENCE_SECONDS, os._exit, (128 + number,))
             timer.daemon = True
             timer.start()
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
-        if now - asked[0] > 1:  # a terminal and a parent may both send the first one
+            raise Terminated(number)
+        if now - _asked[0][1] > 1:  # a terminal and a parent may both send the first one
             os._exit(128 + number)
 
     for one in ENDS:
@@ -96,7 +104,7 @@ def raise_at_signals() -> None:
 
 
 def supervised(work: Callable[[], int]) -> int:
-    """Does the work in a child of this process; its status, or 1 and a line that says what ended it.
+    """Does the work in a child of this process; its status, or 1 and a line on what ended it.
 
     Args:
         work: returns an exit status, or raises SystemExit.
@@ -137,6 +145,8 @@ def _await(child: int, reader: int) -> int:
     with suppress(BlockingIOError):
         if noted := os.read(reader, 1):
             return noted[0]
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # after a progress bar that nobody ended
     code = os.waitstatus_to_exitcode(how)
     if -code in ENDS or code - 128 in ENDS:
         status = abs(code) + 128 * (code < 0)

@@ -25,7 +25,7 @@ class PlainEngine:
     """A loop; see `rayseg.steps.engine.Engine`.
 
     An image that kills its process ends the job, where Ray would go on with another process. What
-    was in flight is written down, so that the next start tries it alone, and gives it up as Ray does.
+    was in flight is written down, so that the next start tries it alone and may give it up.
     """
 
     def open(self, address: str, run: str) -> AbstractContextManager[None]:

@@ -23,7 +23,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
 from rayseg.on_ray.session import preflight
-from rayseg.on_ray.watch import RayWitness, one_line_errors
+from rayseg.on_ray.watch import RayWitness, note_progress, one_line_errors
 from rayseg.stages import Rows, guarded_rows
 from rayseg.steps.engine import Stage
 from rayseg.store import Folder, Pending, rows_to_table, sign_rows, write_shard
@@ -116,11 +116,10 @@ def write_rows(
     arguments = (pool.make, guarded, schema, out)
     receipts = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
-    with one_line_errors(label) as watch, progress as bar:
+    with one_line_errors(label), progress as bar:
         for receipt in receipts.iter_rows():
             bar.update(receipt["rows"])
-            if watch:
-                watch.progress()
+            note_progress()
     inflight.remove()
     return time.perf_counter() - start
 

@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg.config import Compute
+from rayseg.on_ray.watch import watched
 from rayseg.steps.machine import count_cores
 from rayseg.store import Folder
 
@@ -40,6 +41,8 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     # ... and its core prints an error line for every pool that may restart (ray#53727)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray doubles its wait after each kill for memory, up to hours; the watch gives up before
+    os.environ.setdefault("RAY_task_oom_retry_delay_base_ms", "0")
     if ray.is_initialized():
         _quieten()
         check_shared(run)
@@ -62,8 +65,9 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
     try:
         _quieten()
-        check_shared(run)
-        yield
+        with watched():
+            check_shared(run)
+            yield
     finally:
         ray.shutdown()
 

@@ -145,7 +145,7 @@ def submit(submission: Submission, follow: bool = True) -> int:
             f"{id_} goes on, but the cluster at {submission.address} stopped answering ({error}); "
             f"`ray job logs --address {submission.address} --follow {id_}` shows it"
         ) from None
-    except (KeyboardInterrupt, Terminated) as ending:
+    except KeyboardInterrupt as ending:
         say(f"{id_} goes on; `ray job stop {id_}` ends it")
         return ending.status if isinstance(ending, Terminated) else 130
 

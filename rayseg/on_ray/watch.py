@@ -18,7 +18,8 @@ from typing import Any
 import ray
 from ray._private import worker as ray_worker
 from ray._private.state import state
-from ray.core.generated import common_pb2, gcs_pb2
+from ray.core.generated.common_pb2 import WorkerExitType  # type: ignore[attr-defined]
+from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -35,7 +36,8 @@ END_SECONDS = 15.0
 """For what waits to end after it was asked to; then the process ends at once."""
 RECORD_SECONDS = 5.0
 """For the record of a death to reach the head."""
-_INTENDED = (common_pb2.INTENDED_SYSTEM_EXIT, common_pb2.INTENDED_USER_EXIT)
+_MEMORY = "NODE_OUT_OF_MEMORY"
+_INTENDED = ("INTENDED_SYSTEM_EXIT", "INTENDED_USER_EXIT")
 
 
 class RayWitness:
@@ -54,7 +56,7 @@ class RayWitness:
             if node not in {one["NodeID"] for one in ray.nodes() if one["Alive"]}:
                 return Cause.OUTSIDE
             found = state._connect_and_get_accessor().get_worker_info(ray.WorkerID.from_hex(worker))
-            record = gcs_pb2.WorkerTableData.FromString(found) if found else None
+            record = WorkerTableData.FromString(found) if found else None
             if record and not record.is_alive:
                 return _cause(record)
             if time.monotonic() > deadline:
@@ -63,9 +65,10 @@ class RayWitness:
 
 
 def _cause(record: Any) -> Cause:
-    if record.exit_type == common_pb2.NODE_OUT_OF_MEMORY:
+    kind = WorkerExitType.Name(record.exit_type)
+    if kind == _MEMORY:
         return Cause.MEMORY
-    if record.exit_type in _INTENDED or "SIGTERM" in record.exit_detail:
+    if kind in _INTENDED or "SIGTERM" in record.exit_detail:
         return Cause.OUTSIDE
     return Cause.UNKNOWN
 
@@ -78,12 +81,12 @@ class Watch:
     """Looks at Ray every second from a thread; ends the main thread's wait where it is in vain.
 
     Attributes:
-        what: waits.
+        what: is waited for.
         reason: why it was ended; empty before.
     """
 
-    def __init__(self, what: str):
-        self.what, self.reason = what, ""
+    def __init__(self) -> None:
+        self.what, self.reason = "the job", ""
         self._stopped = threading.Event()
         self._strikes = 0
         self._seen = {worker for worker, _ in _killed_for_memory()}
@@ -91,9 +94,9 @@ class Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def progress(self) -> None:
-        """What is waited for goes on."""
-        self._strikes = 0
+    def note(self, what: str) -> None:
+        """What is waited for goes on, or is something else now."""
+        self.what, self._strikes = what or self.what, 0
 
     def stop(self) -> None:
         """Ends the watch."""
@@ -108,7 +111,7 @@ class Watch:
         while not self._stopped.wait(POLL_SECONDS):
             lost = _what_is_gone()
             gone_since = (gone_since or time.monotonic()) if lost else 0.0
-            patience = 0 if ray_worker._global_node.head else RETURN_SECONDS  # type: ignore[union-attr]
+            patience = 0 if _is_own() else RETURN_SECONDS
             if lost and time.monotonic() - gone_since >= patience:
                 self._end(f"{self.what} ended, since {lost}; {GOES_ON}")
             elif not lost:
@@ -117,7 +120,9 @@ class Watch:
 
     def _look_at_memory(self) -> None:
         """Ends the wait once the monitor has killed often enough."""
-        killed = [(worker, text) for worker, text in _killed_for_memory() if worker not in self._seen]
+        killed = [
+            (worker, text) for worker, text in _killed_for_memory() if worker not in self._seen
+        ]
         self._seen |= {worker for worker, _ in killed}
         self._strikes += bool(killed)
         if self._strikes >= STRIKES:
@@ -137,12 +142,18 @@ class Watch:
             os._exit(1)
 
 
+def _is_own() -> bool:
+    """Whether this process has started the Ray that it uses, which nothing else restarts."""
+    node: Any = ray_worker._global_node
+    return bool(node and node.head)
+
+
 def _what_is_gone() -> str:
     """Which part of Ray does not answer; empty where all do."""
-    node = ray_worker._global_node
+    node: Any = ray_worker._global_node
     if node is None:
         return ""
-    dead = [str(kind) for kind, _ in node.dead_processes()] if node.head else []
+    dead = [str(kind) for kind, _ in node.dead_processes()] if _is_own() else []
     for kind in ("gcs_server", "raylet"):
         if kind in dead:
             return f"Ray's {kind} on this machine was killed"
@@ -157,50 +168,74 @@ def _what_is_gone() -> str:
 def _killed_for_memory() -> list[tuple[bytes, str]]:
     """Workers that the memory monitor has killed in this session, and what it has to say."""
     table = [
-        gcs_pb2.WorkerTableData.FromString(one)
+        WorkerTableData.FromString(one)
         for one in state._connect_and_get_accessor().get_worker_table()
     ]
     return [
         (one.worker_address.worker_id, one.exit_detail)
         for one in table
-        if one.exit_type == common_pb2.NODE_OUT_OF_MEMORY and not one.is_alive
+        if not one.is_alive and WorkerExitType.Name(one.exit_type) == _MEMORY
     ]
 
 
 def _memory_in_words(text: str) -> str:
-    found = re.search(r"[\d.]+ ?[KMG]i?B? ?/ ?[\d.]+ ?[KMG]i?B?", text)
-    return f" ({found[0]} used)" if found else ""
+    found = re.search(r"was ([\d.]+)GB used / ([\d.]+)GB", text)
+    return f" ({found[1]} of {found[2]} GB are used)" if found else ""
+
+
+_watches: list[Watch] = []
+"""The one of this process, while a session lasts."""
 
 
 @contextmanager
-def one_line_errors(what: str, *more: type[Exception]) -> Iterator[Watch | None]:
-    """Says an error that crossed processes in one line, and ends a wait that is in vain.
+def watched() -> Iterator[None]:
+    """Ends in one line what waits for Ray within, where it waits in vain.
+
+    Raises:
+        ChildProcessError: Ray is gone, or its memory monitor lets nothing be done.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
+    watch = Watch()
+    _watches.append(watch)
+    try:
+        yield
+    except BaseException as error:  # whatever became of ours on its way
+        if watch.reason:
+            raise ChildProcessError(watch.reason) from error
+        raise
+    finally:
+        watch.stop()
+        _watches.remove(watch)
+
+
+def note_progress(what: str = "") -> None:
+    """Tells the watch that the job goes on, and with what where that is something new."""
+    for watch in _watches:
+        watch.note(what)
+
+
+@contextmanager
+def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
+    """Says an error that crossed processes in one line: its cause, without the way that it took.
 
     Args:
         what: failed.
         more: kinds of errors beside Ray's own.
 
-    Returns:
-        The watch, which wants to hear of progress; None in another thread than the main one.
-
     Raises:
         ChildProcessError: in place of Ray's error, which stays its cause.
     """
-    main = threading.current_thread() is threading.main_thread()
-    watch = Watch(what) if main and ray.is_initialized() else None
+    note_progress(what)
     try:
-        yield watch
-    except _Interrupted:
-        raise ChildProcessError(watch.reason if watch else what) from None
+        yield
     except ExecutionTimeoutError as error:
         raise ChildProcessError(
             f"{what} made no progress for --compute.stall-seconds; {GOES_ON}"
         ) from error
     except (RayError, TrainingFailedError, *more) as error:
         raise ChildProcessError(f"{what} failed: {root_cause(error)}") from error
-    finally:
-        if watch:
-            watch.stop()
 
 
 def root_cause(error: BaseException) -> str:

@@ -85,7 +85,7 @@ class Trace:
 
 
 def count_oom_kills() -> int:
-    """Processes that this machine's kernel has killed for lack of memory; 0 where it does not say."""
+    """Processes that this machine's kernel has killed for lack of memory; 0 where it is silent."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text().splitlines():
             name, _, number = line.partition(" ")
