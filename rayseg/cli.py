@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.job_list import JOBS
+from rayseg.config.secrets import masked
 from rayseg.ending import GOES_ON, explained, raise_at_signals, say, supervised, was_asked
 from rayseg.toml import hint
 
@@ -179,7 +180,7 @@ def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:
 
 
 def _stop(status: int, message: str) -> NoReturn:
-    say(message)
+    say(masked(message))
     sys.exit(status)
 
 

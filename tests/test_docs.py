@@ -123,6 +123,7 @@ def test_the_boxes_of_the_readme_are_read_by_its_command(workplace):
     (flags,) = [words[2:] for words in JOB_LINES if "boxes.csv" in words]
     config = parse(RunConfig, flags, "rayseg run")
     assert config.supervision == "boxes"
+    Image.new("RGB", (270, 190)).save("photos/meadow.jpg")  # of a size that its boxes fit
     (meadow,) = config.dataset().samples(workplace, Tally())
     assert config.dataset().classes == ("cow", "person")
     assert meadow.boxes_xyxy.tolist() == [[34, 60, 210, 180], [220, 40, 260, 170]]

@@ -70,10 +70,10 @@ def test_a_signal_to_the_command_reaches_the_job_which_unwinds(number):
     [
         ("a\nb", "a"),
         ("\n a \n", "a"),
-        ("Error(s) in loading:\n\tMissing key(s):\n\t'x'\nmore", "Error(s) in loading: Missing key(s): 'x'"),
+        ("Error in loading:\n\tMissing:\n\t'x'\nmore", "Error in loading: Missing: 'x'"),
         ("", ""),
     ],
-)  # fmt: skip
+)
 def test_a_long_text_is_said_by_its_first_lines(text, said):
     assert first_lines(text) == said
 

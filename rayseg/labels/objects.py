@@ -190,6 +190,11 @@ class TrueInstances:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_masks": {}}
 
+    def content(self, sample: Sample) -> bytes:
+        """What is learnt of an image, to be compared."""
+        boxes, classes = sample.boxes_xyxy.tolist(), sample.box_classes.tolist()
+        return repr((sample.id, boxes, classes, self._counts(sample.id))).encode()
+
 
 class StoredInstances(StoredRows):
     """Masks of objects that a run made; those of images of status ok with a mask of some object.

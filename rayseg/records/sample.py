@@ -59,6 +59,7 @@ class Sample:
         image_digest: of the image file; empty where it was not read.
         image_bytes: of the image file; -1 where not known.
         image_mtime_ns: when it was last written, in nanoseconds of the epoch; -1 where not known.
+        mask_digest: of the file of the true mask; empty where there is none, or it was not read.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Sample:
     image_digest: str = ""
     image_bytes: int = -1
     image_mtime_ns: int = -1
+    mask_digest: str = ""
 
     def __post_init__(self) -> None:
         number = len(self.boxes_xyxy)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from rayseg.records.images import ImageError, decode_image
 from rayseg.stages.rows import Row, Rows
-from rayseg.store import read_file
+from rayseg.store import MISSING, content_digest, read_file
 
 _KEPT = ("id", "height", "width", "boxes_xyxy", "box_classes")
 
@@ -38,6 +38,7 @@ class DecodeImages:
         kept["places"] = [place for place in places if place not in row["crowds"]]
         kept |= {"status": "", "error": "", "note": "", "classes": list(row["tags"]), "pixels": b""}
         try:
+            _check_same(row, data)
             decoded = decode_image(data, self.max_pixels)
         except ImageError as error:
             return kept | {"status": "error", "error": f"{row['path']}: {error}"}
@@ -49,3 +50,16 @@ class DecodeImages:
             "status": "empty",
             "note": "; ".join(filter(None, [decoded.note, "no tags"])),
         }
+
+
+def _check_same(row: Row, data: bytes | None) -> None:
+    """Refuses another file than the one that the manifest was made from.
+
+    Raises:
+        ImageError: its bytes are others.
+    """
+    known = row.get("image_digest") or MISSING
+    if data is None or known == MISSING or "://" in row["path"]:
+        return
+    if content_digest(data) != known:
+        raise ImageError("file has changed since `rayseg prepare`; run that again")

@@ -8,7 +8,6 @@ signal from within is the image's doing; what has no sign may be a `kill -9` by 
 memory is the image's and the machine's; a lost machine or SIGTERM says nothing of it.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import torch
 
 from rayseg.stages.deaths import Cause, NoWitness, Trace, Witness, note_end, signals_noted
 from rayseg.stages.rows import Row, Rows, carry_digest
-from rayseg.store import Folder
+from rayseg.store import Folder, hash_ids
 
 BEARABLE: Mapping[Cause, int] = {Cause.OWN: 2, Cause.MEMORY: 3, Cause.UNKNOWN: 5}
 """Deaths alone at which an image is given up, by their cause."""
@@ -53,7 +52,7 @@ class CrashGuard:
         self.folder = folder
         self.ids = ids
         self._witness = witness
-        self._name = f"block-{hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:16]}.json"
+        self._name = f"block-{hash_ids(ids)[:16]}.json"
         known = json.loads(folder.read(self._name)) if folder.exists(self._name) else {}
         self.deaths: dict[str, dict[str, int]] = known.get("deaths", {})
         self.suspects: list[str] = known.get("suspects", [])

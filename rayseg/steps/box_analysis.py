@@ -21,11 +21,12 @@ from rayseg.analyses.boxes.figures import draw_heads, draw_methods, draw_noise, 
 from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.stages import AnalyseObjects, TrueObjects, Variant
+from rayseg.steps.boxes import READ
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
-from rayseg.steps.step import Fill, Step, carry_out
+from rayseg.steps.step import Chosen, Fill, Step, carry_out
 from rayseg.steps.weights import ChosenDetector, choose_detector
 from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows, write_run
 
@@ -56,6 +57,9 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
     chosen = spread_objects(asked, truths, config.max_images)
     detector = choose_detector(config)
     fingerprint = digest(detector.address)
+    ids = chosen.table.column("id").to_pylist()
+    reads = (*READ, "mask_digest")
+    source = Chosen(run_folder / "manifest", ids=ids, reads=reads)
     for name in config.analyses:
         variants = config.variants(name)
         make = partial(
@@ -66,7 +70,7 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
             "analyses",
             run_folder / "analyses" / name,
             _identity(config, name, detector, fingerprint),
-            Fill(chosen.table, make),
+            Fill(source, make, weights=detector.address),
             f"analysis {name}",
             partial(_write, name, [one.name for one in variants], chosen),
         )

@@ -12,9 +12,12 @@ from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, finished_config, read_ids
-from rayseg.steps.step import Fill, Step, carry_out
+from rayseg.steps.step import Chosen, Fill, Step, carry_out
 from rayseg.steps.weights import ChosenDetector, choose_detector
 from rayseg.store import Folder, local_copy, read_manifest, read_rows
+
+READ = ("boxes_xyxy", "box_classes", "crowds")
+"""Columns of the manifest that maps of objects follow from."""
 
 
 def make_box_maps(config: MakeBoxMapsConfig, engine: Engine) -> Outcome:
@@ -30,7 +33,7 @@ def box_map_steps(config: MakeBoxMapsConfig) -> Iterator[Step]:
     """A folder of maps of objects for each method."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = manifest.select(config.split, read_ids(config.ids)).table
+    chosen = Chosen(run_folder / "manifest", config.split, read_ids(config.ids), READ)
     detector = choose_detector(config)
     fingerprint = digest(detector.address)
     for name in config.box_methods:
@@ -44,7 +47,7 @@ def box_map_steps(config: MakeBoxMapsConfig) -> Iterator[Step]:
             "box_maps",
             run_folder / "box_maps" / name,
             _identity(config, name, fingerprint),
-            Fill(chosen, make),
+            Fill(chosen, make, weights=detector.address),
             label,
             partial(_without_map, label),
         )
@@ -100,7 +103,7 @@ def box_mask_steps(config: MakeBoxMasksConfig) -> Iterator[Step]:
         refiner = config.box_refiner(name)
         identity = {
             name: as_plain(refiner),
-            "box_maps": finished_config(maps, "maps", "make-box-maps"),
+            "box_maps": finished_config(run_folder, maps, "maps", "make-box-maps"),
             "semantic_masks": as_plain(config.semantic_masks),
         }
         make = partial(

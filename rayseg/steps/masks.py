@@ -28,7 +28,8 @@ def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
     for (method, name), label in zip(pairs, config.mask_names(), strict=True):
         seeds = run_folder / "seeds" / method
         refiner = config.refiner(name, method)
-        identity = {name: as_plain(refiner), "seeds": finished_config(seeds, "seeds", "make-seeds")}
+        made = finished_config(run_folder, seeds, "seeds", "make-seeds")
+        identity = {name: as_plain(refiner), "seeds": made}
         if saliency:
             maps = {"maps": saliency.folder.location}
             identity["saliency"] = as_plain(config.saliency) | maps

@@ -12,7 +12,7 @@ from rayseg.steps.engine import Engine
 from rayseg.steps.machine import count_cores, threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest
-from rayseg.steps.step import Fill, Step, carry_out
+from rayseg.steps.step import Chosen, Fill, Step, carry_out
 from rayseg.store import Folder, local_copy, read_manifest, read_run
 
 ROUNDING_ONLY = ("batch_size",)
@@ -35,7 +35,7 @@ def prediction_steps(config: PredictConfig, compute: Compute) -> Iterator[Step]:
     """A folder of labels for each segmenter."""
     run_folder = Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = manifest.select(config.val_split).table
+    chosen = Chosen(run_folder / "manifest", config.val_split)
     for name, weights in _trained(config, "segmenter").items():
         label = f"{name}+crf" if config.crf else name
         identity = {"weights": digest(weights), "predict": as_plain(config.predict)}
@@ -51,7 +51,7 @@ def prediction_steps(config: PredictConfig, compute: Compute) -> Iterator[Step]:
             "predictions",
             run_folder / "predictions" / label,
             identity,
-            Fill(chosen, make, then=smooth),
+            Fill(chosen, make, then=smooth, weights=weights),
             f"predictions {label}",
         )
 
@@ -67,7 +67,7 @@ def instance_steps(config: PredictInstancesConfig) -> Iterator[Step]:
     """A folder of instances for each Mask R-CNN."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = manifest.select(config.val_split).table
+    chosen = Chosen(run_folder / "manifest", config.val_split)
     for name, weights in _trained(config, "mask_rcnn").items():
         make = partial(
             PredictInstances, config.instances, weights, manifest.classes, compute.device,
@@ -77,7 +77,7 @@ def instance_steps(config: PredictInstancesConfig) -> Iterator[Step]:
             "instances",
             run_folder / "instances" / name,
             prediction_identity(config.instances, weights),
-            Fill(chosen, make),
+            Fill(chosen, make, weights=weights),
             f"instances {name}",
         )
 

@@ -21,7 +21,7 @@ from rayseg.steps.preparing import prepare
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.training import train
-from rayseg.store import Folder, kind_of, lease, read_manifest
+from rayseg.store import Folder, StaleError, kind_of, lease, read_manifest, read_run
 from rayseg.toml import hint
 
 JobFunction = Callable[[Any, Engine], Outcome]
@@ -191,11 +191,29 @@ def _in_order(config: RunConfig, engine: Engine) -> Outcome:
     *jobs, last = recipe(config, judged)
     with engine.open(config.address, config.run):
         for part in jobs:
-            done = part.job(replace(config, labels=part.labels) if part.labels else config, engine)
+            done = _done(part, config, engine)
             outcome += done if part.shown else Outcome()
         if config.until == "segmenters" and not judged:
             outcome += _unjudged(config)
         return outcome + last.job(config, engine)
+
+
+def _done(part: Part, config: RunConfig, engine: Engine) -> Outcome:
+    """What a job of the run did; a network that was trained on what has changed since stays.
+
+    Raises:
+        StaleError: another folder cannot stay, or the network is not trained to its end.
+    """
+    try:
+        return part.job(replace(config, labels=part.labels) if part.labels else config, engine)
+    except StaleError as error:
+        network = NETWORKS.get(part.kind)
+        if not network:
+            raise
+        places = [Folder(config.run) / f"{network.place}/{name}".rstrip("/") for name in part.names]
+        if not all(read_run(place).get("done") for place in places):
+            raise
+        return Outcome([f"stale: {error}"], left_out=1)
 
 
 def _unjudged(config: RunConfig) -> Outcome:

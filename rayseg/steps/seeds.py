@@ -1,6 +1,5 @@
 """The job that makes localization maps, and the bank of companions that its actors share."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,9 +13,19 @@ from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
-from rayseg.steps.step import Fill, Step, carry_out, nothing
+from rayseg.steps.step import Chosen, Fill, Step, carry_out, nothing
 from rayseg.steps.weights import find_weights
-from rayseg.store import Folder, local_copy, read_manifest, read_rows, read_run, write_run
+from rayseg.store import (
+    REMAKE,
+    Folder,
+    StaleError,
+    hash_ids,
+    local_copy,
+    read_manifest,
+    read_rows,
+    read_run,
+    write_run,
+)
 
 
 def make_seeds(config: MakeSeedsConfig, engine: Engine) -> Outcome:
@@ -33,7 +42,7 @@ def seed_steps(config: MakeSeedsConfig, engine: Engine) -> Iterator[Step]:
     """A folder of maps for each method."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = manifest.select(config.split, read_ids(config.ids)).table
+    chosen = Chosen(run_folder / "manifest", config.split, read_ids(config.ids), reads=("tags",))
     weights = {kind: find_weights(config, kind) for kind in sorted(config.network_kinds)}
     fingerprints = {kind: digest(address) for kind, address in weights.items()}
     bank = SharedBank(run_folder, config.companions, engine)
@@ -50,7 +59,7 @@ def seed_steps(config: MakeSeedsConfig, engine: Engine) -> Iterator[Step]:
             "seeds",
             run_folder / "seeds" / name,
             identity(config, name, fingerprints[kind]),
-            Fill(chosen, make, untagged=False, bind=bind),
+            Fill(chosen, make, untagged=False, bind=bind, weights=weights[kind]),
             label,
             partial(_overlaps, label) if shared else nothing,
         )
@@ -82,7 +91,7 @@ class SharedBank:
 
     @cached_property
     def _cut(self) -> tuple[str, Callable[[], CompanionArrays]]:
-        """Digest of the bank's ids, and what gives it."""
+        """Digest of the bank's images, and what gives it."""
         return self.engine.share(partial(_cut_bank, self.run, self.bank), "cutting companions")
 
     @property
@@ -98,9 +107,9 @@ class SharedBank:
         """The stage with the bank, to which the folder is held."""
         known = read_run(folder).get("bank")
         if known not in (None, self._cut[0]):
-            raise ValueError(
-                f"{folder} must be filled with one bank of companions, got another one than that "
-                f"of its rows; an image of split {self.bank.split!r} may have become unreadable"
+            raise StaleError(
+                f"{folder} must be filled with one bank of companions, and an image of split "
+                f"{self.bank.split!r} that its rows were made with has changed since; {REMAKE}"
             )
         write_run(folder, {"bank": self._cut[0]})
         return partial(make, self.reader)
@@ -110,8 +119,9 @@ def _cut_bank(run: Folder, bank: CompanionBank) -> tuple[str, CompanionArrays]:
     manifest = read_manifest(run / "manifest")
     samples = manifest.select(bank.split).samples()
     companions = fill_bank(samples, len(manifest.classes), bank)
-    ids = hashlib.sha256("\n".join(companions.ids).encode()).hexdigest()
-    return ids, CompanionArrays.of(companions)
+    digests = manifest.digests(("tags",))
+    name = hash_ids(f"{id_}{digests[id_]}" for id_ in companions.ids)
+    return name, CompanionArrays.of(companions)
 
 
 def _read_bank(given: Callable[[], CompanionArrays]) -> Companions:

@@ -1,23 +1,42 @@
 """What jobs start from: lists of ids, folders that others have filled, and their digests."""
 
 import hashlib
+import re
 from typing import Any
 
-from rayseg.store import Folder, read_file, read_run, stored_ids
+from rayseg.store import (
+    Folder,
+    Stale,
+    changed_source,
+    digests_of,
+    find_stale,
+    read_file,
+    read_manifest,
+    read_run,
+    shard_names,
+    stored_ids,
+)
 
 
 def read_ids(path: str) -> list[str] | None:
-    """Image ids of a text file, one a line; None where no file is named.
+    """Image ids of a text file, one a line, blanks in it too; None where no file is named.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8.
     """
     if not path:
         return None
     data = read_file(path)
     if data is None:
         raise FileNotFoundError(f"list of image ids {path} does not exist")
-    return data.decode("utf-8-sig").split()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list of image ids {path} is not UTF-8: {error.reason}") from None
+    # not splitlines, which also cuts at characters that an id may hold
+    lines = (line.strip(" \t") for line in re.split(r"\r\n|\n|\r", text))
+    return [line for line in lines if line]
 
 
 def digest(address: str) -> str:
@@ -25,14 +44,15 @@ def digest(address: str) -> str:
     return hashlib.sha256(read_file(address) or b"").hexdigest()
 
 
-def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
-    """What made a folder that another job goes on from.
+def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> dict[str, Any]:
+    """What made a folder of a run that another job goes on from.
 
     Raises:
         FileNotFoundError: it holds nothing.
-        ValueError: its job has not ended, so that what follows would pass for complete.
+        ValueError: its job has not ended, so that what follows would pass for complete, or its rows
+            do not fit what they were made from any more.
     """
-    if not folder.names(".parquet"):
+    if not shard_names(folder):
         raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
     facts = read_run(folder)
     if not facts.get("counts"):
@@ -40,7 +60,52 @@ def finished_config(folder: Folder, what: str, job: str) -> dict[str, Any]:
             f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
             f"({len(stored_ids(folder))} have)"
         )
+    why = staleness(run_folder, folder)
+    if why:
+        raise ValueError(f"{folder} {why}; run {job} once more")
     return facts["config"]
+
+
+def staleness(run_folder: Folder, folder: Folder) -> str:
+    """Why a folder of a run does not fit what it was made from any more; empty where it does.
+
+    Folders of earlier versions do not say what they were made from.
+    """
+    facts = read_run(folder)
+    source = facts.get("source") or {}
+    weights = source.get("weights", "")
+    if read_file(weights) is not None and digest(weights) != facts["config"].get("weights"):
+        return f"was made with other weights than {weights} holds now"
+    if "manifest" in source:
+        return _rows_in_words(
+            find_stale(folder, read_manifest(run_folder / "manifest").digests(source["manifest"]))
+        )
+    if "folder" in source:
+        before = run_folder / source["folder"]
+        found = _rows_in_words(find_stale(folder, digests_of(before)))
+        earlier = staleness(run_folder, before)
+        return found or (f"was made from {source['folder']}, which {earlier}" if earlier else "")
+    return ""
+
+
+def _rows_in_words(stale: Stale) -> str:
+    ids = stale.changed | stale.gone
+    if not ids:
+        return ""
+    return f"has {len(ids)} rows of images that have changed since, such as {min(ids)}"
+
+
+def refuse_changed(manifest: Folder) -> None:
+    """Refuses a manifest that was read from annotations which have changed since.
+
+    Images are not looked at; who reads one compares its bytes.
+
+    Raises:
+        ValueError: a file has changed.
+    """
+    changed = changed_source(manifest)
+    if changed:
+        raise ValueError(f"{changed} has changed since `rayseg prepare` read it; run that again")
 
 
 def others_there(run_folder: Folder, kind: str) -> str:

@@ -4,8 +4,9 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -13,20 +14,58 @@ import pyarrow as pa
 from rayseg.config import Compute
 from rayseg.steps.engine import Engine, Images, Pool, Source, Stage, Stored
 from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import refuse_changed
 from rayseg.store import (
     KINDS,
+    LOCK,
     Folder,
+    Lost,
+    Manifest,
+    StaleError,
     claim,
     count_status,
+    digests_of,
     failed_ids,
     find_pending,
+    find_stale,
+    forget,
     forget_failed,
-    forget_repeats,
     lease,
+    mend,
+    read_manifest,
     read_run,
+    rebind,
     stored_ids,
+    tidy,
     write_run,
 )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Images of the manifest as what a folder is filled from.
+
+    Attributes:
+        folder: of the manifest.
+        split: that is asked for; empty is all.
+        ids: that are asked for; None is all.
+        reads: columns that rows follow from, beside the image itself.
+    """
+
+    folder: Folder
+    split: str = ""
+    ids: Sequence[str] | None = None
+    reads: tuple[str, ...] = ()
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All of it, by which rows of earlier commands are judged too."""
+        return read_manifest(self.folder)
+
+    @property
+    def table(self) -> pa.Table:
+        """Rows of the images that are asked for."""
+        return self.manifest.select(self.split, self.ids).table
 
 
 @dataclass(frozen=True)
@@ -34,30 +73,58 @@ class Fill:
     """Rows through a stage, a row stored for each.
 
     Attributes:
-        source: rows of the manifest, or a folder whose rows are gone on from.
+        source: images of the manifest, or a folder whose rows are gone on from.
         make: makes the stage where it runs.
         keeps_network: the stage loads a network, and needs a process of its own.
         untagged: images without tags are looked at too.
         then: CPU tasks that the stage's planes of probabilities go on to.
         bind: where a row is missing, `make` with what it is costly to have; it may refuse.
+        weights: address of the network's file; empty where there is none.
     """
 
-    source: pa.Table | Folder
+    source: Chosen | Folder
     make: Callable[[], Stage]
     keeps_network: bool = True
     untagged: bool = True
     then: Callable[[], Stage] | None = None
     bind: Callable[[Folder], Callable[[], Stage]] | None = None
+    weights: str = ""
 
-    def waiting(self, folder: Folder) -> tuple[Source, int]:
-        """What has no row in the folder yet, and how much that is."""
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where rows come from, for run.json, as `staleness` reads it; folders by their place."""
+        found: dict[str, Any] = {"weights": self.weights} if self.weights else {}
+        if isinstance(self.source, Folder):
+            place = self.source.location.rstrip("/").split("/")[-2:]
+            return found | {"folder": "/".join(place)}
+        return found | {"manifest": list(self.source.reads)}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Digest of each row of the source by id; of all the manifest, whatever is asked for."""
+        if isinstance(self.source, Folder):
+            return digests_of(self.source)
+        return self.source.manifest.digests(self.source.reads)
+
+    def waiting(
+        self, folder: Folder, digests: Mapping[str, str], again: Set[str]
+    ) -> tuple[Source, int]:
+        """What has no row in the folder yet, and how much that is.
+
+        Args:
+            digests: as above.
+            again: ids of images that had a row, which count as asked for.
+        """
         stored = stored_ids(folder)
         if isinstance(self.source, Folder):
             pending = find_pending(self.source, stored)
             return Stored(pending), pending.rows
-        ids = self.source.column("id").to_pylist()
-        rows = self.source.filter(pa.array([id_ not in stored for id_ in ids], pa.bool_()))
-        return Images(rows, untagged=self.untagged), rows.num_rows
+        asked = {*self.source.table.column("id").to_pylist(), *again} - stored
+        table = self.source.manifest.table
+        ids = table.column("id").to_pylist()
+        rows = table.filter(pa.array([id_ in asked for id_ in ids], pa.bool_()))
+        known = pa.array([digests[id_] for id_ in rows.column("id").to_pylist()], pa.string())
+        return Images(rows.append_column("digest", known), untagged=self.untagged), rows.num_rows
 
 
 @dataclass(frozen=True)
@@ -90,6 +157,7 @@ class Step:
         label: names it to the user.
         tell: what there is to say of the filled folder.
         hold: refuses a claimed folder for what its identity does not say.
+        renews: its work sees by itself what has changed, so that it is never refused for that.
     """
 
     kind: str
@@ -99,15 +167,33 @@ class Step:
     label: str
     tell: Callable[[Folder], Outcome] = nothing
     hold: Callable[[Folder], Any] = nothing
+    renews: bool = False
 
-    def claim(self) -> None:
+    def claim(self, remake: bool = False) -> None:
         """Binds the folder to what fills it.
 
+        Args:
+            remake: a folder that was made from what has changed since is emptied.
+
         Raises:
+            StaleError: it was, and is not to be emptied.
             ValueError: it was filled under another configuration.
         """
-        claim(self.folder, self.identity, self.kind)
-        self.hold(self.folder)
+        try:
+            claim(self.folder, self.identity, self.kind, remake)
+            self.hold(self.folder)
+        except StaleError:
+            if self.renews:
+                rebind(self.folder, self.identity)
+            elif remake:  # what the folder is held to
+                self.empty()
+            else:
+                raise
+
+    def empty(self) -> None:
+        """Takes out all that the folder holds, and binds it anew."""
+        self.folder.clear(keep=LOCK)
+        self.claim()
 
 
 def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcome:
@@ -119,7 +205,7 @@ def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcom
     outcome = Outcome()
     for step in steps:
         with lease(step.folder, step.label):
-            step.claim()
+            step.claim(compute.remake_stale)
             fill_or_make = _fill if isinstance(step.work, Fill) else _make
             outcome += fill_or_make(step, engine, compute) + step.tell(step.folder)
     return outcome
@@ -128,12 +214,32 @@ def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcom
 def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
     work, folder = step.work, step.folder
     assert isinstance(work, Fill)
-    write_run(folder, {"counts": None})  # until the job has ended
+    if isinstance(work.source, Chosen):
+        refuse_changed(work.source.folder)
+    lines = _note_lost(folder, mend(folder))
     if compute.retry_failed:
         forget_failed(folder)
-    source, number = work.waiting(folder)
+    lines += _fill_up(step, work, engine, compute)
+    while damaged := tidy(folder):  # what looks sound from outside is read only there
+        lines += _note_lost(folder, damaged)
+        lines += _fill_up(step, work, engine, compute)
+    return Outcome(lines) + _close(folder, step.label)
+
+
+def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[str]:
+    """Makes the rows that the folder lacks, and those that are stale; says which these are."""
+    folder, digests = step.folder, work.digests
+    write_run(folder, {"counts": None, "source": work.origin})  # until the job has ended
+    lines, again = _forget_stale(step, digests)
+    source, number = work.waiting(folder, digests, again)
     if number:
-        make = work.bind(folder) if work.bind else work.make
+        try:
+            make = work.bind(folder) if work.bind else work.make
+        except StaleError:  # of what all rows have in common
+            if not compute.remake_stale:
+                raise
+            step.empty()
+            return _fill_up(step, work, engine, compute)
         pool = Pool(make, work.keeps_network)
         then = Pool(work.then) if work.then else None
         schema = KINDS[step.kind].schema
@@ -142,14 +248,48 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         # wall seconds add up over the starts that a folder took
         known = read_run(folder).get("seconds", 0.0)
         write_run(folder, {"seconds": known + seconds, "in_actors": work.keeps_network})
-    return _close(folder, step.label)
+    return lines
+
+
+def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
+    """Keeps in mind which rows are to be made again, whatever is asked for; says so."""
+    found = list(lost)
+    if found:
+        again = {id_ for one in found for id_ in one.ids}
+        write_run(folder, {"again": sorted(again.union(read_run(folder).get("again", [])))})
+    return [str(one) for one in found]
+
+
+def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:
+    """Takes out rows that fit their source no more, and says so.
+
+    Returns:
+        What there is to say, and the ids of those to be made again, those of a killed job too.
+    """
+    folder, label = step.folder, step.label
+    stale = find_stale(folder, digests)
+    again = {*read_run(folder).get("again", []), *stale.changed} & digests.keys()
+    if stale:
+        write_run(folder, {"again": sorted(again)})
+        forget(folder, stale.changed | stale.gone)
+    lines = []
+    if stale.changed:
+        lines.append(f"{label}: {_some(stale.changed)} changed since and made again")
+    if stale.gone:
+        lines.append(f"{label}: {_some(stale.gone)} no longer in the data set and taken out")
+    return lines, again
+
+
+def _some(ids: Set[str]) -> str:
+    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}" + (
+        ", ...)" if len(ids) > 1 else ")"
+    )
 
 
 def _close(folder: Folder, label: str) -> Outcome:
     """Counts what a job left in a folder; a folder with counts is complete."""
-    forget_repeats(folder)
     counts = count_status(folder)
-    write_run(folder, {"counts": counts})
+    write_run(folder, {"counts": counts, "again": []})
     counted = ", ".join(f"{number} {status}" for status, number in counts.items())
     return Outcome([f"{label}: {counted}"], failed_ids(folder))
 

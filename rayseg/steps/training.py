@@ -15,6 +15,7 @@ from rayseg.learn import (
     Training,
     Work,
     fingerprint,
+    forget_damaged_state,
     forget_failure,
     load_state,
     raise_failure,
@@ -26,10 +27,19 @@ from rayseg.stages import CheckLabels
 from rayseg.steps.engine import Engine, Images, Pool
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import others_there
+from rayseg.steps.sources import others_there, refuse_changed
 from rayseg.steps.step import Once, Step, carry_out
 from rayseg.steps.weights import absolute_weights, start_of, weights_identity
-from rayseg.store import Folder, Manifest, lease, read_manifest, read_run, write_run
+from rayseg.store import (
+    REMAKE,
+    Folder,
+    Manifest,
+    StaleError,
+    lease,
+    read_manifest,
+    read_run,
+    write_run,
+)
 
 MAX_NAMED = 50
 """Masks or boxes left out of a training that its run.json names; all are counted."""
@@ -51,10 +61,11 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
         ChildProcessError: a worker failed for a reason that a new start does not change, or workers
             were lost too often.
     """
+    refuse_changed(Folder(config.run) / "manifest")
     steps = list(training_steps(kind, config))
     for step in steps:  # all before any, since a training takes hours
         with lease(step.folder, step.label):
-            step.claim()
+            step.claim(config.compute.remake_stale)
     done = all(read_run(step.folder).get("done") for step in steps)
     with nullcontext() if done else engine.open(config.address, config.run):
         return carry_out(steps, engine, config.compute)
@@ -108,24 +119,29 @@ class _Task:
         )  # fmt: skip
 
     def hold(self, folder: Folder) -> None:
-        """Holds the folder to tags or boxes; folders of earlier versions do not say which."""
-        if self.training.learns_from in NAMED:
-            return  # their identity says it
-        facts = read_run(folder)
-        content, ids = hashlib.sha256(), self.labels.ids
-        for sample in self.images.samples():
-            if sample.id in ids:
-                content.update(self.labels.content(sample))
-        here = {"images": len(ids), "digest": content.hexdigest()}
+        """Holds the folder to images and labels; those of earlier versions do not say which.
+
+        Raises:
+            StaleError: it has learnt from others.
+        """
+        facts, here = read_run(folder), self._learnt_from
         there = facts.get("learnt_from")
         if there not in (None, here):
-            raise ValueError(
-                f"{folder} was trained on other images or {self.training.learns_from} "
-                f"({there['images']} images there, {len(ids)} here); delete the folder or choose "
-                "another --run"
+            raise StaleError(
+                f"{folder} was trained on other images or {self.training.learns_from} than there "
+                f"are now ({there['images']} images there, {here['images']} here); {REMAKE}"
             )
         if there is None and not facts.get("done"):
             write_run(folder, {"learnt_from": here})
+
+    @property
+    def _learnt_from(self) -> dict[str, Any]:
+        """The number of images, and a digest of these and of what is learnt of each."""
+        content, ids = hashlib.sha256(), self.labels.ids
+        learnt = [sample for sample in self.images.samples() if sample.id in ids]
+        for sample in learnt:
+            content.update(sample.image_digest.encode() + self.labels.content(sample))
+        return {"images": len(learnt), "digest": content.hexdigest()}
 
     def fit(self, folder: Folder, engine: Engine) -> dict[str, Any]:
         """Trains and leaves the weights in the folder; goes on after the last checkpoint.
@@ -147,6 +163,7 @@ class _Task:
         # wrong weights or a wrong batch size fail here, not in each worker in turn
         work.training.build(work.classes)
         work.training.check(len(ids), config.compute.workers)
+        forget_damaged_state(folder)
         refuse_others(folder, ids)
         forget_failure(folder)
         try:

@@ -2,31 +2,39 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayseg.records import Sample
+from rayseg.store.damage import read_parquet
+from rayseg.store.fingerprints import FileFacts, file_facts
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import MANIFEST_SCHEMA
-from rayseg.store.shards import RowsById, rows_to_table
+from rayseg.store.shards import PARQUET, RowsById, row_digest, rows_to_table
 
 
 def write_manifest(
     folder: Folder,
     samples: Iterable[Sample],
     classes: Sequence[str],
-    category_ids: Sequence[int] = (),
+    category_ids: Sequence[int | str] = (),
+    known: Mapping[str, FileFacts] | None = None,
 ) -> int:
     """Writes samples as the folder's one manifest and returns their number.
 
+    Each row says what its image and its true mask are, so that a change is noticed later.
+
     Args:
         category_ids: their numbers in the data set's own counting; 1, 2, ... where none are given.
+        known: what images were, by path; those of the same size and time are not read again.
 
     Raises:
         ValueError: an id comes twice, or there is no sample at all.
@@ -37,13 +45,15 @@ def write_manifest(
     schema = MANIFEST_SCHEMA.with_metadata(
         {"classes": json.dumps(list(classes)), "category_ids": json.dumps(numbers)}
     )
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, **PARQUET) as writer:
         for group in _groups(samples, 1000):
             for sample in group:
                 if sample.id in seen:
                     raise ValueError(f"ids must be unique, got {sample.id!r} twice: {sample.path}")
                 seen.add(sample.id)
-            writer.write_table(rows_to_table(map(_manifest_row, group), schema))
+            with ThreadPoolExecutor(max_workers=8) as pool:  # reading waits for the disk
+                rows = list(pool.map(partial(_manifest_row, known or {}), group))
+            writer.write_table(rows_to_table(rows, schema))
     if not seen:
         raise ValueError("the manifest must have at least one image, got 0 rows")
     folder.write("manifest.parquet", sink.getvalue())
@@ -61,8 +71,14 @@ def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
         yield group
 
 
-def _manifest_row(sample: Sample) -> dict[str, Any]:
-    return {name: _listed(getattr(sample, name)) for name in MANIFEST_SCHEMA.names}
+def _manifest_row(known: Mapping[str, FileFacts], sample: Sample) -> dict[str, Any]:
+    row = {name: _listed(getattr(sample, name)) for name in MANIFEST_SCHEMA.names}
+    image = file_facts(sample.path, known.get(sample.path))
+    mask = file_facts(sample.mask_path).digest if sample.mask_path else ""
+    return row | {
+        "image_digest": image.digest, "image_bytes": image.size, "image_mtime_ns": image.mtime_ns,
+        "mask_digest": mask,
+    }  # fmt: skip
 
 
 def _listed(value: Any) -> Any:
@@ -84,7 +100,7 @@ class Manifest:
 
     classes: tuple[str, ...]
     table: pa.Table
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
 
     def select(self, split: str = "", ids: Iterable[str] | None = None) -> Self:
         """Only the rows of that split, and of those ids; empty and None mean all.
@@ -94,7 +110,7 @@ class Manifest:
         """
         table = self.table
         if split:
-            table = table.filter(pa.compute.equal(table.column("split"), split))
+            table = table.filter(pc.equal(table.column("split"), split))
         if ids is not None:
             wanted = set(ids)
             missing = wanted.difference(table.column("id").to_pylist())
@@ -103,11 +119,32 @@ class Manifest:
                     f"{len(missing)} of {len(wanted)} ids are not in the manifest"
                     f"{f' split {split!r}' if split else ''}, such as {min(missing)!r}"
                 )
-            table = table.filter(pa.compute.is_in(table.column("id"), pa.array(sorted(wanted))))
+            table = table.filter(pc.is_in(table.column("id"), pa.array(sorted(wanted))))
         if not table.num_rows:
             have = sorted(set(self.table.column("split").to_pylist()))
             raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
         return replace(self, table=table)
+
+    def digests(self, reads: Collection[str] = ()) -> dict[str, str]:
+        """Digest of what is made of each image: of its file, and of what else is read of its row.
+
+        Args:
+            reads: columns beside the image; numbers of classes count with the classes' names.
+
+        Returns:
+            By id; empty where an earlier version did not note what the image file is.
+        """
+        columns = ["id", "image_digest", *reads]
+        return {
+            row["id"]: self._digest(row) if row["image_digest"] else ""
+            for batch in self.table.select(columns).to_batches(max_chunksize=1000)
+            for row in batch.to_pylist()
+        }
+
+    def _digest(self, row: Mapping[str, Any]) -> str:
+        numbers = {*row.get("tags", ()), *row.get("box_classes", ())}
+        named = [(number, self.classes[number]) for number in sorted(numbers)]
+        return row_digest({**row, "classes": named}, leave_out=("id",))
 
     def samples(self) -> Iterator[Sample]:
         """The rows as records, one at a time."""
@@ -133,47 +170,42 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
 
     Raises:
         FileNotFoundError: ``prepare`` has not made one yet.
-        ValueError: the file is no manifest or has no rows.
+        ValueError: the file is damaged, no manifest, or has no rows.
     """
     if not folder.exists("manifest.parquet"):
         raise FileNotFoundError(f"{folder} holds no manifest; make one with `rayseg prepare`")
     columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
-    with folder.open("manifest.parquet") as file:
-        metadata = _manifest_metadata(folder, file)
-        table = _complete(pq.read_table(file, columns=columns), columns)
+    read = partial(_read_columns, columns=columns)
+    table = _complete(read_parquet(folder, "manifest.parquet", read), columns, folder)
     if not table.num_rows:
         raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
     classes, numbers = (
-        tuple(json.loads(metadata.get(key, b"[]"))) for key in (b"classes", b"category_ids")
+        tuple(json.loads((table.schema.metadata or {}).get(key, b"[]")))
+        for key in (b"classes", b"category_ids")
     )
     return Manifest(classes, table, numbers)
 
 
-def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes]:
-    """What is stored beside a manifest's rows, which must have all columns."""
-    try:
-        schema = pq.read_schema(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{folder.path('manifest.parquet')} is no Parquet file: {error}") from None
-    needed = set(MANIFEST_SCHEMA.names) - _LATER.keys()
-    lacking = [name for name in MANIFEST_SCHEMA.names if name in needed - set(schema.names)]
-    if lacking:
-        raise ValueError(
-            f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
-            f"lacks {lacking}"
-        )
-    return schema.metadata or {}
+def _read_columns(file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+    return file.read(columns, use_threads=False)
 
 
 _LATER = {
     field.name: field.default
     for field in fields(Sample)
-    if field.name in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns")
+    if field.name
+    in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns", "mask_digest")
 }
 """Columns that manifests of earlier versions lack, and what stands there then."""
 
 
-def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+def _complete(table: pa.Table, columns: Sequence[str], folder: Folder) -> pa.Table:
+    lacking = [name for name in columns if name not in table.column_names]
+    if not _LATER.keys() >= set(lacking):
+        raise ValueError(
+            f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
+            f"lacks {[name for name in lacking if name not in _LATER]}"
+        )
     for name in columns:
         if name not in table.column_names:
             given = [_LATER[name]] * table.num_rows
@@ -183,16 +215,20 @@ def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
     """Rows of a manifest, read a row group (of a thousand, as written here) at a time."""
-    group_of: dict[str, int] = {}
-    with folder.open("manifest.parquet") as file:
-        manifest = pq.ParquetFile(file)
-        for group in range(manifest.num_row_groups):
-            found = manifest.read_row_group(group, ["id"]).column("id").to_pylist()
-            group_of |= dict.fromkeys(found, group)
+    group_of = read_parquet(folder, "manifest.parquet", _groups_of_ids)
     read = partial(_read_group, folder, ["id", *columns])
     return RowsById({id_: group_of[id_] for id_ in ids}, read)
 
 
+def _groups_of_ids(file: pq.ParquetFile) -> dict[str, int]:
+    group_of: dict[str, int] = {}
+    for group in range(file.num_row_groups):
+        found = file.read_row_group(group, ["id"]).column("id").to_pylist()
+        group_of |= dict.fromkeys(found, group)
+    return group_of
+
+
 def _read_group(folder: Folder, columns: list[str], group: int) -> pa.Table:
-    with folder.open("manifest.parquet") as file:
-        return pq.ParquetFile(file).read_row_group(group, columns)
+    return read_parquet(
+        folder, "manifest.parquet", lambda file: file.read_row_group(group, columns)
+    )

@@ -1,44 +1,114 @@
 """What made a folder: its run.json."""
 
 import json
+import logging
 import platform
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rayseg.networks import NETWORKS
+from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
+from rayseg.store.lock import LOCK
+from rayseg.store.shards import shard_names
+
+RUN = "run.json"
+COPY = ".run-copy.json"
+"""Of run.json, for one that a disk has damaged: rows of unknown settings would be lost."""
+
+logger = logging.getLogger(__name__)
 
 
-def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
+class StaleError(ValueError):
+    """What a folder was made from has changed since."""
+
+
+REMAKE = "--compute.remake-stale makes it anew, another --run keeps it"
+"""The way out where a folder would be made anew at the cost of hours."""
+
+
+def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: bool = False) -> None:
     """Binds a folder to the configuration that fills it, or refuses.
 
     A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
+
+    Args:
+        remake: a folder that was made from what has changed since is emptied.
+
+    Raises:
+        StaleError: it was, and is not to be emptied.
+        ValueError: it was made under other settings, or by something else.
     """
-    products = [n for n in folder.names() if n[0] != "." and n not in ("run.json", INDEX)]
-    if products and not folder.exists("run.json"):
-        raise ValueError(f"{folder} holds {products[0]} but no run.json; choose an empty folder")
+    folder.sweep()
+    files = [*folder.names(), *shard_names(folder)]
+    products = [n for n in files if n[0] != "." and n not in ("run.json", INDEX)]
+    if products and not read_run(folder):
+        raise ValueError(
+            f"{folder} holds {products[0]} but no run.json that says what made it; delete the "
+            "folder, or choose an empty one"
+        )
     if not products:
-        folder.write("run.json", b"{}")
+        folder.write(RUN, b"{}")
         write_run(folder, {"config": config} | ({"kind": kind} if kind else {}))
         return
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
+    if differing and all(_of_sources(one) for one in differing):
+        if remake:
+            folder.clear(keep=LOCK)
+            claim(folder, config, kind)
+            return
+        names = ", ".join(one.path if _is_digest(one.here) else f"{one}" for one in differing)
+        raise StaleError(
+            f"{folder} was made from other sources than there are now ({names}); {REMAKE}"
+        )
     if differing:
         raise ValueError(
-            f"{folder} was made under another configuration ({'; '.join(differing)}); "
+            f"{folder} was made under another configuration ({'; '.join(map(str, differing))}); "
             "delete the folder or choose another --run"
         )
 
 
-def _differences(there: object, here: object, key: str = "") -> list[str]:
+def rebind(folder: Folder, config: Mapping[str, Any]) -> None:
+    """Binds a folder whose sources have changed to what they are now; its files stay."""
+    write_run(folder, {"config": config, "done": False})
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """Where two configurations differ."""
+
+    path: str
+    there: object
+    here: object
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.there} there, {self.here} here"
+
+
+def _of_sources(one: _Difference) -> bool:
+    """Whether the user's settings are the same, and only what they were applied to has changed."""
+    if "trained_on" in one.path.split("."):
+        return True
+    return _is_digest(one.there) and _is_digest(one.here)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _differences(there: object, here: object, key: str = "") -> list[_Difference]:
     if isinstance(there, dict) and isinstance(here, dict):
-        found = []
+        found: list[_Difference] = []
         for name in sorted(there.keys() | here.keys()):
             path = f"{key}.{name}" if key else name
             found += _differences(there.get(name), here.get(name), path)
         return found
-    return [] if there == here else [f"{key} is {there} there, {here} here"]
+    return [] if there == here else [_Difference(key, there, here)]
 
 
 def kind_of(folder: Folder) -> str:
@@ -70,14 +140,46 @@ _OLD = {
 
 
 def read_run(folder: Folder) -> dict[str, Any]:
-    """The folder's run.json: configuration, versions and figures; empty where there is none."""
-    return json.loads(folder.read("run.json")) if folder.exists("run.json") else {}
+    """The folder's run.json: configuration, versions and figures; empty where there is none.
+
+    Raises:
+        DamagedError: it is damaged, and so is its copy.
+    """
+    try:
+        return read_facts(folder)
+    except FileNotFoundError:
+        return {}
+    except DamagedError as error:
+        with suppress(FileNotFoundError, DamagedError):
+            found = read_facts(folder, COPY)
+            logger.warning("%s cannot be read (%s): its copy is taken", error.path, error.reason)
+            return found
+        raise
+
+
+def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:
+    """What one of the two files says.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it does not hold what was written.
+    """
+    data = folder.read(name)
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise DamagedError(folder, name, in_one_line(error, data)) from None
+    if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
+        raise DamagedError(folder, name, f"it must hold a configuration, got {data[:40]!r}")
+    return found
 
 
 def write_run(folder: Folder, facts: Mapping[str, Any]) -> None:
     """Adds facts to the folder's run.json, with the versions of what made it."""
     merged = read_run(folder) | dict(facts) | {"versions": _versions()}
-    folder.write("run.json", json.dumps(merged, indent=2).encode())
+    data = json.dumps(merged, indent=2).encode()
+    folder.write(COPY, data)
+    folder.write(RUN, data)
 
 
 def _versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("image_digest", pa.string()),
         ("image_bytes", pa.int64()),
         ("image_mtime_ns", pa.int64()),
+        ("mask_digest", pa.string()),
     ]
 )
 """One image of a dataset a row; the class names are in the file's metadata as JSON."""

@@ -19,7 +19,11 @@ def start(folder, held_after, **environment):
     command = [sys.executable, "-m", "tests.on_ray.held_job", str(folder), str(held_after)]
     with open(folder / "said", "wb") as said:
         return subprocess.Popen(
-            command, cwd=ROOT, stdout=said, stderr=said, env=os.environ | environment
+            command,
+            cwd=ROOT,
+            stdout=said,
+            stderr=said,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         )
 
 

@@ -137,7 +137,9 @@ def test_a_training_on_fewer_masks_is_not_taken_for_one_on_all(trained, tmp_path
     config = replace(trained[0], run=str(copy), labels=("made",))
     masks = Folder(config.run) / "masks" / "made"
     store_masks(Folder(config.run), list(read_rows(masks))[:7])
-    with pytest.raises(ValueError, match=r"trained_on.images is 10 there, 7 here.*; delete the fo"):
+    with pytest.raises(
+        ValueError, match=r"trained_on.images is 10 there, 7 here.*; --compute.remak"
+    ):
         train_on("segmenter", config, ENGINE)
 
 

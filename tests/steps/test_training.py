@@ -80,12 +80,12 @@ def test_incomplete_masks_name_the_job_that_completes_them(tmp_path, source, job
 def test_only_what_a_job_has_ended_on_is_gone_on_from(tmp_path):
     seeds = Folder(str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"holds no seeds; make them with make-seeds$"):
-        finished_config(seeds, "seeds", "make-seeds")
+        finished_config(seeds, seeds, "seeds", "make-seeds")
     begin(seeds, "ab")
     with pytest.raises(ValueError, match=r"is not complete; run make-seeds .* no seeds yet \(2 ha"):
-        finished_config(seeds, "seeds", "make-seeds")
+        finished_config(seeds, seeds, "seeds", "make-seeds")
     write_run(seeds, {"counts": {"empty": 2}})
-    assert finished_config(seeds, "seeds", "make-seeds") == {"cam": {}}
+    assert finished_config(seeds, seeds, "seeds", "make-seeds") == {"cam": {}}
 
 
 def test_a_training_follows_from_which_images_of_its_split_have_labels(tmp_path):
