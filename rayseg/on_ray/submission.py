@@ -17,6 +17,7 @@ from typing import Any
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rayseg.config.secrets import refuse_secrets
+from rayseg.ending import Terminated, say
 from rayseg.on_ray.access import join
 from rayseg.on_ray.parcel import Parcel, pack
 
@@ -138,9 +139,9 @@ def submit(submission: Submission, follow: bool = True) -> int:
             f"{id_} goes on, but the cluster at {submission.address} stopped answering ({error}); "
             f"`ray job logs --address {submission.address} --follow {id_}` shows it"
         ) from None
-    except KeyboardInterrupt:
-        print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as ending:
+        say(f"{id_} goes on; `ray job stop {id_}` ends it")
+        return ending.status if isinstance(ending, Terminated) else 130
 
 
 def _jobs(address: str) -> tuple[JobSubmissionClient, dict[str | None, JobStatus]]:

@@ -21,9 +21,17 @@ from torch import nn
 from rayseg.config import Compute
 from rayseg.learn import Worker
 from rayseg.on_ray.access import is_private
-from rayseg.on_ray.session import one_line_errors, preflight
+from rayseg.on_ray.session import preflight
+from rayseg.on_ray.watch import one_line_errors
 from rayseg.steps.machine import count_cores
 from rayseg.store import Folder
+
+
+class _Trainer(TorchTrainer):
+    """Ray's, which at SIGINT would end this process with status 0."""
+
+    def _register_sigint_handler(self, *given: Any) -> None:
+        pass
 
 
 def fit(
@@ -46,7 +54,7 @@ def fit(
     if compute.grows:  # a machine takes minutes to start, for which Ray would wait one
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(compute.stall_seconds))
     threads = compute.threads or max(count_cores() // compute.workers, 1)
-    trainer = TorchTrainer(
+    trainer = _Trainer(
         _run_loop,
         torch_config=MeetByFile() if is_private() else TorchConfig(),
         train_loop_config={"loop": loop, "work": work, "threads": threads},

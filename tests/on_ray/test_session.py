@@ -10,7 +10,8 @@ import ray
 from rayseg.config import Compute
 from rayseg.on_ray import access
 from rayseg.on_ray.engine import RayEngine
-from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session
+from rayseg.on_ray.session import gpus_each, preflight, session
+from rayseg.on_ray.watch import one_line_errors
 from rayseg.steps.engine import Pool
 from rayseg.steps.machine import threads_each
 
