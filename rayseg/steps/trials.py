@@ -39,6 +39,7 @@ from rayseg.stages import (
     tagged_image,
 )
 from rayseg.steps.box_analysis import spread_objects
+from rayseg.steps.boxes import READ
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.scoring import labels_of
@@ -46,7 +47,7 @@ from rayseg.steps.seeds import SharedBank, identity
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.spaces import Space
 from rayseg.steps.weights import choose_detector, find_weights
-from rayseg.store import Folder, local_copy, read_manifest, read_run, unpack_seeds
+from rayseg.store import Folder, local_copy, read_manifest, read_run, row_digest, unpack_seeds
 
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
 NOTHING: dict[str, Any] = {
@@ -130,7 +131,7 @@ class Plan:
     def identity(self, chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What counts follow from, beside the searched fields."""
         config, run_folder = self.config, Folder(self.config.run)
-        ids = "\n".join(row["id"] for row in chosen)
+        ids = "\n".join(f"{row['id']}{_content(row)}" for row in chosen)
         found: dict[str, Any] = {
             "images": hashlib.sha256(ids.encode()).hexdigest(),
             "slice_images": config.slice_images,
@@ -337,3 +338,10 @@ def stored_trials(folder: Folder) -> Iterator[dict[str, Any]]:
     """The result of each trial that the folder holds."""
     for name in (folder / "trials").names(".npz"):
         yield _unpack((folder / "trials").read(name))[1]
+
+
+def _content(row: dict[str, Any]) -> str:
+    """Digest of what is read of an image; empty where an earlier version did not note it."""
+    if not row["image_digest"]:
+        return ""
+    return row_digest({name: row[name] for name in ("image_digest", "mask_digest", "tags", *READ)})

@@ -6,7 +6,15 @@ not at all. A shard is named after the ids in it: writing the same rows twice le
 task that is retried repeats nothing.
 """
 
-from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
+from rayseg.store.fingerprints import (
+    MISSING,
+    FileFacts,
+    changed_source,
+    content_digest,
+    file_facts,
+    listing_digest,
+    write_sources,
+)
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
     Pending,

@@ -11,6 +11,7 @@ from typing import Any
 from rayseg.networks import NETWORKS
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
+from rayseg.store.lock import LOCK
 
 
 class StaleError(ValueError):
@@ -21,10 +22,17 @@ REMAKE = "--compute.remake-stale makes it anew, another --run keeps it"
 """The way out where a folder would be made anew at the cost of hours."""
 
 
-def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
+def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: bool = False) -> None:
     """Binds a folder to the configuration that fills it, or refuses.
 
     A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
+
+    Args:
+        remake: a folder that was made from what has changed since is emptied.
+
+    Raises:
+        StaleError: it was, and is not to be emptied.
+        ValueError: it was made under other settings, or by something else.
     """
     products = [n for n in folder.names() if n[0] != "." and n not in ("run.json", INDEX)]
     if products and not folder.exists("run.json"):
@@ -35,6 +43,10 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
         return
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
     if differing and all(_of_sources(one) for one in differing):
+        if remake:
+            folder.clear(keep=LOCK)
+            claim(folder, config, kind)
+            return
         names = ", ".join(one.path if _is_digest(one.here) else f"{one}" for one in differing)
         raise StaleError(
             f"{folder} was made from other sources than there are now ({names}); {REMAKE}"
