@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 
 from rayseg.config import Compute
 from rayseg.learn import Worker
-from rayseg.stages import DecodeImages, Row, Rows, carry_digest, choose_device
+from rayseg.stages import DecodeImages, Row, Rows, choose_device, guarded_rows
 from rayseg.steps.engine import Images, Pool, Slots, Source, Stage
 from rayseg.steps.machine import count_cores
-from rayseg.store import Folder, read_shard, sign_rows, write_shard
+from rayseg.store import Folder, read_shard, receipts_of, sign_rows, store_rows
 
 T = TypeVar("T")
 
@@ -24,7 +25,8 @@ T = TypeVar("T")
 class PlainEngine:
     """A loop; see `rayseg.steps.engine.Engine`.
 
-    An image that kills its process ends the job, where Ray would give up that image alone.
+    An image that kills its process ends the job, where Ray would go on with another process. What
+    was in flight is written down, so that the next start tries it alone and may give it up.
     """
 
     def open(self, address: str, run: str) -> AbstractContextManager[None]:
@@ -68,16 +70,18 @@ class PlainEngine:
     ) -> float:
         """Rows are stored block by block."""
         self.check(label, compute)
-        start = time.perf_counter()
+        start, inflight = time.perf_counter(), out / "inflight"
         total = source.table.num_rows if isinstance(source, Images) else source.pending.rows
         bar = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
-        with _one_line(label), bar, _all_threads(compute) as take_all:
+        threads, books = _all_threads(compute), receipts_of(out)
+        with _one_line(label), bar, threads as take_all, books as receipts:
             stage, smooth = pool.make(), then.make() if then else None
             take_all()  # a stage takes the threads of one actor of many
             for rows in _blocks(source, pool.rows or compute.block_rows):
-                made = _through(source, stage, smooth, rows)
-                write_shard(out, sign_rows(map(carry_digest, rows, made), schema))
+                made = guarded_rows(partial(_through, source, stage, smooth), rows, inflight)
+                receipts.take(store_rows(out, sign_rows(made, schema)))
                 bar.update(len(rows))
+        inflight.remove()
         return time.perf_counter() - start
 
     def collect(
@@ -155,7 +159,8 @@ def _blocks(source: Source, size: int) -> Iterator[Rows]:
         return
     for address in source.pending.shards:
         parent, _, name = address.rpartition("/")
-        found = read_shard(Folder(parent), name).to_pylist()
-        waiting = [row for row in found if row["id"] not in source.pending.skip]
-        for start in range(0, len(waiting), size):
-            yield waiting[start : start + size]
+        table = read_shard(Folder(parent), name)
+        skipped = pc.is_in(table.column("id"), pa.array(list(source.pending.skip), pa.string()))
+        waiting = table.filter(pc.invert(skipped))
+        for start in range(0, waiting.num_rows, size):
+            yield waiting.slice(start, size).to_pylist()

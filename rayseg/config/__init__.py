@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from rayseg.config.files import as_plain, as_toml, as_written, identity_of, read_toml
     from rayseg.config.jobs import (
+        CheckConfig,
         DoctorConfig,
         ExportConfig,
         PredictConfig,
@@ -36,6 +37,7 @@ __all__ = [
     "TUNABLE",
     "AnalyseBoxesConfig",
     "AskDetectorConfig",
+    "CheckConfig",
     "Compute",
     "DoctorConfig",
     "ExportConfig",

@@ -104,6 +104,7 @@ JOBS: dict[str, Job] = {
     "run": Job("rayseg.config.jobs:RunConfig", "rayseg.steps.recipe:run"),
     "tune": Job("rayseg.config.tuning:TuneConfig", "rayseg.on_ray.tune:tune"),
     "doctor": Job("rayseg.config.jobs:DoctorConfig", "rayseg.steps.doctor:doctor"),
+    "check": Job("rayseg.config.jobs:CheckConfig", "rayseg.steps.check:check"),
     "export": Job("rayseg.config.jobs:ExportConfig", "rayseg.steps.exporting:export"),
     "toy-bottleneck": Job(
         "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"

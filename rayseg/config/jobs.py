@@ -159,6 +159,19 @@ class DoctorConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckConfig(JobConfig):
+    """Reads every file of a run and says what is damaged.
+
+    Attributes:
+        engine: What runs the job, a loop in one process in either case.
+        repair: Sets damaged files aside, so that the commands that made them make them again.
+    """
+
+    engine: Literal["ray", "plain"] = "plain"
+    repair: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportConfig(ExporterFields, JobConfig):  # type: ignore[valid-type]
     """Writes masks of a run in a foreign format.
 

@@ -12,14 +12,18 @@ from numpy import ndarray
 from rayseg.records import IGNORE, Sample
 from rayseg.records.palette import decode_labels
 from rayseg.store import (
+    DamagedError,
     Folder,
     Manifest,
     RowsById,
+    parts_of,
     read_file,
     read_index,
     read_manifest,
+    read_rows_about,
     read_shard,
     shard_columns,
+    shard_names,
 )
 
 
@@ -136,8 +140,8 @@ class Truths:
 class StoredRows:
     """Rows that a run made, by id; those of status ok.
 
-    Only ids are held: reading a row reads its shard, of a few rows. The folder must not change
-    meanwhile; a row that is gone is an error of its own.
+    Only ids are held: reading a row reads the few that are stored beside it. The folder must not
+    change meanwhile; a row that is gone is an error of its own.
 
     Args:
         folder: shards that have an `id`, a `status` and the columns.
@@ -152,21 +156,22 @@ class StoredRows:
 
     def __init__(self, folder: Folder, columns: Sequence[str], what: str, needed: str = ""):
         self.folder, self.what = folder, what
-        names = folder.names(".parquet")
+        names = shard_names(folder)
         if not names:
             raise FileNotFoundError(f"{folder} holds no {what}s")
         self._check_columns(names[0], ["id", "status", *columns])
-        lines = read_index(folder).to_pylist()
-        shard_of = {line["id"]: line["shard"] for line in lines if line["status"] == "ok"}
+        lines = read_index(folder).select(["id", "status", "digest", "shard"]).to_pylist()
+        placed = zip(lines, parts_of(lines), strict=True)
+        part_of = {line["id"]: part for line, part in placed if line["status"] == "ok"}
         self._digests = {line["id"]: line["digest"] for line in lines}
         if needed:
+            shards = sorted({shard for shard, _ in part_of.values()})
             with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
-                read = partial(read_shard, folder, columns=["id", needed])
-                tables = pool.map(read, sorted(set(shard_of.values())))
-                rows = (row for table in tables for row in table.to_pylist())
-                kept = {row["id"] for row in rows if any(row[needed])}
-            shard_of = {id_: shard for id_, shard in shard_of.items() if id_ in kept}
-        self._rows = RowsById(shard_of, partial(read_shard, folder, columns=["id", *columns]))
+                held = pool.map(partial(_ids_that_hold, folder, needed), shards)
+                kept = {id_ for ids in held for id_ in ids}
+            part_of = {id_: part for id_, part in part_of.items() if id_ in kept}
+        read = partial(read_rows_about, folder, columns=["id", *columns])
+        self._rows = RowsById(part_of, read)
 
     @property
     def ids(self) -> Set[str]:
@@ -175,7 +180,7 @@ class StoredRows:
 
     def name(self, id_: str) -> str:
         """What an error calls the row of an image, with its folder and shard."""
-        shard = self._rows.part_of.get(id_)
+        shard, _ = self._rows.part_of.get(id_, ("", 0))
         return f"{self.what} of {id_!r} in {self.folder.path(shard) if shard else self.folder}"
 
     def content(self, sample: Sample) -> bytes:
@@ -188,14 +193,11 @@ class StoredRows:
             return self._rows[id_]
         except (KeyError, FileNotFoundError):
             raise ValueError(f"{self.name(id_)} is missing") from None
-        except (ValueError, OSError) as error:  # pyarrow's are of these
-            raise ValueError(f"{self.name(id_)} cannot be read: {error}") from None
+        except DamagedError as error:
+            raise ValueError(f"{self.name(id_)} cannot be read: {error.why}") from None
 
     def _check_columns(self, shard: str, columns: list[str]) -> None:
-        try:
-            found = shard_columns(self.folder, shard)
-        except (ValueError, OSError) as error:  # pyarrow's are of these
-            raise ValueError(f"{self.folder.path(shard)} cannot be read: {error}") from None
+        found = shard_columns(self.folder, shard)
         if not set(columns).issubset(found):
             raise ValueError(
                 f"{self.folder} must hold {self.what}s, columns {columns}, got {found}"
@@ -239,3 +241,9 @@ def _labels(
     if top > num_classes:
         raise ValueError(f"{name} must hold labels up to {num_classes} classes, got {top}")
     return labels
+
+
+def _ids_that_hold(folder: Folder, column: str, shard: str) -> set[str]:
+    """Ids of the rows of a shard whose list in a column holds something."""
+    table = read_shard(folder, shard, ["id", column])
+    return {row["id"] for row in table.to_pylist() if any(row[column])}

@@ -29,7 +29,7 @@ from rayseg.learn.objects import ObjectTraining
 from rayseg.learn.order import DrawOrder, EpochOrder
 from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD
 from rayseg.learn.segmenter import SegmenterTraining
-from rayseg.learn.state import STATE, fingerprint, load_state, refuse_others
+from rayseg.learn.state import STATE, fingerprint, forget_damaged_state, load_state, refuse_others
 from rayseg.learn.training import Length, Share, Training, Work
 from rayseg.learn.worker import Worker
 

@@ -4,20 +4,23 @@ It is a safetensors file of ours that appears whole or not at all, not a Ray che
 reported just before a crash can be lost (RAY.md 2).
 """
 
-import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rayseg.store import Folder, local_copy
+from rayseg.nets.weights import checksum
+from rayseg.store import DamagedError, Folder, hash_ids, local_copy
 
 STATE = "state.safetensors"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,7 +60,8 @@ class TrainingState:
                 if value is not None:
                     tensors[f"optimizer.{entry}.{name}"] = value
         plain = {key: value.contiguous().cpu() for key, value in tensors.items()}
-        folder.write(STATE, save(plain, metadata={"facts": json.dumps(self.facts)}))
+        metadata = {"facts": json.dumps(self.facts), "checksum": checksum(plain)}
+        folder.write(STATE, save(plain, metadata=metadata))
 
 
 def _like(parameter: Tensor, kept: Tensor) -> Tensor:
@@ -68,18 +72,37 @@ def _like(parameter: Tensor, kept: Tensor) -> Tensor:
 
 
 def load_state(folder: Folder) -> TrainingState:
-    """Where a training stopped; an empty state where it did not begin."""
+    """Where a training stopped; an empty state where it did not begin.
+
+    Raises:
+        DamagedError: it is not as it was written.
+    """
     if not folder.exists(STATE):
         return TrainingState()
     path = local_copy(folder.path(STATE))
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-    return TrainingState(facts, load_file(path))
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        facts, tensors = json.loads(metadata["facts"]), load_file(path)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(folder, STATE, " ".join(str(error).split())) from None
+    if metadata.get("checksum") not in (None, checksum(tensors)):
+        raise DamagedError(folder, STATE, "its tensors do not have the checksum that they had")
+    return TrainingState(facts, tensors)
+
+
+def forget_damaged_state(folder: Folder) -> None:
+    """Sets aside what a training cannot go on from, and says so: it begins anew."""
+    try:
+        load_state(folder)
+    except DamagedError as error:
+        folder.set_aside(STATE)
+        logger.warning("%s is damaged (%s): the training begins anew", error.path, error.reason)
 
 
 def fingerprint(ids: Sequence[str]) -> str:
     """Of images and their order."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return hash_ids(ids)
 
 
 def refuse_others(folder: Folder, ids: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Reading and writing weights: tensors only, never code."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"weights file {path} does not exist")
     try:
         if path.endswith(".safetensors"):
-            return load_file(path)
+            return _checked(path, load_file(path))
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers of damaged files raise almost anything
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
@@ -31,6 +32,23 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     ):
         raise ValueError(f"weights file {path} must hold a dictionary of named tensors")
     return found
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Of the values of tensors on the CPU by their names; a changed bit gives another one."""
+    found = 0
+    for name in sorted(tensors):
+        plain = tensors[name].contiguous().flatten().view(torch.uint8)
+        found = zlib.crc32(plain.numpy().tobytes(), zlib.crc32(name.encode(), found))
+    return f"{found:08x}"
+
+
+def _checked(path: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        known = (file.metadata() or {}).get("checksum")
+    if known not in (None, checksum(tensors)):
+        raise ValueError("they do not have the checksum that they had: the file is damaged")
+    return tensors
 
 
 def load_into(
@@ -79,7 +97,7 @@ def _required(tensors: Mapping[str, Tensor], optional: tuple[str, ...]) -> dict[
 def to_safetensors(network: nn.Module, facts: Mapping[str, object]) -> bytes:
     """The network's tensors with the facts that rebuild it, as the bytes of a safetensors file."""
     tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-    return save(tensors, metadata={"rayseg": json.dumps(facts)})
+    return save(tensors, metadata={"rayseg": json.dumps(facts), "checksum": checksum(tensors)})
 
 
 def read_facts(path: str) -> dict[str, object]:
@@ -106,4 +124,7 @@ def find_facts(path: str) -> dict[str, object] | None:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"weights file {path} is no safetensors file: {error}") from None
-    return json.loads(metadata["rayseg"]) if "rayseg" in metadata else None
+    try:
+        return json.loads(metadata["rayseg"]) if "rayseg" in metadata else None
+    except ValueError:
+        raise ValueError(f"weights file {path} is damaged: its facts are no JSON") from None

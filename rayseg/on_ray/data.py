@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
-from rayseg.on_ray.session import one_line_errors, preflight
-from rayseg.stages import guarded_rows
+from rayseg.on_ray.session import preflight
+from rayseg.on_ray.watch import RayWitness, note_progress, one_line_errors
+from rayseg.stages import Rows, guarded_rows
 from rayseg.steps.engine import Stage
-from rayseg.store import Folder, Pending, rows_to_table, sign_rows, write_shard
+from rayseg.store import Folder, Pending, receipts_of, rows_to_table, sign_rows, store_rows
 
 DECODED_SCHEMA = pa.schema(
     [
@@ -113,11 +115,13 @@ def write_rows(
     guarded = inflight / "running"
     start = time.perf_counter()
     arguments = (pool.make, guarded, schema, out)
-    receipts = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
+    written = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
     progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
-    with one_line_errors(label), progress as bar:
-        for receipt in receipts.iter_rows():
+    with one_line_errors(label), progress as bar, receipts_of(out) as receipts:
+        for receipt in written.iter_rows():
+            receipts.take(receipt)
             bar.update(receipt["rows"])
+            note_progress()
     inflight.remove()
     return time.perf_counter() - start
 
@@ -147,7 +151,8 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
     guarded = out / "inflight" / "decoding"
 
     def decode(table: pa.Table) -> pa.Table:
-        return rows_to_table(guarded_rows(stage, table.to_pylist(), guarded), DECODED_SCHEMA)
+        made = guarded_rows(stage, table.to_pylist(), guarded, RayWitness())
+        return rows_to_table(made, DECODED_SCHEMA)
 
     with _bounded_retries():
         return source.map_batches(
@@ -168,7 +173,7 @@ def pending_rows(pending: Pending, rows: int) -> Dataset:
         skip = pa.array(sorted(pending.skip))
 
         def drop(table: pa.Table) -> pa.Table:
-            return table.filter(pa.compute.invert(pa.compute.is_in(table.column("id"), skip)))
+            return table.filter(pc.invert(pc.is_in(table.column("id"), skip)))
 
         source = source.map_batches(drop, batch_size=None, batch_format="pyarrow", num_cpus=1)
     return source.repartition(target_num_rows_per_block=rows)
@@ -244,11 +249,15 @@ class _Guarded(_Caller):
         self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return rows_to_table(guarded_rows(self.stage, table.to_pylist(), self.guarded), self.schema)
+        return rows_to_table(self.make_rows(table), self.schema)
+
+    def make_rows(self, table: pa.Table) -> Rows:
+        """The stage's rows, of which an image that kills this process gets one as well."""
+        return guarded_rows(self.stage, table.to_pylist(), self.guarded, RayWitness())
 
 
 class _Writer(_Guarded):
-    """A stage whose rows are stored by the process that made them; out comes only their number."""
+    """A stage whose rows are stored by the process that made them; out come receipts."""
 
     def __init__(self, make: Callable[[], Stage], guarded: Folder, schema: pa.Schema, out: Folder):
         if not (out / "inflight").exists(PROBE):  # of a machine that joined after the job began
@@ -260,6 +269,5 @@ class _Writer(_Guarded):
         self.out = out
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        made = guarded_rows(self.stage, table.to_pylist(), self.guarded)
-        write_shard(self.out, sign_rows(made, self.schema))
-        return pa.table({"rows": [len(made)]})
+        table = sign_rows(self.make_rows(table), self.schema)
+        return pa.Table.from_pylist([store_rows(self.out, table)])

@@ -9,10 +9,24 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from rayseg.store import FAILED, KINDS, Folder, kind_of, read_index, read_rows, read_run, read_shard
+from rayseg.store import (
+    FAILED,
+    KINDS,
+    Folder,
+    RowsById,
+    kind_of,
+    parts_of,
+    read_index,
+    read_rows,
+    read_rows_about,
+    read_run,
+    read_shard,
+    shard_sizes,
+)
 
 MAX_FAILURES = 50
 RESULTS = tuple(dict.fromkeys(k.folder for k in KINDS.values() if k.schema and k.shown))
@@ -252,7 +266,7 @@ def _read_stage(run: Folder, name: str) -> FolderSummary:
         usable=frozenset(line["id"] for line in lines if line["status"] == "ok"),
         failed_ids=frozenset(line["id"] for line in failed),
         busy_seconds=sum(number(line["seconds"]) or 0.0 for line in lines),
-        stored_bytes=sum(folder.sizes(".parquet").values()),
+        stored_bytes=sum(shard_sizes(folder).values()),
     )
 
 
@@ -288,11 +302,11 @@ def merge_notes(stages: Iterable[FolderSummary]) -> list[tuple[str, int]]:
 
 
 def find_rows(folder: Folder, ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The rows of those ids, whole; never more than one shard of others in memory."""
-    lines = read_index(folder).to_pylist()
-    found = {}
-    for shard in sorted({line["shard"] for line in lines if line["id"] in ids}):
-        table = read_shard(folder, shard)
-        rows = table.filter([id_ in ids for id_ in table.column("id").to_pylist()]).to_pylist()
-        found.update({row["id"]: row for row in rows})
-    return found
+    """The rows of those ids, whole; of others only those that are stored beside them in memory."""
+    lines = read_index(folder).select(["id", "shard"]).to_pylist()
+    placed = zip(lines, parts_of(lines), strict=True)
+    rows = RowsById(
+        {line["id"]: part for line, part in placed if line["id"] in ids},
+        partial(read_rows_about, folder, columns=None),
+    )
+    return {id_: rows[id_] for id_ in rows}

@@ -32,6 +32,7 @@ from rayseg.store import (
     read_manifest,
     read_rows,
     read_run,
+    shard_sizes,
     write_manifest,
 )
 
@@ -187,7 +188,7 @@ class _Measuring:
             busy = sum(row["seconds"] for row in rows) / min(processes, max(len(rows), 1))
             start = max(seconds - busy, 0.0) + around
             measured = (seconds + around, here, all_, start + busy * all_ / here)
-            stored = sum(folder.sizes(".parquet").values())
+            stored = sum(shard_sizes(folder).values())
             found.append(
                 Measured(
                     f"{kind.folder}/{name}", *measured, "image", processes, stored * all_ / here

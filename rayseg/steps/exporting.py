@@ -9,7 +9,7 @@ from rayseg.export import Export, Exporter, Written
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there, staleness
-from rayseg.store import Folder, read_manifest, read_rows, shard_columns, stored_ids
+from rayseg.store import Folder, read_manifest, read_rows, shard_columns, shard_names, stored_ids
 
 
 def export(config: ExportConfig, engine: Engine) -> Outcome:
@@ -24,13 +24,13 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
     if name.startswith(("predictions/", "instances/")):
         kind, _, name = name.partition("/")
     masks = run_folder / kind / name
-    if not masks.names(".parquet"):
+    if not shard_names(masks):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, kind)}")
     why = staleness(run_folder, masks)
     if why:
         raise ValueError(f"{masks} {why}; make it again with `rayseg run` or the job that made it")
     exporter = config.exporter()
-    have = shard_columns(masks, masks.names(".parquet")[0])
+    have = shard_columns(masks, shard_names(masks)[0])
     missing = [column for column in exporter.columns if column not in have]
     if missing:
         raise ValueError(

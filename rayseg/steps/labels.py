@@ -5,7 +5,7 @@ from typing import Any
 
 from rayseg.labels import StoredInstances, StoredMasks, TrueInstances, Truths
 from rayseg.steps.sources import finished_config, others_there
-from rayseg.store import Folder, kind_of, read_manifest, read_run
+from rayseg.store import Folder, kind_of, read_manifest, read_run, shard_names
 
 
 def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
@@ -16,7 +16,7 @@ def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[st
             raise FileNotFoundError(f"no image of split {split!r} has a true mask to train on")
         return truths, read_run(run_folder / "manifest")["config"]
     masks = run_folder / "masks" / name
-    if not masks.names(".parquet"):
+    if not shard_names(masks):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, 'masks')}")
     job = "make-box-masks" if kind_of(masks) == "object_masks" else "refine-seeds"
     config = finished_config(run_folder, masks, "masks", job)
@@ -37,7 +37,7 @@ def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dic
             raise FileNotFoundError(f"no object of split {split!r} has a true mask to train on")
         return truths, read_run(run_folder / "manifest")["config"]
     masks = run_folder / "masks" / name
-    if not masks.names(".parquet") or kind_of(masks) != "object_masks":
+    if not shard_names(masks) or kind_of(masks) != "object_masks":
         others = others_there(run_folder, "masks")
         raise FileNotFoundError(f"{masks} holds no masks of objects{others}")
     config = finished_config(run_folder, masks, "masks", "make-box-masks")

@@ -1,6 +1,5 @@
 """The job that makes localization maps, and the bank of companions that its actors share."""
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,16 +9,18 @@ from rayseg.attribution import Companions
 from rayseg.config import MakeSeedsConfig, as_plain
 from rayseg.networks import NETWORKS
 from rayseg.stages import SHARED, CompanionArrays, CompanionBank, MakeSeeds, fill_bank
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
-from rayseg.steps.step import Chosen, Fill, Step, carry_out, nothing
+from rayseg.steps.step import Fill, Step, carry_out, nothing
 from rayseg.steps.weights import find_weights
 from rayseg.store import (
     REMAKE,
     Folder,
     StaleError,
+    hash_ids,
     local_copy,
     read_manifest,
     read_rows,
@@ -120,8 +121,8 @@ def _cut_bank(run: Folder, bank: CompanionBank) -> tuple[str, CompanionArrays]:
     samples = manifest.select(bank.split).samples()
     companions = fill_bank(samples, len(manifest.classes), bank)
     digests = manifest.digests(("tags",))
-    content = "\n".join(f"{id_}{digests[id_]}" for id_ in companions.ids)
-    return hashlib.sha256(content.encode()).hexdigest(), CompanionArrays.of(companions)
+    name = hash_ids(f"{id_}{digests[id_]}" for id_ in companions.ids)
+    return name, CompanionArrays.of(companions)
 
 
 def _read_bank(given: Callable[[], CompanionArrays]) -> Companions:

@@ -13,6 +13,7 @@ from rayseg.store import (
     read_file,
     read_manifest,
     read_run,
+    shard_names,
     stored_ids,
 )
 
@@ -51,7 +52,7 @@ def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> 
         ValueError: its job has not ended, so that what follows would pass for complete, or its rows
             do not fit what they were made from any more.
     """
-    if not folder.names(".parquet"):
+    if not shard_names(folder):
         raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
     facts = read_run(folder)
     if not facts.get("counts"):

@@ -4,14 +4,14 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from rayseg.config import Compute
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine, Images, Pool, Source, Stage, Stored
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import refuse_changed
@@ -19,7 +19,7 @@ from rayseg.store import (
     KINDS,
     LOCK,
     Folder,
-    Manifest,
+    Lost,
     StaleError,
     claim,
     count_status,
@@ -29,41 +29,14 @@ from rayseg.store import (
     find_stale,
     forget,
     forget_failed,
-    forget_repeats,
     lease,
-    read_manifest,
+    mend,
     read_run,
     rebind,
     stored_ids,
+    tidy,
     write_run,
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Images of the manifest as what a folder is filled from.
-
-    Attributes:
-        folder: of the manifest.
-        split: that is asked for; empty is all.
-        ids: that are asked for; None is all.
-        reads: columns that rows follow from, beside the image itself.
-    """
-
-    folder: Folder
-    split: str = ""
-    ids: Sequence[str] | None = None
-    reads: tuple[str, ...] = ()
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """All of it, by which rows of earlier commands are judged too."""
-        return read_manifest(self.folder)
-
-    @property
-    def table(self) -> pa.Table:
-        """Rows of the images that are asked for."""
-        return self.manifest.select(self.split, self.ids).table
 
 
 @dataclass(frozen=True)
@@ -212,12 +185,23 @@ def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcom
 def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
     work, folder = step.work, step.folder
     assert isinstance(work, Fill)
-    write_run(folder, {"counts": None, "source": work.origin})  # until the job has ended
-    if compute.retry_failed:
-        forget_failed(folder)
     if isinstance(work.source, Chosen):
         refuse_changed(work.source.folder)
-    digests = work.digests
+    lines = _note_lost(folder, mend(folder))
+    if compute.retry_failed:
+        _ask_again(folder, failed_ids(folder))
+        forget_failed(folder)
+    lines += _fill_up(step, work, engine, compute)
+    while damaged := tidy(folder):  # what looks sound from outside is read only there
+        lines += _note_lost(folder, damaged)
+        lines += _fill_up(step, work, engine, compute)
+    return Outcome(lines) + _close(folder, step.label)
+
+
+def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[str]:
+    """Makes the rows that the folder lacks, and those that are stale; says which these are."""
+    folder, digests = step.folder, work.digests
+    write_run(folder, {"counts": None, "source": work.origin})  # until the job has ended
     lines, again = _forget_stale(step, digests)
     source, number = work.waiting(folder, digests, again)
     if number:
@@ -227,7 +211,7 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
             if not compute.remake_stale:
                 raise
             step.empty()
-            return _fill(step, engine, compute)
+            return _fill_up(step, work, engine, compute)
         pool = Pool(make, work.keeps_network)
         then = Pool(work.then) if work.then else None
         schema = KINDS[step.kind].schema
@@ -236,7 +220,20 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         # wall seconds add up over the starts that a folder took
         known = read_run(folder).get("seconds", 0.0)
         write_run(folder, {"seconds": known + seconds, "in_actors": work.keeps_network})
-    return Outcome(lines) + _close(folder, step.label)
+    return lines
+
+
+def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
+    """Keeps in mind which rows are to be made again, and says so."""
+    found = list(lost)
+    _ask_again(folder, {id_ for one in found for id_ in one.ids})
+    return [str(one) for one in found]
+
+
+def _ask_again(folder: Folder, ids: Set[str]) -> None:
+    """Keeps in mind that rows are to be made again, whatever is asked for, before they are gone."""
+    if ids:
+        write_run(folder, {"again": sorted({*ids, *read_run(folder).get("again", [])})})
 
 
 def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:
@@ -253,21 +250,19 @@ def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Se
         forget(folder, stale.changed | stale.gone)
     lines = []
     if stale.changed:
-        lines.append(f"{label}: {_some(stale.changed)} changed since and made again")
+        lines.append(f"{label}: made again after a change: {_some(stale.changed)}")
     if stale.gone:
-        lines.append(f"{label}: {_some(stale.gone)} no longer in the data set and taken out")
+        lines.append(f"{label}: taken out, not in the data set any more: {_some(stale.gone)}")
     return lines, again
 
 
 def _some(ids: Set[str]) -> str:
-    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}" + (
-        ", ...)" if len(ids) > 1 else ")"
-    )
+    more = ", ..." if len(ids) > 1 else ""
+    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}{more})"
 
 
 def _close(folder: Folder, label: str) -> Outcome:
     """Counts what a job left in a folder; a folder with counts is complete."""
-    forget_repeats(folder)
     counts = count_status(folder)
     write_run(folder, {"counts": counts, "again": []})
     counted = ", ".join(f"{number} {status}" for status, number in counts.items())

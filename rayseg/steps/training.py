@@ -15,6 +15,7 @@ from rayseg.learn import (
     Training,
     Work,
     fingerprint,
+    forget_damaged_state,
     forget_failure,
     load_state,
     raise_failure,
@@ -162,6 +163,7 @@ class _Task:
         # wrong weights or a wrong batch size fail here, not in each worker in turn
         work.training.build(work.classes)
         work.training.check(len(ids), config.compute.workers)
+        forget_damaged_state(folder)
         refuse_others(folder, ids)
         forget_failure(folder)
         try:

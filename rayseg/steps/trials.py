@@ -10,7 +10,10 @@ import hashlib
 import io
 import itertools
 import json
+import logging
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -47,7 +50,19 @@ from rayseg.steps.seeds import SharedBank, identity
 from rayseg.steps.sources import digest, read_ids
 from rayseg.steps.spaces import Space
 from rayseg.steps.weights import choose_detector, find_weights
-from rayseg.store import Folder, local_copy, read_manifest, read_run, row_digest, unpack_seeds
+from rayseg.store import (
+    DamagedError,
+    Folder,
+    hash_ids,
+    in_one_line,
+    local_copy,
+    read_manifest,
+    read_run,
+    row_digest,
+    unpack_seeds,
+)
+
+logger = logging.getLogger(__name__)
 
 SEEDS_COLUMNS = ("height", "width", "classes", "maps")
 NOTHING: dict[str, Any] = {
@@ -131,9 +146,8 @@ class Plan:
     def identity(self, chosen: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What counts follow from, beside the searched fields."""
         config, run_folder = self.config, Folder(self.config.run)
-        ids = "\n".join(f"{row['id']}{_content(row)}" for row in chosen)
         found: dict[str, Any] = {
-            "images": hashlib.sha256(ids.encode()).hexdigest(),
+            "images": hash_ids(row["id"] + _content(row) for row in chosen),
             "slice_images": config.slice_images,
             "read_off": self.space.read_off,
             "threshold_step": config.threshold_step,
@@ -326,18 +340,34 @@ def _write_counts(folder: Folder, name: str, counts: Any, facts: dict[str, Any])
 def _read_counts(folder: Folder, name: str) -> tuple[Any, dict[str, Any]] | None:
     if not (folder / "trials").exists(f"{name}.npz"):
         return None
-    return _unpack((folder / "trials").read(f"{name}.npz"))
+    try:
+        return read_trial(folder, f"{name}.npz")
+    except DamagedError as error:
+        logger.warning("%s is damaged (%s): the trial is counted again", error.path, error.reason)
+        return None
 
 
-def _unpack(data: bytes) -> tuple[Any, dict[str, Any]]:
-    with np.load(io.BytesIO(data)) as arrays:
-        return arrays["counts"], json.loads(arrays["facts"].tobytes())
+def read_trial(folder: Folder, name: str) -> tuple[Any, dict[str, Any]]:
+    """What a trial of a sweep has counted, and the facts.
+
+    Raises:
+        DamagedError: its file is not as it was written.
+    """
+    data = (folder / "trials").read(name)
+    try:
+        with np.load(io.BytesIO(data)) as arrays:  # whose parts have checksums
+            return arrays["counts"], json.loads(arrays["facts"].tobytes())
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DamagedError(folder / "trials", name, in_one_line(error, data)) from None
 
 
 def stored_trials(folder: Folder) -> Iterator[dict[str, Any]]:
     """The result of each trial that the folder holds."""
     for name in (folder / "trials").names(".npz"):
-        yield _unpack((folder / "trials").read(name))[1]
+        try:
+            yield read_trial(folder, name)[1]
+        except DamagedError as error:
+            logger.warning("%s is damaged (%s) and left out", error.path, error.reason)
 
 
 def _content(row: dict[str, Any]) -> str:

@@ -6,6 +6,9 @@ not at all. A shard is named after the ids in it: writing the same rows twice le
 task that is retried repeats nothing.
 """
 
+from rayseg.store.checking import CheckedShards, check_shards
+from rayseg.store.compaction import compact
+from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.fingerprints import (
     MISSING,
     FileFacts,
@@ -27,15 +30,28 @@ from rayseg.store.index import (
     forget,
     forget_failed,
     forget_repeats,
+    parts_of,
     read_index,
     read_rows,
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind
-from rayseg.store.lock import LOCK, FolderLockedError, lease
+from rayseg.store.lock import LOCK, FolderLockedError, dead_holder, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
-from rayseg.store.provenance import REMAKE, StaleError, claim, kind_of, read_run, rebind, write_run
+from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
+from rayseg.store.names import hash_ids
+from rayseg.store.provenance import (
+    REMAKE,
+    StaleError,
+    claim,
+    kind_of,
+    read_facts,
+    read_run,
+    rebind,
+    write_run,
+)
+from rayseg.store.receipts import receipts_of, store_rows
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,
@@ -47,10 +63,13 @@ from rayseg.store.schemas import (
 )
 from rayseg.store.shards import (
     RowsById,
+    read_rows_about,
     read_shard,
     row_digest,
     rows_to_table,
     shard_columns,
+    shard_names,
+    shard_sizes,
     sign_rows,
     write_shard,
 )

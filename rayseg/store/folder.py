@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import stat
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
+from errno import EACCES, EDQUOT, EINVAL, ENOSPC, ENOTSUP, EPERM, EROFS
 from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
 from pyarrow import fs
+
+from rayseg.store.processes import process_space, runs
+
+OLD_SECONDS = 3600
+"""After which nobody writes on at a draft of another machine."""
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""By pyarrow's names; there an object appears whole, and has no folder to be made."""
+_DRAFT = re.compile(r"\..+\.(?:(?P<space>\w{8})-(?P<pid>\d+)-)?[0-9a-f]{8,32}\.tmp")
+_WAYS_OUT = {
+    **dict.fromkeys((ENOSPC, EDQUOT), "free some and run the same command, which goes on"),
+    **dict.fromkeys((EACCES, EPERM, EROFS), "make it writable or choose another place"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ class Folder:
     @cached_property
     def _where(self) -> tuple[fs.FileSystem, str]:
         if "://" in self.location:
-            return fs.FileSystem.from_uri(self.location)
+            return _open_store(self.location)
         return fs.LocalFileSystem(), self.location
 
     def __truediv__(self, name: str) -> Folder:
@@ -58,6 +76,11 @@ class Folder:
         files = (item for item in self._list() if item.is_file)
         return {item.base_name: item.size for item in files if item.base_name.endswith(suffix)}
 
+    def written(self, name: str) -> float:
+        """When a file was written, in seconds of the epoch; now where there is none."""
+        found = self._info(name).mtime
+        return found.timestamp() if found else time.time()
+
     def names(self, suffix: str = "") -> list[str]:
         """Names of the files directly in the folder that end so, sorted; none if it is missing."""
         return list(self.sizes(suffix))
@@ -81,27 +104,89 @@ class Folder:
         Raises:
             FileNotFoundError: there is none of that name.
         """
-        if not self.exists(name):
-            raise FileNotFoundError(f"{self.path(name)} does not exist")
         filesystem, path = self._where
-        return filesystem.open_input_file(f"{path}/{name}")
-
-    def write(self, name: str, data: bytes) -> None:
-        """Writes the file so that a reader sees all of it or nothing."""
-        filesystem, path = self._where
-        draft = f"{path}/.{name}.{uuid4().hex[:8]}.tmp"  # of this writer's own
         try:
-            filesystem.create_dir(path, recursive=True)
-            with filesystem.open_output_stream(draft) as file:
-                file.write(data)
-            filesystem.move(draft, f"{path}/{name}")
+            return filesystem.open_input_file(f"{path}/{name}")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path(name)} does not exist") from None
+
+    def write(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Writes the file so that a reader sees all of it or nothing.
+
+        Args:
+            durable: it is on the disk when this returns, whatever becomes of the machine.
+
+        Raises:
+            OSError: it cannot be written; what was there before stays.
+        """
+        whole = memoryview(data)  # what is no bytes is refused before anything is touched
+        try:
+            if self.local_path:
+                _write_local(self.local_path, name, whole, durable)
+            else:
+                self._write_remote(name, whole)
         except OSError as error:
-            raise OSError(f"cannot write {self.path(name)}: {error}") from error
+            raise self._refused("write", name, error) from error
+
+    def _write_remote(self, name: str, data: memoryview) -> None:
+        filesystem, path = self._where
+        if filesystem.type_name in OBJECT_STORES:
+            with filesystem.open_output_stream(f"{path}/{name}") as file:
+                file.write(data)
+            return
+        place, _, last = f"{path}/{name}".rpartition("/")
+        draft = f"{place}/{_draft(last)}"
+        filesystem.create_dir(place, recursive=True)
+        with filesystem.open_output_stream(draft) as file:
+            file.write(data)
+        filesystem.move(draft, f"{path}/{name}")
+
+    def _refused(self, what: str, name: str, error: OSError) -> OSError:
+        reason = error.strerror or " ".join(str(error).split())
+        way_out = _WAYS_OUT.get(error.errno or 0, "")
+        return OSError(
+            f"cannot {what} {self.path(name)}: {reason}{'; ' if way_out else ''}{way_out}"
+        )
 
     def delete(self, name: str) -> None:
-        """Deletes the file."""
+        """Deletes the file.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+            OSError: it cannot be deleted.
+        """
         filesystem, path = self._where
-        filesystem.delete_file(f"{path}/{name}")
+        try:
+            filesystem.delete_file(f"{path}/{name}")
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path(name)} does not exist") from None
+        except OSError as error:
+            raise self._refused("delete", name, error) from error
+
+    def set_aside(self, name: str) -> str:
+        """Renames a damaged file so that nobody takes it for a good one, and returns the name.
+
+        Raises:
+            OSError: it cannot be renamed.
+        """
+        filesystem, path = self._where
+        # whatever reads files of one ending does not read it
+        aside = f".damaged-{name.rpartition('/')[2]}.{uuid4().hex[:8]}"
+        try:
+            filesystem.move(f"{path}/{name}", f"{path}/{aside}")
+        except OSError as error:
+            raise self._refused("rename", name, error) from error
+        return aside
+
+    def drafts(self) -> list[str]:
+        """Names of the drafts in a local folder whose writers are gone."""
+        return [item.base_name for item in self._list() if item.is_file and _is_left(item)]
+
+    def sweep(self) -> None:
+        """Deletes the drafts whose writers are gone; a file that others deleted does not matter."""
+        for name in self.drafts():
+            with suppress(OSError):
+                self.delete(name)
 
     def remove(self) -> None:
         """Deletes the folder with all that is in it, where there is one."""
@@ -127,6 +212,71 @@ class Folder:
         return filesystem.get_file_info(f"{path}/{name}" if name else path)
 
 
+def _open_store(uri: str) -> tuple[fs.FileSystem, str]:
+    if uri.startswith("s3://") and "?" not in uri:
+        with suppress(pa.ArrowInvalid):  # an older pyarrow does not know it
+            return fs.FileSystem.from_uri(f"{uri}?allow_delayed_open=true")  # one request a write
+    return fs.FileSystem.from_uri(uri)
+
+
+def _write_local(folder: Path, name: str, data: memoryview, durable: bool) -> None:
+    draft = folder / _draft(name)
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
+    try:
+        with open(draft, "xb", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+            if durable:
+                _sync(file.fileno())
+        os.replace(draft, folder / name)
+    except BaseException:  # an interrupt as well leaves no draft
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    if durable:
+        _sync_folder(folder)
+
+
+def _draft(name: str) -> str:
+    """A draft's name of this writer's own, which says who that is."""
+    return f".{name}.{_this_space()}-{os.getpid()}-{uuid4().hex[:8]}.tmp"
+
+
+def _this_space() -> str:
+    return hashlib.sha256(process_space().encode()).hexdigest()[:8]
+
+
+def _is_left(item: fs.FileInfo) -> bool:
+    """Whether it is a draft that nobody writes on at: its process is gone, or it is old."""
+    found = _DRAFT.fullmatch(item.base_name)
+    here = found and process_space() and found["space"] == _this_space()
+    if found and here and not runs(int(found["pid"])):
+        return True
+    return (
+        bool(found)
+        and item.mtime is not None
+        and time.time() - item.mtime.timestamp() > OLD_SECONDS
+    )
+
+
+def _sync(handle: int) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (EINVAL, ENOTSUP):  # a file system that has no such call
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(handle)
+    finally:
+        os.close(handle)
+
+
 def read_file(address: str) -> bytes | None:
     """The bytes of one file, a local path or a URI; None where it cannot be read."""
     parent, _, name = address.rpartition("/")
@@ -144,8 +294,19 @@ def local_copy(address: str) -> str:
     data = read_file(address)
     if data is None:
         raise FileNotFoundError(f"{address} does not exist")
-    name = f"rayseg-{hashlib.sha256(data).hexdigest()[:16]}-{address.rpartition('/')[2]}"
-    path = Path(tempfile.gettempdir()) / name
-    if not path.exists():
-        Folder(str(path.parent)).write(name, data)
-    return str(path)
+    name = f"{hashlib.sha256(data).hexdigest()[:16]}-{address.rpartition('/')[2]}"
+    folder = Folder(str(_own_scratch()))
+    if not folder.exists(name) or folder.read(name) != data:
+        folder.write(name, data)
+    return folder.path(name)
+
+
+def _own_scratch() -> Path:
+    """A folder for copies in which nobody else can have laid a file."""
+    path = Path(tempfile.gettempdir()) / f"rayseg-{os.getuid()}"
+    with suppress(FileExistsError):
+        path.mkdir(0o700)
+    there = path.lstat()
+    if stat.S_ISDIR(there.st_mode) and there.st_uid == os.getuid() and not there.st_mode & 0o077:
+        return path
+    return Path(tempfile.mkdtemp(prefix="rayseg-"))

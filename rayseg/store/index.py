@@ -1,12 +1,11 @@
 """The index of a folder of shards: which rows it holds, in one file.
 
-``_index.pq`` has a line for each row: its id, status, note, seconds and shard. Names and sizes of
-the shards that it was made from are in its metadata. Whoever reads it compares them with the
-folder's and reads those shards alone that differ, so that an index that is missing, stale or
+``_index.pq`` has a line for each row: its id, status, note, seconds, size and shard. Names and
+sizes of the shards that it was made from are in its metadata. Whoever reads it compares them with
+the folder's and reads those shards alone that differ, so that an index that is missing, stale or
 damaged costs time and nothing else; shards are written by many processes, which never touch it.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,11 +17,19 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from rayseg.store.damage import DamagedError
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import FAILED
-from rayseg.store.shards import read_shard, write_shard
+from rayseg.store.shards import (
+    GROUP_ROWS,
+    read_shard,
+    shard_names,
+    shard_sizes,
+    to_parquet,
+    write_shard,
+)
 
 INDEX = "_index.pq"
 """No ``.parquet``, which would be a shard; readers of whole folders leave out what starts so."""
@@ -32,6 +39,8 @@ INDEX_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("note", pa.string()),
         ("seconds", pa.float32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
         ("follows", pa.string()),
         ("digest", pa.string()),
         ("shard", pa.string()),
@@ -43,56 +52,89 @@ LATER = frozenset({"follows", "digest"})
 
 
 def read_index(folder: Folder) -> pa.Table:
-    """A line of INDEX_SCHEMA for each row of a folder, shard by shard.
+    """A line of INDEX_SCHEMA for each row of a folder, shard by shard, in the order of the rows.
 
     A stale index is written anew where the folder can be written to.
 
     Raises:
-        ValueError: a shard cannot be read.
+        DamagedError: a shard cannot be read.
     """
-    table, sizes = _stored(folder), folder.sizes(".parquet")
-    known = json.loads((table.schema.metadata or {}).get(b"shards", b"{}"))
-    if known == sizes:
-        return table
-    fresh = [name for name, size in sizes.items() if known.get(name) != size]
-    kept = _of_shards(table, sizes.keys() - set(fresh))
-    with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
-        parts = [kept, *pool.map(partial(_lines, folder), fresh)]
-    table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
-    table = table.sort_by("shard") if len(parts) > 1 else table
-    _write_index(folder, table, sizes)
+    table, damaged = renew_index(folder)
+    for error in damaged:
+        raise error
     return table
 
 
-def _stored(folder: Folder) -> pa.Table:
-    with suppress(OSError, pa.ArrowException), folder.open(INDEX) as file:
-        table = pq.read_table(file)
+def renew_index(folder: Folder) -> tuple[pa.Table, list[DamagedError]]:
+    """What `read_index` gives, of the shards that can be read, and what is wrong with the others.
+
+    A shard whose name and size the index has is taken for read.
+    """
+    (table, known), sizes = stored_index(folder), shard_sizes(folder)
+    if known == sizes:
+        return table, []
+    fresh = [name for name, size in sizes.items() if known.get(name) != size]
+    kept = lines_of_shards(table, sizes.keys() - set(fresh))
+    with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
+        read = list(pool.map(partial(_lines, folder), fresh))
+    damaged = [one for one in read if isinstance(one, DamagedError)]
+    parts = [kept, *(one for one in read if not isinstance(one, DamagedError))]
+    table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
+    table = table.sort_by("shard") if len(parts) > 1 else table
+    write_index(folder, table, sizes.keys() - {error.name for error in damaged}, sizes)
+    return table, damaged
+
+
+def stored_index(folder: Folder) -> tuple[pa.Table, dict[str, int]]:
+    """The index as it lies there, and the sizes of the shards that it was made from."""
+    with suppress(OSError, ValueError):  # damage too: it is made again
+        table = read_shard(folder, INDEX)
         if table.schema.equals(INDEX_SCHEMA):
-            return table
-    return INDEX_SCHEMA.empty_table()
+            return table, json.loads((table.schema.metadata or {}).get(b"shards", b"{}"))
+    return INDEX_SCHEMA.empty_table(), {}
 
 
-def _lines(folder: Folder, shard: str) -> pa.Table:
+def _lines(folder: Folder, shard: str) -> pa.Table | DamagedError:
     try:
-        table = read_shard(folder, shard, _OF_ROWS)
-    except (ValueError, OSError) as error:  # pyarrow's are of these
-        raise ValueError(f"{folder.path(shard)} cannot be read: {error}") from None
+        return lines_of(read_shard(folder, shard, _OF_ROWS), shard)
+    except DamagedError as error:
+        return error
+    except (pa.ArrowException, KeyError) as error:
+        return DamagedError(folder, shard, f"its columns are not those of rows: {error}")
+
+
+def lines_of(table: pa.Table, shard: str) -> pa.Table:
+    """The lines of the index that stand for the rows of a shard."""
     for name in LATER.difference(table.column_names):
         table = table.append_column(name, pa.array([""] * len(table), pa.string()))
+    table = table.select(_OF_ROWS)
     table = table.append_column("shard", pa.array([shard] * len(table), pa.string()))
-    return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
+    return table.cast(INDEX_SCHEMA).replace_schema_metadata()
 
 
-def _of_shards(table: pa.Table, shards: Collection[str]) -> pa.Table:
-    return table.filter(pa.compute.is_in(table.column("shard"), pa.array(shards, pa.string())))
+def add_to_index(folder: Folder, lines: pa.Table, sizes: Mapping[str, int]) -> None:
+    """Takes lines of shards that were just written into the index; those shards are not read."""
+    table, known = stored_index(folder)
+    table = lines_of_shards(table, known.keys() - sizes.keys()).replace_schema_metadata()
+    both = dict(known) | dict(sizes)
+    write_index(folder, pa.concat_tables([table, lines]).sort_by("shard"), both.keys(), both)
 
 
-def _write_index(folder: Folder, table: pa.Table, sizes: Mapping[str, int]) -> None:
-    sink = io.BytesIO()
-    stored = table.replace_schema_metadata({"shards": json.dumps(sizes)})
-    pq.write_table(stored, sink, compression="zstd")
+def lines_of_shards(table: pa.Table, shards: Collection[str]) -> pa.Table:
+    """The lines of an index that stand for rows of these shards."""
+    return table.filter(pc.is_in(table.column("shard"), pa.array(list(shards), pa.string())))
+
+
+def write_index(
+    folder: Folder, table: pa.Table, shards: Collection[str], sizes: Mapping[str, int]
+) -> None:
+    """Writes the lines of these shards as the folder's index; without a way to do so, nothing."""
+    known = {name: size for name, size in sizes.items() if name in shards}
+    table = lines_of_shards(table, shards) if len(known) < len(sizes) else table
+    table = table.replace_schema_metadata({"shards": json.dumps(known)})
+    stored = to_parquet(table, group_rows=1 << 20)
     with suppress(OSError):  # whoever may only read does without
-        folder.write(INDEX, sink.getvalue())
+        folder.write(INDEX, stored)
 
 
 def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
@@ -103,8 +145,16 @@ def read_rows(folder: Folder, columns: Sequence[str] | None = None) -> Iterator[
     if columns is not None and set(columns) <= set(_OF_ROWS):
         yield from read_index(folder).select(columns).to_pylist()
         return
-    for name in folder.names(".parquet"):
-        yield from read_shard(folder, name, columns).to_pylist()
+    for name in shard_names(folder):
+        table = read_shard(folder, name, columns)
+        for batch in table.to_batches(max_chunksize=GROUP_ROWS):
+            yield from batch.to_pylist()
+
+
+def parts_of(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    """Where `read_rows_about` finds the row of each line of an index."""
+    for shard, own in groupby(lines, key=lambda line: line["shard"]):
+        yield from ((shard, place // GROUP_ROWS) for place, _ in enumerate(own))
 
 
 def stored_ids(folder: Folder) -> set[str]:
@@ -204,17 +254,25 @@ def forget(folder: Folder, ids: Collection[str]) -> None:
 
 
 def forget_repeats(folder: Folder) -> None:
-    """Leaves one row of each image.
+    """Leaves one row of each image, that of the shard with the most rows.
 
     An actor that outlives its killed job may store rows that the next job stores too; the rows are
-    alike, their shards are not.
+    alike, their shards are not. Rows that are being put together, too, are there twice for a while.
     """
+    lines = read_index(folder).select(["id", "shard"]).to_pylist()
+    rows_of = Counter(line["shard"] for line in lines)
+    best: dict[str, tuple[int, str]] = {}
+    for line in lines:
+        here = (rows_of[line["shard"]], line["shard"])
+        best[line["id"]] = max(best.get(line["id"], here), here)
+    if len(best) == len(lines):
+        return
     seen: set[str] = set()
 
     def first(line: Mapping[str, Any]) -> bool:
-        fresh = line["id"] not in seen
-        seen.add(line["id"])
-        return fresh
+        wanted = best[line["id"]][1] == line["shard"] and line["id"] not in seen
+        seen.update([line["id"]] * wanted)
+        return wanted
 
     _keep_only(folder, first)
 
@@ -224,11 +282,13 @@ def _keep_only(folder: Folder, wanted: Callable[[Mapping[str, Any]], bool]) -> N
     changed = [name for name, kept in keep.items() if not all(kept)]
     if changed:
         # a shard that is made again may have the name and even the size of the one that was
-        now = folder.sizes(".parquet").items()
-        sizes = {name: size for name, size in now if all(keep.get(name, [False]))}
-        _write_index(folder, _of_shards(read_index(folder), sizes.keys()), sizes)
-    for name in changed:
-        table = read_shard(folder, name)
-        folder.delete(name)  # first: rows lost to a kill here are made again, never twice
-        if any(keep[name]):
-            write_shard(folder, table.filter(pa.array(keep[name])))
+        sizes = shard_sizes(folder)
+        unchanged = {name for name in sizes if all(keep.get(name, [False]))}
+        write_index(folder, read_index(folder), unchanged, sizes)
+    left = [
+        write_shard(folder, read_shard(folder, name).filter(pa.array(keep[name])))
+        for name in changed
+        if any(keep[name])
+    ]
+    for name in set(changed) - set(left):  # last: a kill leaves rows twice, and loses none
+        folder.delete(name)

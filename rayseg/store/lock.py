@@ -26,14 +26,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
 from rayseg.store.folder import Folder
+from rayseg.store.processes import process_space, runs
 
 LOCK = ".lock.json"
 SETTLE_SECONDS = 2.0
+LOCK_BYTES = 1024
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,14 @@ class _Holder:
         except (KeyError, OSError):  # a container may run under a number that has no name
             user = str(os.getuid())
         now, host = time.time(), platform.node()
-        return cls(uuid4().hex, job, user, host, _space(), os.getpid(), now, now, stale_seconds)
+        return cls(
+            uuid4().hex, job, user, host, process_space(), os.getpid(), now, now, stale_seconds
+        )
+
+    @classmethod
+    def unreadable(cls, beat: float) -> Self:
+        """Whoever wrote a file at that time that is no lease of this version."""
+        return cls("", "somebody unknown", "", "", "", 0, beat, beat, 60.0)
 
     @property
     def dead(self) -> str:
@@ -72,30 +80,15 @@ class _Holder:
         silent = time.time() - self.beat
         if silent > self.stale_seconds:
             return f"has given no sign of life for {silent:.0f} s"
-        if (self.host, self.space) == (platform.node(), _space()) and not _runs(self.pid):
+        if (self.host, self.space) == (platform.node(), process_space()) and not runs(self.pid):
             return "runs no more"
         return ""
 
     def __str__(self) -> str:
         since = datetime.fromtimestamp(self.since).astimezone().isoformat(" ", "seconds")
+        if not self.token:
+            return f"{self.job} (its lease cannot be read; since {since})"
         return f"{self.job} of {self.user} (process {self.pid} on {self.host}, since {since})"
-
-
-def _space() -> str:
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    return ""
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
 
 
 class _Lease:
@@ -225,21 +218,24 @@ def _write(folder: Folder, own: _Holder) -> None:
 
 
 def _encoded(own: _Holder) -> bytes:
-    return json.dumps(asdict(own), indent=1).encode()
+    # of one length: an object store may give a reader the new file cut at the old one's
+    return json.dumps(asdict(own), indent=1).encode().ljust(LOCK_BYTES)
 
 
 def _read(folder: Folder) -> _Holder | None:
     try:
         data = folder.read(LOCK)
+        return _Holder(**json.loads(data))
     except FileNotFoundError:
         return None
-    try:
-        return _Holder(**json.loads(data))
-    except (ValueError, TypeError):
-        raise FolderLockedError(
-            f"{folder.path(LOCK)} must be a lease of this rayseg, got {data[:40]!r}; delete it if "
-            "nobody writes the folder"
-        ) from None
+    except (ValueError, TypeError):  # damaged, or another version's: it lapses as others do
+        return _Holder.unreadable(folder.written(LOCK))
+
+
+def dead_holder(folder: Folder) -> str:
+    """Who holds a folder's lease though he writes no more, and why that is sure; empty for none."""
+    holder = _read(folder)
+    return f"{holder}, which {holder.dead}" if holder and holder.dead else ""
 
 
 @contextmanager

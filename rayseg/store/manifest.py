@@ -10,13 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rayseg.records import Sample
+from rayseg.store.damage import read_parquet
 from rayseg.store.fingerprints import FileFacts, file_facts
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import MANIFEST_SCHEMA
-from rayseg.store.shards import RowsById, row_digest, rows_to_table
+from rayseg.store.shards import PARQUET, RowsById, row_digest, rows_to_table
 
 
 def write_manifest(
@@ -43,7 +45,7 @@ def write_manifest(
     schema = MANIFEST_SCHEMA.with_metadata(
         {"classes": json.dumps(list(classes)), "category_ids": json.dumps(numbers)}
     )
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, **PARQUET) as writer:
         for group in _groups(samples, 1000):
             for sample in group:
                 if sample.id in seen:
@@ -108,7 +110,7 @@ class Manifest:
         """
         table = self.table
         if split:
-            table = table.filter(pa.compute.equal(table.column("split"), split))
+            table = table.filter(pc.equal(table.column("split"), split))
         if ids is not None:
             wanted = set(ids)
             missing = wanted.difference(table.column("id").to_pylist())
@@ -117,7 +119,7 @@ class Manifest:
                     f"{len(missing)} of {len(wanted)} ids are not in the manifest"
                     f"{f' split {split!r}' if split else ''}, such as {min(missing)!r}"
                 )
-            table = table.filter(pa.compute.is_in(table.column("id"), pa.array(sorted(wanted))))
+            table = table.filter(pc.is_in(table.column("id"), pa.array(sorted(wanted))))
         if not table.num_rows:
             have = sorted(set(self.table.column("split").to_pylist()))
             raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")
@@ -168,36 +170,24 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
 
     Raises:
         FileNotFoundError: ``prepare`` has not made one yet.
-        ValueError: the file is no manifest or has no rows.
+        ValueError: the file is damaged, no manifest, or has no rows.
     """
     if not folder.exists("manifest.parquet"):
         raise FileNotFoundError(f"{folder} holds no manifest; make one with `rayseg prepare`")
     columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
-    with folder.open("manifest.parquet") as file:
-        metadata = _manifest_metadata(folder, file)
-        table = _complete(pq.read_table(file, columns=columns), columns)
+    read = partial(_read_columns, columns=columns)
+    table = _complete(read_parquet(folder, "manifest.parquet", read), columns, folder)
     if not table.num_rows:
         raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
     classes, numbers = (
-        tuple(json.loads(metadata.get(key, b"[]"))) for key in (b"classes", b"category_ids")
+        tuple(json.loads((table.schema.metadata or {}).get(key, b"[]")))
+        for key in (b"classes", b"category_ids")
     )
     return Manifest(classes, table, numbers)
 
 
-def _manifest_metadata(folder: Folder, file: pa.NativeFile) -> dict[bytes, bytes]:
-    """What is stored beside a manifest's rows, which must have all columns."""
-    try:
-        schema = pq.read_schema(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{folder.path('manifest.parquet')} is no Parquet file: {error}") from None
-    needed = set(MANIFEST_SCHEMA.names) - _LATER.keys()
-    lacking = [name for name in MANIFEST_SCHEMA.names if name in needed - set(schema.names)]
-    if lacking:
-        raise ValueError(
-            f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
-            f"lacks {lacking}"
-        )
-    return schema.metadata or {}
+def _read_columns(file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+    return file.read(columns, use_threads=False)
 
 
 _LATER = {
@@ -209,7 +199,13 @@ _LATER = {
 """Columns that manifests of earlier versions lack, and what stands there then."""
 
 
-def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+def _complete(table: pa.Table, columns: Sequence[str], folder: Folder) -> pa.Table:
+    lacking = [name for name in columns if name not in table.column_names]
+    if not _LATER.keys() >= set(lacking):
+        raise ValueError(
+            f"{folder.path('manifest.parquet')} must have columns {MANIFEST_SCHEMA.names}, "
+            f"lacks {[name for name in lacking if name not in _LATER]}"
+        )
     for name in columns:
         if name not in table.column_names:
             given = [_LATER[name]] * table.num_rows
@@ -219,16 +215,20 @@ def _complete(table: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 def manifest_rows_by_id(folder: Folder, ids: Iterable[str], columns: Sequence[str]) -> RowsById:
     """Rows of a manifest, read a row group (of a thousand, as written here) at a time."""
-    group_of: dict[str, int] = {}
-    with folder.open("manifest.parquet") as file:
-        manifest = pq.ParquetFile(file)
-        for group in range(manifest.num_row_groups):
-            found = manifest.read_row_group(group, ["id"]).column("id").to_pylist()
-            group_of |= dict.fromkeys(found, group)
+    group_of = read_parquet(folder, "manifest.parquet", _groups_of_ids)
     read = partial(_read_group, folder, ["id", *columns])
     return RowsById({id_: group_of[id_] for id_ in ids}, read)
 
 
+def _groups_of_ids(file: pq.ParquetFile) -> dict[str, int]:
+    group_of: dict[str, int] = {}
+    for group in range(file.num_row_groups):
+        found = file.read_row_group(group, ["id"]).column("id").to_pylist()
+        group_of |= dict.fromkeys(found, group)
+    return group_of
+
+
 def _read_group(folder: Folder, columns: list[str], group: int) -> pa.Table:
-    with folder.open("manifest.parquet") as file:
-        return pq.ParquetFile(file).read_row_group(group, columns)
+    return read_parquet(
+        folder, "manifest.parquet", lambda file: file.read_row_group(group, columns)
+    )

@@ -1,17 +1,27 @@
 """What made a folder: its run.json."""
 
 import json
+import logging
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rayseg.networks import NETWORKS
+from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
 from rayseg.store.lock import LOCK
+from rayseg.store.shards import shard_names
+
+RUN = "run.json"
+COPY = ".run-copy.json"
+"""Of run.json, for one that a disk has damaged: rows of unknown settings would be lost."""
+
+logger = logging.getLogger(__name__)
 
 
 class StaleError(ValueError):
@@ -34,11 +44,16 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
         StaleError: it was, and is not to be emptied.
         ValueError: it was made under other settings, or by something else.
     """
-    products = [n for n in folder.names() if n[0] != "." and n not in ("run.json", INDEX)]
-    if products and not folder.exists("run.json"):
-        raise ValueError(f"{folder} holds {products[0]} but no run.json; choose an empty folder")
+    folder.sweep()
+    files = [*folder.names(), *shard_names(folder)]
+    products = [n for n in files if n[0] != "." and n not in ("run.json", INDEX)]
+    if products and not read_run(folder):
+        raise ValueError(
+            f"{folder} holds {products[0]} but no run.json that says what made it; delete the "
+            "folder, or choose an empty one"
+        )
     if not products:
-        folder.write("run.json", b"{}")
+        folder.write(RUN, b"{}")
         write_run(folder, {"config": config} | ({"kind": kind} if kind else {}))
         return
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
@@ -125,14 +140,46 @@ _OLD = {
 
 
 def read_run(folder: Folder) -> dict[str, Any]:
-    """The folder's run.json: configuration, versions and figures; empty where there is none."""
-    return json.loads(folder.read("run.json")) if folder.exists("run.json") else {}
+    """The folder's run.json: configuration, versions and figures; empty where there is none.
+
+    Raises:
+        DamagedError: it is damaged, and so is its copy.
+    """
+    try:
+        return read_facts(folder)
+    except FileNotFoundError:
+        return {}
+    except DamagedError as error:
+        with suppress(FileNotFoundError, DamagedError):
+            found = read_facts(folder, COPY)
+            logger.warning("%s cannot be read (%s): its copy is taken", error.path, error.reason)
+            return found
+        raise
+
+
+def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:
+    """What one of the two files says.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it does not hold what was written.
+    """
+    data = folder.read(name)
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise DamagedError(folder, name, in_one_line(error, data)) from None
+    if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
+        raise DamagedError(folder, name, f"it must hold a configuration, got {data[:40]!r}")
+    return found
 
 
 def write_run(folder: Folder, facts: Mapping[str, Any]) -> None:
     """Adds facts to the folder's run.json, with the versions of what made it."""
     merged = read_run(folder) | dict(facts) | {"versions": _versions()}
-    folder.write("run.json", json.dumps(merged, indent=2).encode())
+    data = json.dumps(merged, indent=2).encode()
+    folder.write(COPY, data)
+    folder.write(RUN, data)
 
 
 def _versions() -> dict[str, str]:

@@ -3,12 +3,26 @@
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rayseg.store.damage import read_parquet
 from rayseg.store.folder import Folder
+from rayseg.store.names import hash_ids
+
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "write_page_checksum": True,
+    "write_statistics": False,  # nobody asks for the least and the greatest of PNGs
+}
+"""How Parquet files are written."""
+GROUP_ROWS = 64
+"""Rows of a shard that are read together for one of them."""
+FRESH = "fresh"
+"""Folder of the shards on an object store that are not put together yet."""
 
 
 def rows_to_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -49,6 +63,11 @@ def _add_value(found: Any, value: object) -> None:
     found.update(data)
 
 
+def zeros(kind: pa.DataType, rows: int) -> pa.Array:
+    """So many of a type's zero value."""
+    return pa.array([_zero(kind)] * rows, kind)
+
+
 def _zero(kind: pa.DataType) -> object:
     if pa.types.is_list(kind):
         return []
@@ -59,24 +78,81 @@ def _zero(kind: pa.DataType) -> object:
 
 def write_shard(folder: Folder, table: pa.Table) -> str:
     """Writes the rows as one shard and returns its name, which follows from the ids alone."""
-    ids = "\n".join(sorted(table.column("id").to_pylist()))
-    name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
+    return put_shard(folder, table)[0]
+
+
+def put_shard(folder: Folder, table: pa.Table) -> tuple[str, int]:
+    """As `write_shard`, with the size in bytes.
+
+    On an object store it lies in a folder of its own until the shards are put together, since a
+    folder is deleted there at one go and a file by three requests.
+    """
+    name = shard_name(table.column("id").to_pylist())
+    name = name if folder.local_path else f"{FRESH}/{name}"
+    data = to_parquet(table)
+    folder.write(name, data)
+    return name, len(data)
+
+
+def shard_sizes(folder: Folder) -> dict[str, int]:
+    """Bytes of each shard of a folder, by name, sorted by it; none if the folder is missing."""
+    fresh = (folder / FRESH).sizes(".parquet")
+    return {f"{FRESH}/{name}": size for name, size in fresh.items()} | folder.sizes(".parquet")
+
+
+def shard_names(folder: Folder) -> list[str]:
+    """Names of a folder's shards, sorted; none if it is missing."""
+    return list(shard_sizes(folder))
+
+
+def shard_name(ids: Iterable[str]) -> str:
+    """The name of the shard that holds these ids."""
+    return f"part-{hash_ids(sorted(ids))[:16]}.parquet"
+
+
+def to_parquet(table: pa.Table, group_rows: int = GROUP_ROWS) -> bytes:
+    """The table as the bytes of a Parquet file whose pages have checksums."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    folder.write(name, sink.getvalue())
-    return name
+    pq.write_table(table, sink, row_group_size=group_rows, **PARQUET)
+    return sink.getvalue()
 
 
 def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard, whole or only some of its columns."""
-    with folder.open(name) as file:
-        return pq.read_table(file, columns=columns)
+    """One shard, whole or only some of its columns.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        DamagedError: it is no Parquet file, or not as it was written.
+    """
+    return read_parquet(folder, name, lambda file: file.read(columns, use_threads=False))
 
 
 def shard_columns(folder: Folder, name: str) -> list[str]:
-    """Names of a shard's columns; none of its rows is read."""
-    with folder.open(name) as file:
-        return pq.read_schema(file).names
+    """Names of a shard's columns; none of its rows is read.
+
+    Raises:
+        DamagedError: it is no Parquet file.
+    """
+    return read_parquet(folder, name, lambda file: file.schema_arrow.names)
+
+
+def read_rows_about(
+    folder: Folder, part: tuple[str, int], columns: Sequence[str] | None
+) -> pa.Table:
+    """The rows of a shard that are stored together, or all of a shard that has no such parts.
+
+    Args:
+        part: the shard, and the place of one of the rows in it over GROUP_ROWS.
+    """
+    shard, number = part
+    return read_parquet(folder, shard, partial(_read_group, number=number, columns=columns))
+
+
+def _read_group(file: pq.ParquetFile, number: int, columns: Sequence[str] | None) -> pa.Table:
+    groups = file.metadata.num_row_groups
+    if groups > 1 and file.metadata.row_group(0).num_rows == GROUP_ROWS:
+        return file.read_row_group(number, columns, use_threads=False)
+    return file.read(columns, use_threads=False)
 
 
 class RowsById(Mapping[str, dict[str, Any]]):

@@ -16,6 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from rayseg.store import Folder, FolderLockedError, claim, lease, lock, write_shard
+from rayseg.store.processes import process_space
 from tests.store.tables import rows
 
 HOLD = """
@@ -167,7 +168,7 @@ def test_a_silent_holder_is_replaced_and_that_is_said(either, told):
 
 def test_a_pid_says_something_of_its_own_machine_only(folder):
     ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, check=True)
-    here = {"host": platform.node(), "space": lock._space(), "pid": int(ended.stdout)}
+    here = {"host": platform.node(), "space": process_space(), "pid": int(ended.stdout)}
     for other in ({"host": "far"}, {"space": "another boot or container"}):
         write_foreign(folder, **(here | other))
         with pytest.raises(FolderLockedError), lease(folder, "make-seeds"):
@@ -177,11 +178,18 @@ def test_a_pid_says_something_of_its_own_machine_only(folder):
         assert token(folder) != "another"
 
 
-def test_a_lease_that_cannot_be_understood_is_refused(folder):
-    for data in (b"", b"{}", b'{"token": "a", "later": 1}'):
-        folder.write(".lock.json", data)
-        with pytest.raises(FolderLockedError, match="delete it if nobody"), lease(folder, "score"):
-            pass
+@pytest.mark.parametrize("data", [b"", b"{}", b'{"token": "a", "later": 1}', bytes(200)])
+def test_a_lease_that_cannot_be_understood_is_refused_until_it_is_old(folder, told, data):
+    folder.write(".lock.json", data)
+    refused = pytest.raises(
+        FolderLockedError, match=r"by somebody unknown \(.*\); wait for its end"
+    )
+    with refused, lease(folder, "score"):
+        pass
+    os.utime(folder.path(".lock.json"), (time.time() - 100,) * 2)
+    with lease(folder, "score"):
+        assert json.loads(folder.read(".lock.json"))["job"] == "score"
+    assert "which has given no sign of life for 100 s" in told()[0]
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
