@@ -56,7 +56,7 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
     folder, identity = plan.folder, plan.identity(chosen)
     with lease(folder, "tune"), engine.open(config.address, config.run):
         # counts would be taken from the trials, whatever else is there
-        claim(folder / "trials", identity, "tuning")
+        claim(folder / "trials", identity, "tuning", config.compute.remake_stale)
         write_run(folder, {"config": identity, "kind": "tuning", "done": False})
         plan = plan.with_bank(engine)
         slices, left_out = load_images(plan, chosen)

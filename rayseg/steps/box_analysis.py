@@ -58,7 +58,8 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
     detector = choose_detector(config)
     fingerprint = digest(detector.address)
     ids = chosen.table.column("id").to_pylist()
-    source = Chosen(manifest, ids=ids, reads=(*READ, "mask_digest"))
+    reads = (*READ, "mask_digest")
+    source = Chosen(run_folder / "manifest", ids=ids, reads=reads)
     for name in config.analyses:
         variants = config.variants(name)
         make = partial(
@@ -69,7 +70,7 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
             "analyses",
             run_folder / "analyses" / name,
             _identity(config, name, detector, fingerprint),
-            Fill(source, make),
+            Fill(source, make, weights=detector.address),
             f"analysis {name}",
             partial(_write, name, [one.name for one in variants], chosen),
         )

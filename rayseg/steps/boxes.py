@@ -33,7 +33,7 @@ def box_map_steps(config: MakeBoxMapsConfig) -> Iterator[Step]:
     """A folder of maps of objects for each method."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = Chosen(manifest, config.split, read_ids(config.ids), READ)
+    chosen = Chosen(run_folder / "manifest", config.split, read_ids(config.ids), READ)
     detector = choose_detector(config)
     fingerprint = digest(detector.address)
     for name in config.box_methods:
@@ -47,7 +47,7 @@ def box_map_steps(config: MakeBoxMapsConfig) -> Iterator[Step]:
             "box_maps",
             run_folder / "box_maps" / name,
             _identity(config, name, fingerprint),
-            Fill(chosen, make),
+            Fill(chosen, make, weights=detector.address),
             label,
             partial(_without_map, label),
         )

@@ -4,7 +4,7 @@ from rayseg.config import ExportConfig
 from rayseg.export import Export
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import others_there
+from rayseg.steps.sources import others_there, staleness
 from rayseg.store import Folder, read_manifest, read_rows, shard_columns, shard_names, stored_ids
 
 
@@ -22,6 +22,9 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
     masks = run_folder / kind / name
     if not shard_names(masks):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, kind)}")
+    why = staleness(run_folder, masks)
+    if why:
+        raise ValueError(f"{masks} {why}; make it again with `rayseg run` or the job that made it")
     exporter = config.exporter()
     have = shard_columns(masks, shard_names(masks)[0])
     missing = [column for column in exporter.columns if column not in have]

@@ -35,7 +35,7 @@ def prediction_steps(config: PredictConfig, compute: Compute) -> Iterator[Step]:
     """A folder of labels for each segmenter."""
     run_folder = Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = Chosen(manifest, config.val_split)
+    chosen = Chosen(run_folder / "manifest", config.val_split)
     for name, weights in _trained(config, "segmenter").items():
         label = f"{name}+crf" if config.crf else name
         identity = {"weights": digest(weights), "predict": as_plain(config.predict)}
@@ -51,7 +51,7 @@ def prediction_steps(config: PredictConfig, compute: Compute) -> Iterator[Step]:
             "predictions",
             run_folder / "predictions" / label,
             identity,
-            Fill(chosen, make, then=smooth),
+            Fill(chosen, make, then=smooth, weights=weights),
             f"predictions {label}",
         )
 
@@ -67,7 +67,7 @@ def instance_steps(config: PredictInstancesConfig) -> Iterator[Step]:
     """A folder of instances for each Mask R-CNN."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = Chosen(manifest, config.val_split)
+    chosen = Chosen(run_folder / "manifest", config.val_split)
     for name, weights in _trained(config, "mask_rcnn").items():
         make = partial(
             PredictInstances, config.instances, weights, manifest.classes, compute.device,
@@ -77,7 +77,7 @@ def instance_steps(config: PredictInstancesConfig) -> Iterator[Step]:
             "instances",
             run_folder / "instances" / name,
             prediction_identity(config.instances, weights),
-            Fill(chosen, make),
+            Fill(chosen, make, weights=weights),
             f"instances {name}",
         )
 

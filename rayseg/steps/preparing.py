@@ -22,6 +22,7 @@ from rayseg.store import (
     read_manifest,
     read_run,
     write_manifest,
+    write_sources,
 )
 
 
@@ -79,8 +80,10 @@ class _Reading:
         write_manifest(
             folder, samples, dataset.classes, dataset.category_ids, known=_image_facts(before)
         )
+        now = read_manifest(folder)
+        write_sources(folder, self.config.dataset().files(), now.table.column("path").to_pylist())
         if before:
-            self.changes.extend(tell_changes(before, read_manifest(folder)))
+            self.changes.extend(tell_changes(before, now))
         return {"counts": _splits(folder), "tally": tally.facts(), "sources": sources}
 
     def tell(self, folder: Folder) -> Outcome:

@@ -5,9 +5,9 @@ from rayseg.report import write_report
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.scoring import score_run
-from rayseg.steps.sources import read_ids
+from rayseg.steps.sources import read_ids, staleness
 from rayseg.steps.table import score_table
-from rayseg.store import Folder, lease, read_manifest
+from rayseg.store import KINDS, Folder, lease, read_manifest
 
 
 def score(config: ScoreConfig, engine: Engine) -> Outcome:
@@ -16,7 +16,8 @@ def score(config: ScoreConfig, engine: Engine) -> Outcome:
     read_manifest(run_folder / "manifest").select(config.split)
     with lease(run_folder, "score"), engine.open(config.address, config.run):
         scored = score_run(run_folder, config, engine, read_ids(config.ids))
-    lines = score_table(scored.entries)
+    stale = _stale(run_folder)
+    lines = score_table(scored.entries) + stale
     if scored.skipped:
         id_ = min(scored.skipped)
         number = len(scored.skipped)
@@ -34,4 +35,12 @@ def score(config: ScoreConfig, engine: Engine) -> Outcome:
                 f"images, {own} and {full} of them"
             )
     lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
-    return Outcome(lines, frozenset(scored.skipped))
+    return Outcome(lines, frozenset(scored.skipped), left_out=len(stale))
+
+
+def _stale(run_folder: Folder) -> list[str]:
+    """Which of the folders that are scored do not fit what they were made from any more."""
+    places = dict.fromkeys(kind.folder for kind in KINDS.values() if kind.scored)
+    names = [f"{place}/{name}" for place in places for name in (run_folder / place).folders()]
+    found = {name: staleness(run_folder, run_folder / name) for name in names}
+    return [f"stale: {name} {why}" for name, why in found.items() if why]

@@ -42,7 +42,7 @@ def seed_steps(config: MakeSeedsConfig, engine: Engine) -> Iterator[Step]:
     """A folder of maps for each method."""
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
-    chosen = Chosen(manifest, config.split, read_ids(config.ids), reads=("tags",))
+    chosen = Chosen(run_folder / "manifest", config.split, read_ids(config.ids), reads=("tags",))
     weights = {kind: find_weights(config, kind) for kind in sorted(config.network_kinds)}
     fingerprints = {kind: digest(address) for kind, address in weights.items()}
     bank = SharedBank(run_folder, config.companions, engine)
@@ -59,7 +59,7 @@ def seed_steps(config: MakeSeedsConfig, engine: Engine) -> Iterator[Step]:
             "seeds",
             run_folder / "seeds" / name,
             identity(config, name, fingerprints[kind]),
-            Fill(chosen, make, untagged=False, bind=bind),
+            Fill(chosen, make, untagged=False, bind=bind, weights=weights[kind]),
             label,
             partial(_overlaps, label) if shared else nothing,
         )

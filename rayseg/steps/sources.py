@@ -5,6 +5,8 @@ from typing import Any
 
 from rayseg.store import (
     Folder,
+    Stale,
+    changed_source,
     digests_of,
     find_stale,
     read_file,
@@ -50,31 +52,52 @@ def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> 
             f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
             f"({len(stored_ids(folder))} have)"
         )
-    stale = stale_rows(run_folder, folder)
-    if stale:
-        raise ValueError(
-            f"{folder} has {len(stale)} {what} of images that have changed since, such as "
-            f"{min(stale)}; run {job} once more"
-        )
+    why = staleness(run_folder, folder)
+    if why:
+        raise ValueError(f"{folder} {why}; run {job} once more")
     return facts["config"]
 
 
-def stale_rows(run_folder: Folder, folder: Folder) -> frozenset[str]:
-    """Ids of the rows of a folder that do not fit what they, or its source's rows, were made from.
+def staleness(run_folder: Folder, folder: Folder) -> str:
+    """Why a folder of a run does not fit what it was made from any more; empty where it does.
 
-    Empty for folders of earlier versions, which do not say what they were made from.
+    Folders of earlier versions do not say what they were made from.
     """
-    source = read_run(folder).get("source")
-    if not source:
-        return frozenset()
+    facts = read_run(folder)
+    source = facts.get("source") or {}
+    weights = source.get("weights", "")
+    if read_file(weights) is not None and digest(weights) != facts["config"].get("weights"):
+        return f"was made with other weights than {weights} holds now"
     if "manifest" in source:
-        known, before = read_manifest(run_folder / "manifest").digests(source["manifest"]), None
-    else:
+        return _rows_in_words(
+            find_stale(folder, read_manifest(run_folder / "manifest").digests(source["manifest"]))
+        )
+    if "folder" in source:
         before = run_folder / source["folder"]
-        known = digests_of(before)
-    stale = find_stale(folder, known)
-    found = stale.changed | stale.gone
-    return found | stale_rows(run_folder, before) if before else found
+        found = _rows_in_words(find_stale(folder, digests_of(before)))
+        earlier = staleness(run_folder, before)
+        return found or (f"was made from {source['folder']}, which {earlier}" if earlier else "")
+    return ""
+
+
+def _rows_in_words(stale: Stale) -> str:
+    ids = stale.changed | stale.gone
+    if not ids:
+        return ""
+    return f"has {len(ids)} rows of images that have changed since, such as {min(ids)}"
+
+
+def refuse_changed(manifest: Folder) -> None:
+    """Refuses a manifest that was read from annotations which have changed since.
+
+    Images are not looked at; who reads one compares its bytes.
+
+    Raises:
+        ValueError: a file has changed.
+    """
+    changed = changed_source(manifest)
+    if changed:
+        raise ValueError(f"{changed} has changed since `rayseg prepare` read it; run that again")
 
 
 def others_there(run_folder: Folder, kind: str) -> str:

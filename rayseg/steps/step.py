@@ -6,6 +6,7 @@ is a list of steps.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pyarrow as pa
 from rayseg.config import Compute
 from rayseg.steps.engine import Engine, Images, Pool, Source, Stage, Stored
 from rayseg.steps.outcome import Outcome
+from rayseg.steps.sources import refuse_changed
 from rayseg.store import (
     KINDS,
     LOCK,
@@ -30,6 +32,7 @@ from rayseg.store import (
     forget_failed,
     lease,
     mend,
+    read_manifest,
     read_run,
     rebind,
     stored_ids,
@@ -43,26 +46,26 @@ class Chosen:
     """Images of the manifest as what a folder is filled from.
 
     Attributes:
-        manifest: all of it, by which rows of earlier commands are judged too.
+        folder: of the manifest.
         split: that is asked for; empty is all.
         ids: that are asked for; None is all.
         reads: columns that rows follow from, beside the image itself.
     """
 
-    manifest: Manifest
+    folder: Folder
     split: str = ""
     ids: Sequence[str] | None = None
     reads: tuple[str, ...] = ()
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """All of it, by which rows of earlier commands are judged too."""
+        return read_manifest(self.folder)
 
     @property
     def table(self) -> pa.Table:
         """Rows of the images that are asked for."""
         return self.manifest.select(self.split, self.ids).table
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """What run.json says of where rows come from; `stale_rows` reads it."""
-        return {"manifest": list(self.reads)}
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Fill:
         untagged: images without tags are looked at too.
         then: CPU tasks that the stage's planes of probabilities go on to.
         bind: where a row is missing, `make` with what it is costly to have; it may refuse.
+        weights: address of the network's file; empty where there is none.
     """
 
     source: Chosen | Folder
@@ -84,6 +88,16 @@ class Fill:
     untagged: bool = True
     then: Callable[[], Stage] | None = None
     bind: Callable[[Folder], Callable[[], Stage]] | None = None
+    weights: str = ""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where rows come from, for run.json, as `staleness` reads it; folders by their place."""
+        found: dict[str, Any] = {"weights": self.weights} if self.weights else {}
+        if isinstance(self.source, Folder):
+            place = self.source.location.rstrip("/").split("/")[-2:]
+            return found | {"folder": "/".join(place)}
+        return found | {"manifest": list(self.source.reads)}
 
     @property
     def digests(self) -> dict[str, str]:
@@ -166,12 +180,12 @@ class Step:
             ValueError: it was filled under another configuration.
         """
         try:
-            claim(self.folder, self.identity, self.kind)
+            claim(self.folder, self.identity, self.kind, remake)
             self.hold(self.folder)
         except StaleError:
             if self.renews:
                 rebind(self.folder, self.identity)
-            elif remake:
+            elif remake:  # what the folder is held to
                 self.empty()
             else:
                 raise
@@ -212,8 +226,11 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
 
 def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[str]:
     """Makes the rows that the folder lacks, and those that are stale; says which these are."""
-    folder, digests = step.folder, work.digests
-    write_run(folder, {"counts": None, "source": _origin(work.source)})  # until the job has ended
+    folder = step.folder
+    write_run(folder, {"counts": None, "source": work.origin})  # until the job has ended
+    if isinstance(work.source, Chosen):
+        refuse_changed(work.source.folder)
+    digests = work.digests
     lines, again = _forget_stale(step, digests)
     source, number = work.waiting(folder, digests, again)
     if number:
@@ -242,13 +259,6 @@ def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
         again = {id_ for one in found for id_ in one.ids}
         write_run(folder, {"again": sorted(again.union(read_run(folder).get("again", [])))})
     return [str(one) for one in found]
-
-
-def _origin(source: Chosen | Folder) -> dict[str, Any]:
-    """Where rows come from, for run.json; a folder by its place in the run, which may move."""
-    if isinstance(source, Chosen):
-        return source.origin
-    return {"folder": "/".join(source.location.rstrip("/").split("/")[-2:])}
 
 
 def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:

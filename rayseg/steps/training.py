@@ -27,7 +27,7 @@ from rayseg.stages import CheckLabels
 from rayseg.steps.engine import Engine, Images, Pool
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import others_there
+from rayseg.steps.sources import others_there, refuse_changed
 from rayseg.steps.step import Once, Step, carry_out
 from rayseg.steps.weights import absolute_weights, start_of, weights_identity
 from rayseg.store import (
@@ -61,6 +61,7 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
         ChildProcessError: a worker failed for a reason that a new start does not change, or workers
             were lost too often.
     """
+    refuse_changed(Folder(config.run) / "manifest")
     steps = list(training_steps(kind, config))
     for step in steps:  # all before any, since a training takes hours
         with lease(step.folder, step.label):

@@ -42,6 +42,7 @@ from rayseg.stages import (
     tagged_image,
 )
 from rayseg.steps.box_analysis import spread_objects
+from rayseg.steps.boxes import READ
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.scoring import labels_of
@@ -57,6 +58,7 @@ from rayseg.store import (
     local_copy,
     read_manifest,
     read_run,
+    row_digest,
     unpack_seeds,
 )
 
@@ -145,7 +147,7 @@ class Plan:
         """What counts follow from, beside the searched fields."""
         config, run_folder = self.config, Folder(self.config.run)
         found: dict[str, Any] = {
-            "images": hash_ids(row["id"] for row in chosen),
+            "images": hash_ids(f"{row['id']}{_content(row)}" for row in chosen),
             "slice_images": config.slice_images,
             "read_off": self.space.read_off,
             "threshold_step": config.threshold_step,
@@ -366,3 +368,10 @@ def stored_trials(folder: Folder) -> Iterator[dict[str, Any]]:
             yield read_trial(folder, name)[1]
         except DamagedError as error:
             logger.warning("%s is damaged (%s) and left out", error.path, error.reason)
+
+
+def _content(row: dict[str, Any]) -> str:
+    """Digest of what is read of an image; empty where an earlier version did not note it."""
+    if not row["image_digest"]:
+        return ""
+    return row_digest({name: row[name] for name in ("image_digest", "mask_digest", "tags", *READ)})

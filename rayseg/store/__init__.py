@@ -9,7 +9,15 @@ task that is retried repeats nothing.
 from rayseg.store.checking import CheckedShards, check_shards
 from rayseg.store.compaction import compact
 from rayseg.store.damage import DamagedError, in_one_line
-from rayseg.store.fingerprints import MISSING, FileFacts, content_digest, file_facts, listing_digest
+from rayseg.store.fingerprints import (
+    MISSING,
+    FileFacts,
+    changed_source,
+    content_digest,
+    file_facts,
+    listing_digest,
+    write_sources,
+)
 from rayseg.store.folder import Folder, local_copy, read_file
 from rayseg.store.index import (
     Pending,

@@ -1,14 +1,23 @@
 """What a file is: a digest of its bytes, with the size and time by which a change is suspected."""
 
 import hashlib
+import io
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 
+from rayseg.store.folder import Folder
+
+SOURCES = "sources.pq"
+"""File beside the manifest; no ``.parquet``, which would be the manifest's own."""
+_SOURCES = pa.schema([("path", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64())])
+NOWHERE = (-1, -1)
 MISSING = "missing"
 """Digest of a file that is not there, cannot be read, or is no regular file."""
 
@@ -47,16 +56,48 @@ def content_digest(data: bytes) -> str:
 
 
 def listing_digest(files: Iterable[Path]) -> str:
-    """Digest of files by their paths, sizes and times; none of them is opened."""
+    """Digest of files and folders by their paths, sizes and times; none of them is opened."""
     found = hashlib.blake2b(digest_size=16)
-    for path in sorted(set(files)):
-        try:
-            facts = os.stat(path)
-            line = [str(path), facts.st_size, facts.st_mtime_ns]
-        except OSError:
-            line = [str(path), MISSING]
-        found.update(f"{line!r}\n".encode())
+    for path in sorted({os.fspath(file) for file in files}):
+        found.update(f"{[path, *_size_and_time(path)]!r}\n".encode())
     return found.hexdigest()
+
+
+def write_sources(folder: Folder, files: Iterable[Path], images: Collection[str]) -> None:
+    """Notes the files, but for images, that a manifest is read from, with sizes and times."""
+    absolute = {os.path.abspath(file) for file in files} - set(images)
+    paths = sorted(path for path in absolute if os.path.isfile(path))
+    pairs = [_size_and_time(path) for path in paths]
+    rows = [(path, *pair) for path, pair in zip(paths, pairs, strict=True)]
+    named = [dict(zip(_SOURCES.names, row, strict=True)) for row in rows]
+    table = pa.Table.from_pylist(named, _SOURCES)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    folder.write(SOURCES, sink.getvalue())
+
+
+def changed_source(folder: Folder) -> str:
+    """The first file that a manifest was read from and that is another now; empty for none.
+
+    A file that is not there cannot be compared: a job may run where the annotations are not.
+    """
+    if not folder.exists(SOURCES):
+        return ""
+    with folder.open(SOURCES) as file:
+        noted = pq.read_table(file, schema=_SOURCES).to_pylist()
+    for row in noted:
+        now = _size_and_time(row["path"])
+        if now != NOWHERE and now != (row["size"], row["mtime_ns"]):
+            return str(row["path"])
+    return ""
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return NOWHERE
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _local(path: str, known: FileFacts | None) -> FileFacts:

@@ -14,6 +14,7 @@ from rayseg.networks import NETWORKS
 from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.folder import Folder
 from rayseg.store.index import INDEX
+from rayseg.store.lock import LOCK
 from rayseg.store.shards import shard_names
 
 RUN = "run.json"
@@ -31,12 +32,20 @@ REMAKE = "--compute.remake-stale makes it anew, another --run keeps it"
 """The way out where a folder would be made anew at the cost of hours."""
 
 
-def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
+def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: bool = False) -> None:
     """Binds a folder to the configuration that fills it, or refuses.
 
     A folder that nothing was written to yet is bound anew, so that a mistyped path can be mended.
+
+    Args:
+        remake: a folder that was made from what has changed since is emptied.
+
+    Raises:
+        StaleError: it was, and is not to be emptied.
+        ValueError: it was made under other settings, or by something else.
     """
     folder.sweep()
+    _mend(folder)
     files = [*folder.names(), *shard_names(folder)]
     products = [n for n in files if n[0] != "." and n not in ("run.json", INDEX)]
     if products and not read_run(folder):
@@ -50,6 +59,10 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
         return
     differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
     if differing and all(_of_sources(one) for one in differing):
+        if remake:
+            folder.clear(keep=LOCK)
+            claim(folder, config, kind)
+            return
         names = ", ".join(one.path if _is_digest(one.here) else f"{one}" for one in differing)
         raise StaleError(
             f"{folder} was made from other sources than there are now ({names}); {REMAKE}"
@@ -59,6 +72,18 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "") -> None:
             f"{folder} was made under another configuration ({'; '.join(map(str, differing))}); "
             "delete the folder or choose another --run"
         )
+
+
+def _mend(folder: Folder) -> None:
+    """Writes a damaged run.json anew, where its copy is good."""
+    try:
+        read_facts(folder)
+    except FileNotFoundError:
+        return
+    except DamagedError as error:
+        found = read_copy(error)
+        logger.warning("%s was damaged (%s): its copy is taken", error.path, error.reason)
+        write_run(folder, found)
 
 
 def rebind(folder: Folder, config: Mapping[str, Any]) -> None:
@@ -138,11 +163,18 @@ def read_run(folder: Folder) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except DamagedError as error:
-        with suppress(FileNotFoundError, DamagedError):
-            found = read_facts(folder, COPY)
-            logger.warning("%s cannot be read (%s): its copy is taken", error.path, error.reason)
-            return found
-        raise
+        return read_copy(error)
+
+
+def read_copy(error: DamagedError) -> dict[str, Any]:
+    """What the copy of a damaged run.json says.
+
+    Raises:
+        DamagedError: the one that was given; the copy is damaged too, or there is none.
+    """
+    with suppress(FileNotFoundError, DamagedError):
+        return read_facts(error.folder, COPY)
+    raise error
 
 
 def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:

@@ -9,14 +9,16 @@ import torch
 from PIL import Image
 
 from rayseg.attribution import CAM
-from rayseg.config import Compute, RunConfig
+from rayseg.config import Compute, ExportConfig, RunConfig
 from rayseg.datasets import FolderDataset
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
 from rayseg.plain import PlainEngine
+from rayseg.steps.exporting import export as write_export
 from rayseg.steps.masks import refine_seeds
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import run
+from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.training import train
 from rayseg.store import MASKS_SCHEMA, Folder, StaleError, read_rows, rows_to_table, write_shard
@@ -135,7 +137,7 @@ def test_a_job_that_reads_stale_rows_is_refused_and_says_which_job_mends_them(da
     run(whole, ENGINE)
     write_tags(data, TAGS | {"i03": "cat"})
     prepare(whole, ENGINE)
-    with pytest.raises(ValueError, match=r"1 seeds of images .* such as i03; run make-seeds once"):
+    with pytest.raises(ValueError, match=r"1 rows of images .* such as i03; run make-seeds"):
         refine_seeds(whole, ENGINE)
     make_seeds(whole, ENGINE)
     refine_seeds(whole, ENGINE)
@@ -260,3 +262,33 @@ def test_masks_that_are_made_anew_in_place_are_noticed_by_what_learnt_from_them(
     write_shard(folder, rows_to_table(changed, MASKS_SCHEMA))
     with pytest.raises(StaleError, match="was trained on other images or masks"):
         train("segmenter", with_training(data), ENGINE)
+
+
+def test_a_job_is_refused_where_annotations_were_changed_and_not_read_again(data):
+    whole = config(data)
+    run(whole, ENGINE)
+    write_tags(data, TAGS | {"i03": "cat", "i04": "dog"})
+    with pytest.raises(ValueError, match=r"tags.csv has changed since `rayseg prepare` read it"):
+        make_seeds(whole, ENGINE)
+
+
+def test_masks_of_tags_that_were_corrected_since_are_not_exported(data):
+    whole = config(data)
+    run(whole, ENGINE)
+    export = ExportConfig(run=whole.run, masks="cam+threshold", out=str(data / "export"))
+    assert write_export(export, ENGINE).lines
+    write_tags(data, TAGS | {"i03": "cat"})
+    prepare(whole, ENGINE)
+    with pytest.raises(ValueError, match=r"made from seeds/cam, which has 1 rows .* such as i03"):
+        write_export(export, ENGINE)
+
+
+def test_scores_of_folders_that_fit_no_more_say_so(data):
+    whole = config(data)
+    run(whole, ENGINE)
+    write_tags(data, TAGS | {"i03": "cat"})
+    prepare(whole, ENGINE)
+    outcome = score(whole, ENGINE)
+    told = [line for line in outcome.lines if line.startswith("stale: ")]
+    assert [line.split()[1] for line in told] == ["seeds/cam", MASKS]
+    assert outcome.left_out == 2
