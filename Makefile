@@ -1,12 +1,13 @@
 # make demo    tags to masks to segmenters on synthetic scenes
 # make test    formatter, linter, type checker, tests
+# make lock    the versions that the suite has passed with, after `make test`
 # PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
 
 PYTHON ?= python3
 VENV ?= .venv
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/rayseg run --config jobs/presets/demo.toml
@@ -25,6 +26,11 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+lock: $(INSTALLED)
+	grep '^#' constraints.txt > constraints.new
+	$(VENV)/bin/python -m pip freeze --exclude-editable | grep '^[^#@ ]*==' >> constraints.new
+	mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -10,7 +10,7 @@ The flags are those of ``rayseg export``; ``--help`` lists them.
 
 import sys
 
-from rayseg.cli import run_job
+from rayseg.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_job("export", sys.argv[1:]))
+    sys.exit(run_script("export", sys.argv[1:]))

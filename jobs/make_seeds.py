@@ -10,7 +10,7 @@ The flags are those of ``rayseg make-seeds``; ``--help`` lists them.
 
 import sys
 
-from rayseg.cli import run_job
+from rayseg.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_job("make-seeds", sys.argv[1:]))
+    sys.exit(run_script("make-seeds", sys.argv[1:]))

@@ -10,7 +10,7 @@ The flags are those of ``rayseg train-classifier``; ``--help`` lists them.
 
 import sys
 
-from rayseg.cli import run_job
+from rayseg.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_job("train-classifier", sys.argv[1:]))
+    sys.exit(run_script("train-classifier", sys.argv[1:]))

@@ -2,7 +2,7 @@
 
 Values are taken from the defaults, then the preset, then TOML files in the order given, then flags.
 Exit status: 0 all done, 1 an error, shown in one line, 2 a wrong flag, 3 done but for images
-that have a row saying why.
+that have a row saying why, 130 and 143 ended by SIGINT and SIGTERM.
 """
 
 import contextlib
@@ -11,10 +11,14 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
 
 from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.job_list import JOBS
+from rayseg.config.secrets import masked
+from rayseg.ending import GOES_ON, explained, raise_at_signals, say, supervised, was_asked
 from rayseg.toml import hint
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
@@ -35,9 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(USAGE.format(jobs="\n".join(described)))
         sys.exit(0 if given else 2)
     if given[0] == "submit":
+        if arguments is None:
+            raise_at_signals()
         sys.exit(submit_job(given[1:]))
     _check_job(given[0])
-    sys.exit(run_job(given[0], given[1:]))
+    # within another program, such as a test, no process is made for it
+    sys.exit((run_job if arguments is not None else run_script)(given[0], given[1:]))
+
+
+def run_script(name: str, arguments: Sequence[str]) -> int:
+    """`run_job` as a program of its own: whatever ends it, it ends in one line and a status."""
+    asks = {"-h", "--help"} & set(arguments) or os.environ.get("RAYSEG_TRACEBACK")
+    return (
+        run_job(name, arguments) if asks else supervised(partial(_run_signalled, name, arguments))
+    )
+
+
+def _run_signalled(name: str, arguments: Sequence[str]) -> int:
+    raise_at_signals()
+    return run_job(name, arguments)
 
 
 def submit_job(arguments: Sequence[str]) -> int:
@@ -47,7 +67,7 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
-    from rayseg.on_ray.submission import Submission, split_flags, submit  # noqa: PLC0415  # loads Ray
+    from rayseg.on_ray.submission import Submission, submit  # noqa: PLC0415  # loads Ray
 
     try:
         mine, flags = split_flags(arguments[1:])
@@ -55,10 +75,32 @@ def submit_job(arguments: Sequence[str]) -> int:
             run = parse(JOBS[name].config, flags, f"rayseg submit {name}").run
         submission = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
         return submit(submission, bool(mine["follow"]))
-    except (ValueError, OSError) as error:
-        if os.environ.get("RAYSEG_TRACEBACK"):
-            raise
-        _stop(1, _one_line(error))
+    except Exception as error:
+        _stop_for(error)
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The flags of ``submit`` itself, and those of its job.
+
+    Raises:
+        ValueError: a flag without its value.
+        FileNotFoundError: there is no such working directory.
+    """
+    mine, rest, given = {"address": "", "working-dir": ".", "follow": "yes"}, [], list(arguments)
+    while given:
+        flag, equals, value = given.pop(0).partition("=")
+        if flag == "--no-follow":
+            mine["follow"] = ""
+        elif flag in ("--address", "--working-dir"):
+            if not equals and not given:
+                raise ValueError(f"{flag} must be followed by a value")
+            mine[flag[2:]] = value if equals else given.pop(0)
+        else:
+            rest.append(flag + equals + value)
+    if not Path(mine["working-dir"]).is_dir():
+        raise FileNotFoundError(f"working directory {mine['working-dir']} does not exist")
+    mine["address"] = mine["address"] or os.environ.get("RAY_API_SERVER_ADDRESS", "")
+    return mine, rest
 
 
 def _check_job(name: str) -> None:
@@ -73,16 +115,24 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     try:
         config = parse(job.config, arguments, f"rayseg {name}")
         outcome = job.run(config)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        if os.environ.get("RAYSEG_TRACEBACK"):
-            raise
-        _stop(1, _one_line(error))
-    except KeyboardInterrupt:
-        _stop(130, "interrupted; the same command goes on where it was")
-    print("\n".join(outcome.lines))
-    if outcome.failed:
-        print(f"{len(outcome.failed)} images have no result; their rows and the report say why")
+    except (Exception, KeyboardInterrupt) as error:
+        _stop_for(error)
+    _print([*outcome.lines, *_left_out(outcome)])
     return 3 if outcome.failed or outcome.left_out else 0
+
+
+def _left_out(outcome: Any) -> list[str]:
+    number = len(outcome.failed)
+    said = f"{number} images have no result; their rows and the report say why"
+    return [said] if number else []
+
+
+def _print(lines: list[str]) -> None:
+    """Lines on stdout; whoever reads them may stop early, as `head` does."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python says so when it ends
 
 
 def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobConfig:
@@ -139,14 +189,23 @@ def _unboxed(text: str) -> str:
     return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2])) if wrong else text
 
 
-def _one_line(error: BaseException) -> str:
-    """What went wrong; of an error that crossed processes the cause at its end."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:
+    """Ends the process for an error, in one line.
+
+    Raises:
+        Exception: the error itself, where RAYSEG_TRACEBACK is set.
+    """
+    if ending := was_asked():
+        _stop(ending.status, str(ending))
+    if isinstance(error, KeyboardInterrupt):
+        _stop(130, f"interrupted; {GOES_ON}")
+    if os.environ.get("RAYSEG_TRACEBACK"):
+        raise error
+    _stop(1, explained(error))
 
 
 def _stop(status: int, message: str) -> NoReturn:
-    print(f"rayseg: {message}", file=sys.stderr)
+    say(masked(message))
     sys.exit(status)
 
 

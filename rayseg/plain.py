@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rayseg.config import Compute
 from rayseg.learn import Worker
-from rayseg.stages import DecodeImages, Row, Rows, carry_digest, choose_device
+from rayseg.stages import DecodeImages, Row, Rows, choose_device, guarded_rows
 from rayseg.steps.engine import Images, Pool, Slots, Source, Stage
 from rayseg.steps.machine import count_cores
 from rayseg.store import Folder, read_shard, receipts_of, sign_rows, store_rows
@@ -25,7 +25,8 @@ T = TypeVar("T")
 class PlainEngine:
     """A loop; see `rayseg.steps.engine.Engine`.
 
-    An image that kills its process ends the job, where Ray would give up that image alone.
+    An image that kills its process ends the job, where Ray would go on with another process. What
+    was in flight is written down, so that the next start tries it alone and may give it up.
     """
 
     def open(self, address: str, run: str) -> AbstractContextManager[None]:
@@ -69,7 +70,7 @@ class PlainEngine:
     ) -> float:
         """Rows are stored block by block."""
         self.check(label, compute)
-        start = time.perf_counter()
+        start, inflight = time.perf_counter(), out / "inflight"
         total = source.table.num_rows if isinstance(source, Images) else source.pending.rows
         bar = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
         threads, books = _all_threads(compute), receipts_of(out)
@@ -77,10 +78,10 @@ class PlainEngine:
             stage, smooth = pool.make(), then.make() if then else None
             take_all()  # a stage takes the threads of one actor of many
             for rows in _blocks(source, pool.rows or compute.block_rows):
-                made = _through(source, stage, smooth, rows)
-                table = sign_rows(map(carry_digest, rows, made), schema)
-                receipts.take(store_rows(out, table))
+                made = guarded_rows(partial(_through, source, stage, smooth), rows, inflight)
+                receipts.take(store_rows(out, sign_rows(made, schema)))
                 bar.update(len(rows))
+        inflight.remove()
         return time.perf_counter() - start
 
     def collect(

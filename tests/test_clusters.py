@@ -17,13 +17,26 @@ MADE_BY_RAY = {"MaxCount", "MinCount"}
 # Field names of KubeRay's custom resource definition ray.io_rayjobs.yaml, version v1, to the depth
 # that rayseg's manifest goes to; Kubernetes' own parts end in {}. The manifest was held against the
 # whole definition once, with unknown fields refused (KubeRay of 2026-08-19).
+CAPABILITIES = {
+    "allowPrivilegeEscalation": bool, "capabilities": {"drop": list, "add": list},
+    "privileged": bool, "readOnlyRootFilesystem": bool,
+}  # fmt: skip
 CONTAINER = {
+    "securityContext": CAPABILITIES,
     "name": str, "image": str, "resources": {}, "volumeMounts": {}, "env": {}, "command": {},
     "args": {}, "ports": {}, "lifecycle": {}, "imagePullPolicy": str,
 }  # fmt: skip
 POD = {
     "metadata": {},
     "spec": {
+        "securityContext": {
+            "runAsNonRoot": bool,
+            "runAsUser": int,
+            "runAsGroup": int,
+            "fsGroup": int,
+            "seccompProfile": {"type": str},
+        },
+        "automountServiceAccountToken": bool,
         "containers": [CONTAINER],
         "initContainers": [CONTAINER],
         "volumes": {},
@@ -61,7 +74,7 @@ RAYJOB = {
             "autoscalerOptions": {
                 "idleTimeoutSeconds": int, "upscalingMode": str, "version": str, "resources": {},
                 "image": str, "imagePullPolicy": str, "env": {}, "envFrom": {},
-                "securityContext": {}, "volumeMounts": {}, "command": {}, "args": {},
+                "securityContext": CAPABILITIES, "volumeMounts": {}, "command": {}, "args": {},
             },
             "headGroupSpec": HEAD,
             "workerGroupSpecs": [WORKER],
@@ -73,8 +86,31 @@ RAYJOB = {
 }  # fmt: skip
 
 
+# Kubernetes' own networking.k8s.io/v1
+PEERS = [{"podSelector": {}, "namespaceSelector": {}, "ipBlock": {}}]
+PORTS = [{"protocol": str, "port": int, "endPort": int}]
+POLICY = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata": {},
+    "spec": {
+        "podSelector": {},
+        "policyTypes": list,
+        "ingress": [{"from": PEERS, "ports": PORTS}],
+        "egress": [{"to": PEERS, "ports": PORTS}],
+    },
+}
+
+
 def load(name):
-    return yaml.safe_load((ROOT / name).read_text())
+    """The first document of a file."""
+    return next(yaml.safe_load_all((ROOT / name).read_text()))
+
+
+def pods():
+    """The head's and the workers' templates."""
+    spec = load("cluster.kuberay.yaml")["spec"]["rayClusterSpec"]
+    return [group["template"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])]
 
 
 def check_cluster(config):
@@ -216,6 +252,7 @@ def test_nothing_listens_to_the_world_and_all_starts_want_a_token(name):
     assert all("RAY_AUTH_MODE=token" in command for command in starts)
     assert all(". ~/rayseg/bin/activate; " in command for command in starts)  # python of the jobs
     assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert all("tls.env" in command for command in starts)
     assert "0.0.0.0" not in (ROOT / name).read_text()
     assert any("auth_token" in path for path in config["file_mounts"])
 
@@ -228,11 +265,7 @@ def test_machines_of_the_cloud_have_a_security_group_of_ones_own():
 
 
 def test_every_pod_sees_the_shared_folder():
-    spec = load("cluster.kuberay.yaml")["spec"]["rayClusterSpec"]
-    pods = [
-        group["template"]["spec"] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
-    ]
-    for pod in pods:
+    for pod in (template["spec"] for template in pods()):
         mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
         assert mounts["shared"] == "/mnt/shared"
         assert "shared" in {volume["name"] for volume in pod["volumes"]}
@@ -251,3 +284,60 @@ def test_the_head_of_the_cloud_runs_no_work_and_workers_come_and_go():
 def test_no_file_names_a_registry_or_an_account():
     for path in ROOT.glob("cluster*.yaml"):
         assert not re.search(r"\bami-|\b\d{12}\b|docker\.io|ghcr\.io|quay\.io", path.read_text())
+
+
+def test_machines_of_the_cloud_hide_their_credentials_and_encrypt_their_disks():
+    for kind in load("cluster.yaml")["available_node_types"].values():
+        given = kind["node_config"]
+        assert given["MetadataOptions"]["HttpTokens"] == "required"
+        assert given["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+        assert all(disk["Ebs"]["Encrypted"] is True for disk in given["BlockDeviceMappings"])
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "cluster.onprem.yaml"])
+@pytest.mark.parametrize("there", [True, False])
+def test_tls_is_switched_on_by_a_file(tmp_path, name, there):
+    config = load(name)
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / "rayseg/bin").mkdir(parents=True)
+    (tmp_path / "rayseg/bin/activate").touch()
+    if there:
+        (tmp_path / ".ray/tls.env").write_text("RAY_USE_TLS=1\n")
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        before = config[key][-1].partition("ulimit")[0]
+        script = f"{before} printenv RAY_USE_TLS || echo off"
+        said = subprocess.run(
+            ["sh", "-c", script], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert said.strip() == ("1" if there else "off")
+
+
+def test_pods_run_as_nobody_in_particular_and_can_become_nobody_else():
+    for pod in (template["spec"] for template in pods()):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+    scaler = load("cluster.kuberay.yaml")["spec"]["rayClusterSpec"]["autoscalerOptions"]
+    assert scaler["securityContext"]["allowPrivilegeEscalation"] is False
+    assert [one["spec"].get("automountServiceAccountToken") for one in pods()] == [None, False]
+
+
+def test_a_policy_lets_none_but_rayseg_s_pods_and_those_that_submit_reach_ray():
+    job, policy = yaml.safe_load_all((ROOT / "cluster.kuberay.yaml").read_text())
+    check_manifest(policy, POLICY)
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    labels = policy["spec"]["podSelector"]["matchLabels"]
+    assert labels
+    for pod in pods():
+        assert labels.items() <= pod["metadata"]["labels"].items()
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    own, submitters = policy["spec"]["ingress"]
+    assert own == {"from": [{"podSelector": {"matchLabels": labels}}]}
+    assert [port["port"] for port in submitters["ports"]] == [8265]
+    names = [peer["podSelector"]["matchLabels"] for peer in submitters["from"]]
+    assert {"batch.kubernetes.io/job-name": job["metadata"]["name"]} in names

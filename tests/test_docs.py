@@ -19,14 +19,13 @@ import pytest
 from PIL import Image
 
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS
-from rayseg.cli import JOBS, parse
+from rayseg.cli import JOBS, parse, split_flags
 from rayseg.config import RunConfig, read_toml
 from rayseg.datasets import DATASETS
 from rayseg.datasets.tally import Tally
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.submission import split_flags
 from rayseg.refine import BOX_REFINERS, REFINERS
 from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_shard
 
@@ -123,6 +122,7 @@ def test_the_boxes_of_the_readme_are_read_by_its_command(workplace):
     (flags,) = [words[2:] for words in JOB_LINES if "boxes.csv" in words]
     config = parse(RunConfig, flags, "rayseg run")
     assert config.supervision == "boxes"
+    Image.new("RGB", (270, 190)).save("photos/meadow.jpg")  # of a size that its boxes fit
     (meadow,) = config.dataset().samples(workplace, Tally())
     assert config.dataset().classes == ("cow", "person")
     assert meadow.boxes_xyxy.tolist() == [[34, 60, 210, 180], [220, 40, 260, 170]]

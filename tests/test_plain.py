@@ -1,5 +1,6 @@
 """The engine that is a loop: one process, all of its threads, errors in a line."""
 
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -79,3 +80,30 @@ def test_several_processes_are_refused_with_the_engine_that_has_them(name):
 def test_no_cluster_is_joined():
     with pytest.raises(ValueError, match=r"joins no cluster, got address 10\.0\.0\.1:6379"):
         ENGINE.open("10.0.0.1:6379", "")
+
+
+@dataclass
+class Aborting:
+    """Dies of one image."""
+
+    def __call__(self, rows):
+        if any(row["id"] == "i1" for row in rows):
+            os.abort()
+        return [{"id": row["id"], "status": "ok"} for row in rows]
+
+
+def test_an_image_that_kills_its_process_is_given_up_by_a_later_start(tmp_path):
+    out, ended = Folder(str(tmp_path)), []
+    while not ended or ended[-1]:
+        assert len(ended) < 5
+        child = os.fork()
+        if not child:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            given = (images(3), Pool(Aborting), out, MASKS_SCHEMA, "masks", Compute(threads=1))
+            ENGINE.fill(*given)
+            os._exit(0)
+        ended.append(os.waitpid(child, 0)[1])
+    assert len(ended) == 4  # a death in company, two alone
+    assert {row["id"]: row["status"] for row in read_rows(out)} == {
+        "i0": "ok", "i1": "poison", "i2": "ok",
+    }  # fmt: skip

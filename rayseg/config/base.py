@@ -4,7 +4,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, Literal
 
+from rayseg.config.secrets import refuse_secrets
+from rayseg.records.bounds import check_folder_name
 from rayseg.toml import hint
+
+FOLDER_NAMES = (
+    "methods", "refiners", "box_methods", "box_refiners", "seeds_of", "labels", "sweep", "split",
+    "train_split", "val_split",
+)  # fmt: skip
+"""Fields of any job by which a folder or file of a run is called."""
+MASK_KINDS = ("predictions", "instances")
+"""Folders of a run other than masks/ whose folders an export can name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +87,8 @@ class JobConfig:
     def __post_init__(self) -> None:
         if not self.run:
             raise ValueError("run must name a folder, got nothing")
+        refuse_secrets(self)
+        _check_folder_names(self)
 
     @property
     def given_weights(self) -> dict[str, str]:
@@ -98,11 +110,18 @@ class SegmentersConfig(JobConfig):
     labels: tuple[str, ...] = ()
     val_split: str = "val"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in self.labels:
-            if not name or "/" in name or name.startswith("."):
-                raise ValueError(f"labels must be names of masks or truth, got {name!r}")
+
+def _check_folder_names(config: object) -> None:
+    """Refuses a field that names a folder or file of the run and would lead out of it."""
+    for what in FOLDER_NAMES:
+        given = getattr(config, what, ())
+        for name in given if isinstance(given, tuple) else (given,) if given else ():
+            check_folder_name(what, name)
+    *kind, masks = getattr(config, "masks", "any").split("/")
+    check_folder_name("masks", masks)
+    if kind and kind not in ([one] for one in MASK_KINDS):
+        known = ", ".join(f"{one}/NAME" for one in MASK_KINDS)
+        raise ValueError(f"masks must be NAME, {known}, got {'/'.join([*kind, masks])!r}")
 
 
 def one_field_each(name: str, module: str, parts: Mapping[str, type]) -> type:

@@ -58,8 +58,6 @@ class TuneConfig(BoxRefinerFields, AskDetectorConfig, RefineSeedsConfig, MakeSee
     def __post_init__(self) -> None:
         super().__post_init__()
         check_literals(self)
-        if "/" in self.sweep:
-            raise ValueError(f"sweep must be the name of a folder, got {self.sweep!r}")
         check_least(self, samples=1, slice_images=1, max_images=0)
         if not 0 < self.threshold_step <= 0.5:
             raise ValueError(f"threshold_step must lie in (0, 0.5], got {self.threshold_step}")

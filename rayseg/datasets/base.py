@@ -33,8 +33,8 @@ class Dataset(ABC):
         """Names of the foreground classes; a class index is a position in it."""
 
     @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Number of each class in the data set's own counting; 1 or more."""
+    def category_ids(self) -> tuple[int | str, ...]:
+        """Id of each class in the data set's own counting."""
         return tuple(range(1, len(self.classes) + 1))
 
     @abstractmethod

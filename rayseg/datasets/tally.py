@@ -76,7 +76,8 @@ class Tally:
 
     def _count(self, where: Counter[Reason], reason: Reason, example: str, number: int) -> None:
         where[reason] += number
-        self.examples.setdefault(reason, example)
+        # a file's name need not be text, and what is stored must be
+        self.examples.setdefault(reason, example.encode("utf-8", "replace").decode())
 
     def _listed(self, counts: Mapping[Reason, int]) -> list[dict[str, Any]]:
         return [

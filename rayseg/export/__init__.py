@@ -1,6 +1,6 @@
 """Foreign formats that results leave in; EXPORTERS is the only list of them."""
 
-from rayseg.export.base import Export, Exporter
+from rayseg.export.base import Export, Exporter, Written
 from rayseg.export.coco import (
     CocoExport,
     CocoInstances,

@@ -11,21 +11,33 @@ class Export(NamedTuple):
     rows: Iterable[Mapping[str, Any]]
     folder: str | Path
     classes: Sequence[str]
-    category_ids: Sequence[int]
+    category_ids: Sequence[int | str]
     split: str
+
+
+class Written(Protocol):
+    """What was written; its `str` says it in one line."""
+
+    @property
+    def masks(self) -> int:
+        """Masks in it, of objects or of whole images."""
+
+    @property
+    def left_out(self) -> int:
+        """Masks that the format cannot hold."""
 
 
 class Exporter(Protocol):
     """A foreign format: a frozen dataclass whose fields are its settings, and flags of `export`.
 
     Attributes:
-        columns: of a row of masks or instances; its `id`, and the `path` of its image from the
-            manifest, come with it.
+        columns: of a row of masks or instances; its `id`, and `path`, `source_id` and `file_name`
+            of its image from the manifest, come with it.
         statuses: of the rows that it takes; an image without objects is one of COCO's too.
     """
 
     columns: ClassVar[tuple[str, ...]]
     statuses: ClassVar[tuple[str, ...]]
 
-    def write(self, export: Export) -> object:
-        """What was written, whose `str` says it in one line."""
+    def write(self, export: Export) -> Written:
+        """Writes the rows."""

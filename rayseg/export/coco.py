@@ -46,6 +46,11 @@ class CocoExport:
     mean_iou: float | None = None
     worst_iou: float | None = None
 
+    @property
+    def masks(self) -> int:
+        """The objects that have a mask, all of them."""
+        return self.objects
+
     def __str__(self) -> str:
         parts = [f"{self.objects} objects of {self.images} images in {self.path}"]
         if self.left_out:
@@ -62,7 +67,7 @@ class CocoExport:
 class _Image:
     """A row with objects, as the file will have it."""
 
-    number: int
+    number: int | str
     entry: dict[str, Any]
     classes: list[int]
     masks: list[bytes]
@@ -73,20 +78,22 @@ def write_coco(
     rows: Iterable[Mapping[str, Any]],
     folder: str | Path,
     classes: Sequence[str],
-    category_ids: Sequence[int] = (),
+    category_ids: Sequence[int | str] = (),
     split: str = "train",
     polygons: bool = False,
     tolerance_px: float = 0.0,
 ) -> CocoExport:
     """Writes a data set of instances as COCO does.
 
-    An image's id is the number that it has in COCO, else one that follows from the run's id alone;
-    the run's id is beside it as ``rayseg_id``. Boxes and areas are those of the masks, and
+    An image's id and file name are those of its data set where it has them, else the number that it
+    has in COCO, or one that follows from the run's id alone; the run's id is beside it as
+    ``rayseg_id``. Boxes and areas are those of the masks, and
     `iscrowd` is 0 throughout. Images come by id, objects in the order of their row.
 
     Args:
         rows: `id`, `path`, `height` and `width` of each image and lists of `classes`, `foreground`
-            (counts) and `scores` with one entry an object; read once.
+            (counts) and `scores` with one entry an object; `source_id` (as JSON) and `file_name`
+            where the data set has them; read once.
         category_ids: their numbers in the file; 1, 2, ... where none are given.
         split: names the file.
         tolerance_px: how far they may leave the masks.
@@ -116,7 +123,7 @@ def write_coco_results(
     rows: Iterable[Mapping[str, Any]],
     folder: str | Path,
     classes: Sequence[str],
-    category_ids: Sequence[int] = (),
+    category_ids: Sequence[int | str] = (),
     split: str = "val",
 ) -> CocoExport:
     """Writes instances as the list that ``pycocotools.coco.COCO.loadRes`` takes.
@@ -203,22 +210,25 @@ def _path(folder: str | Path, kind: str, split: str) -> Path:
 
 def _collect(rows: Iterable[Mapping[str, Any]], num_classes: int) -> tuple[list[_Image], int]:
     """The images by number, and how many objects are left out as empty."""
-    images: dict[int, _Image] = {}
+    images: dict[int | str, _Image] = {}
     left_out = 0
     for row in rows:
-        number = image_number(row["id"])
+        number = json.loads(row.get("source_id") or "null")
+        number = image_number(row["id"]) if number is None else number
         if number in images:
             raise ValueError(
-                f"images must have different numbers, got {number} for "
-                f"{images[number].entry['rayseg_id']!r} and {row['id']!r}: rename one"
+                f"images must have different ids, got {number!r} for "
+                f"{images[number].entry['rayseg_id']!r} and {row['id']!r}: rename one, or give "
+                "--split where each split counts anew"
             )
         image = _read(row, number, num_classes)
         images[number] = image
         left_out += len(row["foreground"]) - len(image.masks)
-    return [images[number] for number in sorted(images)], left_out
+    order = sorted(images, key=lambda number: (isinstance(number, str), number))
+    return [images[number] for number in order], left_out
 
 
-def _read(row: Mapping[str, Any], number: int, num_classes: int) -> _Image:
+def _read(row: Mapping[str, Any], number: int | str, num_classes: int) -> _Image:
     height, width = int(row["height"]), int(row["width"])
     masks, scores = list(row["foreground"]), list(row.get("scores") or [])
     scores = scores or [1.0] * len(masks)
@@ -233,7 +243,7 @@ def _read(row: Mapping[str, Any], number: int, num_classes: int) -> _Image:
     kept = [i for i, counts in enumerate(masks) if mask_area(counts, (height, width))]
     entry = {
         "id": number,
-        "file_name": _file_name(row["id"], row.get("path") or row["id"]),
+        "file_name": row.get("file_name") or _file_name(row["id"], row.get("path") or row["id"]),
         "height": height,
         "width": width,
         "rayseg_id": row["id"],
@@ -252,16 +262,10 @@ def _file_name(id_: str, path: str) -> str:
     return "/".join(path.split("/")[-1 - id_.count("/") :])
 
 
-def _categories(classes: Sequence[str], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    numbers = list(category_ids) or list(range(1, len(classes) + 1))
-    if (
-        len(numbers) != len(classes)
-        or len(set(numbers)) != len(numbers)
-        or min(numbers, default=0) < 1
-    ):
-        raise ValueError(
-            f"category ids must be {len(classes)} different numbers from 1, got {numbers}"
-        )
+def _categories(classes: Sequence[str], category_ids: Sequence[int | str]) -> list[dict[str, Any]]:
+    numbers = list(category_ids or range(1, len(classes) + 1))
+    if len(numbers) != len(classes) or len(set(numbers)) != len(numbers):
+        raise ValueError(f"category ids must be {len(classes)} different ones, got {numbers}")
     return [
         {"id": number, "name": name, "supercategory": ""}
         for number, name in zip(numbers, classes, strict=True)
@@ -277,7 +281,7 @@ def _instances_json(
     """The file, piece by piece; polygons where their overlaps are asked for."""
     yield '{\n"info": {"description": "instances, written by rayseg"},\n"licenses": [],\n'
     yield '"categories": [\n'
-    yield from _joined(sorted(categories, key=lambda category: category["id"]))
+    yield from _joined(sorted(categories, key=lambda one: (isinstance(one["id"], str), one["id"])))
     yield '],\n"images": [\n'
     yield from _joined(image.entry for image in images)
     yield '],\n"annotations": [\n'

@@ -21,6 +21,7 @@ from numpy import ndarray
 
 from rayseg.export.base import Export
 from rayseg.records import IGNORE, MAX_CLASSES
+from rayseg.records.file_names import file_stem
 from rayseg.records.palette import VOC_PALETTE, decode_labels, encode_labels
 
 IGNORED = "ignored"  # Datumaro's and hence CVAT's name for label 255
@@ -37,6 +38,8 @@ def write_voc(
     The list of the split is written last, so that a folder with its list is complete. Each file
     appears whole or not at all. An id with ``/`` makes subfolders.
 
+    A name follows from its id by `rayseg.records.file_names.file_stem`, in the list too.
+
     Args:
         masks: id and indexed PNG bytes of each image (see
             `rayseg.records.palette.encode_labels`); read once, one at a time.
@@ -45,12 +48,11 @@ def write_voc(
 
     Raises:
         FileExistsError: the folder holds something else, other classes or other masks.
-        ValueError: an id, a class name or the split cannot be written safely, an id comes twice,
-            or a mask is no indexed PNG or holds a label that no class has.
+        ValueError: a class name or the split cannot be written safely, an id comes twice, or a
+            mask is no indexed PNG or holds a label that no class has.
     """
     root = Path(folder)
-    _check_id(split)
-    if "/" in split:
+    if file_stem(split) != split or "/" in split:
         raise ValueError(f"a split is one name without '/', got {split!r}")
     _claim(root, _labelmap(classes))
     ids: dict[str, None] = {}
@@ -59,8 +61,20 @@ def write_voc(
             raise ValueError(f"id {id_!r} comes twice; a VOC folder has one mask an image")
         ids[id_] = None
         _write_mask(root, id_, png, len(classes))
-    _write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", list(ids))
+    _write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", list(map(file_stem, ids)))
     return len(ids)
+
+
+@dataclass(frozen=True)
+class VocExport:
+    """What was written: masks of so many images; every one has its place in the format."""
+
+    folder: str | Path
+    masks: int
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.masks} masks in {self.folder}"
 
 
 @dataclass(frozen=True)
@@ -70,28 +84,38 @@ class VocMasks:
     columns: ClassVar[tuple[str, ...]] = ("labels",)
     statuses: ClassVar[tuple[str, ...]] = ("ok",)
 
-    def write(self, export: Export) -> str:
+    def write(self, export: Export) -> VocExport:
         """Writes rows as `write_voc` does."""
         masks = ((row["id"], row["labels"]) for row in export.rows)
         number = write_voc(masks, export.folder, export.classes, export.split)
-        return f"{number} masks in {export.folder}"
+        return VocExport(export.folder, number)
 
 
-def _labelmap(classes: Sequence[str]) -> str:
+def class_problem(classes: Sequence[str]) -> str:
+    """Why class names do not fit in labelmap.txt; empty where they do."""
     if len(classes) > MAX_CLASSES:
-        raise ValueError(f"an 8-bit mask has room for {MAX_CLASSES} classes, got {len(classes)}")
+        return f"an 8-bit mask has room for {MAX_CLASSES} classes, got {len(classes)}"
     names = ["background", *classes, IGNORED]
     if len(set(names)) != len(names):
-        raise ValueError(
+        return (
             f"class names must differ and not be 'background' or {IGNORED!r}, got {list(classes)}"
         )
-    lines = ["# label:color_rgb:parts:actions"]
-    for label, name in zip([*range(len(classes) + 1), IGNORE], names, strict=True):
+    for name in classes:
         if name != name.strip() or name[:1] in {"", "#"} or ":" in name or not name.isprintable():
-            raise ValueError(
+            return (
                 f"class name {name!r} does not fit in labelmap.txt: it must not be empty, begin "
                 "with '#', hold ':' or control characters, or begin or end with a space"
             )
+    return ""
+
+
+def _labelmap(classes: Sequence[str]) -> str:
+    problem = class_problem(classes)
+    if problem:
+        raise ValueError(problem)
+    names = ["background", *classes, IGNORED]
+    lines = ["# label:color_rgb:parts:actions"]
+    for label, name in zip([*range(len(classes) + 1), IGNORE], names, strict=True):
         lines.append(f"{name}:{','.join(map(str, VOC_PALETTE[label].tolist()))}::")
     return "\n".join(lines) + "\n"
 
@@ -112,24 +136,8 @@ def _claim(root: Path, labelmap: str) -> None:
         raise FileExistsError(f"{path} lists other classes than this export; choose another folder")
 
 
-def _check_id(id_: str) -> None:
-    """Refuses ids that would leave the folder or break the list's lines."""
-    parts = id_.split("/")
-    if (
-        any(part in {"", ".", ".."} or part != part.strip() for part in parts)
-        or "\\" in id_
-        or not id_.isprintable()
-    ):
-        raise ValueError(
-            f"id {id_!r} cannot name a file: it must be relative, without '.', '..', empty parts, "
-            "backslashes, control characters or spaces at an end"
-        )
-
-
 def _write_mask(root: Path, id_: str, png: bytes, num_classes: int) -> None:
-    _check_id(id_)
-    masks = root / "SegmentationClass"
-    path = masks / f"{id_}.png"
+    path = root / "SegmentationClass" / f"{file_stem(id_)}.png"
     if not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"id {id_!r} leads out of {root} through a link")
     labels = _decode(id_, png, num_classes)

@@ -23,8 +23,9 @@ import ray
 from ray.data import ActorPoolStrategy, Dataset
 from tqdm import tqdm
 
-from rayseg.on_ray.session import one_line_errors, preflight
-from rayseg.stages import guarded_rows
+from rayseg.on_ray.session import preflight
+from rayseg.on_ray.watch import RayWitness, note_progress, one_line_errors
+from rayseg.stages import Rows, guarded_rows
 from rayseg.steps.engine import Stage
 from rayseg.store import Folder, Pending, receipts_of, rows_to_table, sign_rows, store_rows
 
@@ -120,6 +121,7 @@ def write_rows(
         for receipt in written.iter_rows():
             receipts.take(receipt)
             bar.update(receipt["rows"])
+            note_progress()
     inflight.remove()
     return time.perf_counter() - start
 
@@ -149,7 +151,8 @@ def decoded(source: Dataset, stage: Stage, out: Folder) -> Dataset:
     guarded = out / "inflight" / "decoding"
 
     def decode(table: pa.Table) -> pa.Table:
-        return rows_to_table(guarded_rows(stage, table.to_pylist(), guarded), DECODED_SCHEMA)
+        made = guarded_rows(stage, table.to_pylist(), guarded, RayWitness())
+        return rows_to_table(made, DECODED_SCHEMA)
 
     with _bounded_retries():
         return source.map_batches(
@@ -246,7 +249,11 @@ class _Guarded(_Caller):
         self.schema = schema
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return rows_to_table(guarded_rows(self.stage, table.to_pylist(), self.guarded), self.schema)
+        return rows_to_table(self.make_rows(table), self.schema)
+
+    def make_rows(self, table: pa.Table) -> Rows:
+        """The stage's rows, of which an image that kills this process gets one as well."""
+        return guarded_rows(self.stage, table.to_pylist(), self.guarded, RayWitness())
 
 
 class _Writer(_Guarded):
@@ -262,5 +269,5 @@ class _Writer(_Guarded):
         self.out = out
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        made = guarded_rows(self.stage, table.to_pylist(), self.guarded)
-        return pa.Table.from_pylist([store_rows(self.out, sign_rows(made, self.schema))])
+        table = sign_rows(self.make_rows(table), self.schema)
+        return pa.Table.from_pylist([store_rows(self.out, table)])

@@ -23,12 +23,12 @@ from rayseg.on_ray.session import (
     cluster_in_words,
     fitting,
     gpus_each,
-    one_line_errors,
     preflight,
     session,
     task_slots,
 )
 from rayseg.on_ray.train import fit
+from rayseg.on_ray.watch import note_progress, one_line_errors
 from rayseg.stages import DecodeImages, Row
 from rayseg.steps.engine import Images, Pool, Slots, Source
 from rayseg.steps.machine import threads_each
@@ -73,6 +73,7 @@ class RayEngine:
         then: Pool | None = None,
     ) -> float:
         """Rows are stored by the processes that made them."""
+        note_progress(label)
         crew, number = self.crew(pool, compute), _number(source)
         scratch = out / "pending"
         rows = _rows(source, scratch, crew.rows, out)

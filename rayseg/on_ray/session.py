@@ -2,20 +2,25 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data.exceptions import ExecutionTimeoutError
+from ray._private import worker as ray_worker
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rayseg.config import Compute
+from rayseg.on_ray.access import OwnPaths, join, private
+from rayseg.on_ray.watch import watched
 from rayseg.steps.machine import count_cores
 from rayseg.store import Folder
 
@@ -35,36 +40,60 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
         ConnectionError: there is no cluster at the address, or it does not let us in.
         ValueError: a node does not see the run's folder.
     """
-    # explicit, since Ray's default depends on what ran on the machine before
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    # ... and its core prints an error line for every pool that may restart (ray#53727)
+    # Ray's core prints an error line for every pool that may restart (ray#53727)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Ray doubles its wait after each kill for memory, up to hours; the watch gives up before
+    os.environ.setdefault("RAY_task_oom_retry_delay_base_ms", "0")
     if ray.is_initialized():
         _quieten()
         check_shared(run)
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
-    # one core more than there are, so that actors on every core leave room for a task
-    local = {"address": "local", "num_cpus": count_cores() + 1, "include_dashboard": False}
-    where: dict[str, Any] = {"address": address} if address else local
+    with ExitStack() as opened:
+        _open(address, opened)
+        _quieten()
+        with watched():
+            check_shared(run)
+            yield
+
+
+def _open(address: str, opened: ExitStack) -> None:
+    """Starts or joins Ray; what must be undone goes to the stack."""
+    if address in ("", "local"):
+        # one core more than there are, so that actors on every core leave room for a task
+        local = {"num_cpus": count_cores() + 1, "include_dashboard": False}
+        where = opened.enter_context(private()) | local | {"job_config": OwnPaths()}
+        opened.callback(ray.shutdown)
+        _start(where)
+        return
+    opened.callback(ray.shutdown)
     try:
         _knock(address)
-        _start(where)
+        join(address, partial(_enter, address), _is_refusal)
     except AuthenticationError as error:
         raise ConnectionError(
-            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token ({_first(error)})"
+            f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token and "
+            f"RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH ({_first(error)})"
         ) from None
-    except (OSError, RuntimeError, ValueError) as error:
-        if not address:
-            raise
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise ConnectionError(f"no Ray cluster answers at {address}: {_first(error)}") from None
-    try:
-        _quieten()
-        check_shared(run)
-        yield
-    finally:
-        ray.shutdown()
+
+
+def _enter(address: str) -> None:
+    """Joins a cluster."""
+    if address.startswith("ray://"):
+        _start({"address": address})  # a client's job has no current folder in Ray's eyes
+        return
+    if ":" in address:  # asked before, since Ray tries for 20 seconds what is refused at once
+        with _silent_stderr():
+            GcsClient(address=address).internal_kv_get(b"session_name", b"session", timeout=30)
+    _start({"address": address, "job_config": OwnPaths()})
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a cluster asks for a token; to Ray's client it just does not answer."""
+    return isinstance(error, AuthenticationError) or "client connection timeout" in str(error)
 
 
 def _start(where: dict[str, Any]) -> None:
@@ -75,7 +104,7 @@ def _start(where: dict[str, Any]) -> None:
     """
     for _ in range(STARTS):
         try:
-            with _silent_stderr():
+            with _silent_stderr(), _signals_kept():
                 ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
                 return
         except Exception as error:
@@ -86,29 +115,6 @@ def _start(where: dict[str, Any]) -> None:
         f"Ray did not start on this machine in {STARTS} tries of 30 s; is it overloaded? "
         "`--engine plain` does without"
     )
-
-
-@contextmanager
-def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
-    """Says an error that crossed processes in one line: its cause, without the way that it took.
-
-    Args:
-        what: failed.
-        more: kinds of errors beside Ray's own.
-
-    Raises:
-        ChildProcessError: in place of Ray's error, which stays its cause.
-    """
-    try:
-        yield
-    except ExecutionTimeoutError as error:
-        raise ChildProcessError(
-            f"{what} made no progress for --compute.stall-seconds; what is written stays"
-        ) from error
-    except (RayError, TrainingFailedError, *more) as error:
-        first = str(error).partition("\n\nThe above exception was the direct cause")[0]
-        cause = (first.strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise ChildProcessError(f"{what} failed: {cause}") from error
 
 
 def task_slots() -> int:
@@ -244,7 +250,20 @@ def _silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps Ray from what it does at SIGTERM, which is to end without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, kept)
+
+
 def _quieten() -> None:
+    # each death of a process is a paragraph of it, and what one means is said in our own words
+    ray_worker.print_to_stdstream = lambda data, ignore_prefix: None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images and says the time left
     context.print_on_execution_start = False

@@ -8,19 +8,18 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-EXCLUDES = (
-    ".git", ".venv", "venv", "*.egg-info", "__pycache__", ".*_cache", "/data", "/runs", "/export",
-    "*.pth", "*.safetensors", "*.onnx", "*.parquet",
-)  # fmt: skip
-"""What of a working directory does not travel: history, environments, data, weights, results."""
+from rayseg.config.secrets import refuse_secrets
+from rayseg.ending import Terminated, say
+from rayseg.on_ray.access import join
+from rayseg.on_ray.parcel import Parcel, pack
+
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 """A cluster that has just been started answers before it takes jobs."""
@@ -45,6 +44,7 @@ class Submission:
     working_dir: str = "."
 
     def __post_init__(self) -> None:
+        refuse_secrets(self)
         if not self.address.startswith(("http://", "https://", "ray://")):
             raise ValueError(
                 "address must be that of the cluster's job server, such as http://ray-head:8265, "
@@ -56,12 +56,18 @@ class Submission:
                 f"the job runs elsewhere, got {self.run!r}"
             )
         for file in self._files():
-            if not self._travels(file):
+            if os.path.normpath(file) not in self.parcel.sizes:
                 raise FileNotFoundError(
                     f"configuration file {file} must lie in the working directory "
-                    f"{self.working_dir}, which travels without {', '.join(EXCLUDES)}, and be "
-                    "named from there"
+                    f"{self.working_dir} among what travels, which is no data, result, image, "
+                    "secret, nor what .gitignore or .rayignore names, and be named from there"
                 )
+        self.parcel.check_size()
+
+    @cached_property
+    def parcel(self) -> Parcel:
+        """What travels."""
+        return pack(self.working_dir)
 
     @property
     def entrypoint(self) -> str:
@@ -82,19 +88,9 @@ class Submission:
         settings = {name: os.environ[name] for name in kept if name in os.environ}
         return {
             "working_dir": str(Path(self.working_dir).resolve()),
-            "excludes": list(EXCLUDES),
+            "excludes": list(self.parcel.excludes),
             "env_vars": {"PYTHONUNBUFFERED": "1", **settings},
         }
-
-    def _travels(self, file: str) -> bool:
-        """Whether the cluster will find a file under that name."""
-        root = Path(self.working_dir).resolve()
-        place = (root / file).resolve()
-        if Path(file).is_absolute() or not place.is_file() or not place.is_relative_to(root):
-            return False
-        parts = place.relative_to(root).parts
-        anywhere = any(fnmatch(part, pattern) for part in parts for pattern in EXCLUDES)
-        return not anywhere and f"/{parts[0]}" not in EXCLUDES
 
     def _files(self) -> list[str]:
         """The configuration files that the flags name."""
@@ -117,11 +113,9 @@ def submit(submission: Submission, follow: bool = True) -> int:
         ConnectionError: no cluster answers there, it does not let us in, or it has gone since.
         ValueError: the same job runs on that run already.
     """
-    # explicit, since Ray's default depends on what ran on the machine before
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ask = partial(_jobs, submission.address)
     try:
-        client = JobSubmissionClient(submission.address)
-        known = {job.submission_id: job.status for job in client.list_jobs()}
+        client, known = join(submission.address, ask, _asks_token)
     except Exception as error:  # Ray's, requests', aiohttp's
         raise ConnectionError(_refusal(submission.address, error)) from None
     own = [id_ for id_ in known if id_ and re.fullmatch(rf"{submission.prefix}-\d+", id_)]
@@ -130,6 +124,7 @@ def submit(submission: Submission, follow: bool = True) -> int:
             raise ValueError(_already(id_, submission, known[id_]))
     numbers = [int(id_.rpartition("-")[2]) for id_ in own]  # of which some may be deleted
     id_ = f"{submission.prefix}-{max(numbers, default=0) + 1}"
+    print(f"sending {submission.parcel}", flush=True)
     _submit(client, submission, id_)
     print(f"submitted {id_}", flush=True)
     if not follow:
@@ -143,9 +138,15 @@ def submit(submission: Submission, follow: bool = True) -> int:
             f"{id_} goes on, but the cluster at {submission.address} stopped answering ({error}); "
             f"`ray job logs --address {submission.address} --follow {id_}` shows it"
         ) from None
-    except KeyboardInterrupt:
-        print(f"rayseg: {id_} goes on; `ray job stop {id_}` ends it", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as ending:
+        say(f"{id_} goes on; `ray job stop {id_}` ends it")
+        return ending.status if isinstance(ending, Terminated) else 130
+
+
+def _jobs(address: str) -> tuple[JobSubmissionClient, dict[str | None, JobStatus]]:
+    """Who speaks to the job server, and the jobs that it knows."""
+    client = JobSubmissionClient(address)
+    return client, {job.submission_id: job.status for job in client.list_jobs()}
 
 
 def _submit(client: JobSubmissionClient, submission: Submission, id_: str) -> None:
@@ -197,35 +198,16 @@ def _already(id_: str, submission: Submission, status: JobStatus) -> str:
     )
 
 
+def _asks_token(error: Exception) -> bool:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return type(error).__name__ == "AuthenticationError" or "401" in first or "403" in first
+
+
 def _refusal(address: str, error: Exception) -> str:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if type(error).__name__ == "AuthenticationError" or "401" in first or "403" in first:
+    if _asks_token(error):
         return (
             f"the cluster at {address} needs a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN "
             f"or RAY_AUTH_TOKEN_PATH ({first})"
         )
     return f"no job server answers at {address}: {first}"
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The flags of ``submit`` itself, and those of its job.
-
-    Raises:
-        ValueError: a flag without its value.
-        FileNotFoundError: there is no such working directory.
-    """
-    mine, rest, given = {"address": "", "working-dir": ".", "follow": "yes"}, [], list(arguments)
-    while given:
-        flag, equals, value = given.pop(0).partition("=")
-        if flag == "--no-follow":
-            mine["follow"] = ""
-        elif flag in ("--address", "--working-dir"):
-            if not equals and not given:
-                raise ValueError(f"{flag} must be followed by a value")
-            mine[flag[2:]] = value if equals else given.pop(0)
-        else:
-            rest.append(flag + equals + value)
-    if not Path(mine["working-dir"]).is_dir():
-        raise FileNotFoundError(f"working directory {mine['working-dir']} does not exist")
-    mine["address"] = mine["address"] or os.environ.get("RAY_API_SERVER_ADDRESS", "")
-    return mine, rest

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from rayseg.config import TuneConfig
 from rayseg.on_ray.engine import RayEngine
-from rayseg.on_ray.session import one_line_errors, preflight
+from rayseg.on_ray.session import preflight
+from rayseg.on_ray.watch import one_line_errors
 from rayseg.stages import TrialImage
 from rayseg.steps.engine import Engine, Slots
 from rayseg.steps.outcome import Outcome

@@ -17,3 +17,16 @@ def check_choices(config: object) -> None:
         if get_origin(kind) is Literal and value not in known:
             *others, last = known
             raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
+
+
+def check_folder_name(what: str, name: str) -> None:
+    """Refuses what is no plain name of one file or folder: it would lie elsewhere, or be hidden.
+
+    Raises:
+        ValueError: the name is empty, has a slash, begins with a dot, or is not to be printed.
+    """
+    plain = name == name.strip() and name.isprintable() and not name.startswith(".")
+    if not name or not plain or "/" in name or "\\" in name:
+        raise ValueError(
+            f"{what} must be a plain name without '/' that begins with no '.', got {name!r}"
+        )

@@ -1,7 +1,9 @@
 """The one border for pixels: bytes of any picture file in, 8-bit RGB or a one-line reason out."""
 
 import io
+import os
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -78,15 +80,30 @@ def read_size(path: str | Path) -> tuple[int, int]:
         ImageError: the file is missing or its header is not that of an image.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe waits for who writes to it
+            raise ImageError("no file: it is a folder, a pipe or a device")
         with open(path, "rb") as file:
             start = file.read(8)
             if not start:
                 raise ImageError("file has zero bytes")
             file.seek(0)
             width, height = _open(file, start).size
-    except OSError as error:
-        raise ImageError(f"file missing or unreadable: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        reason = getattr(error, "strerror", None) or error  # a NUL in a path is a ValueError
+        raise ImageError(f"file missing or unreadable: {reason}") from None
     return height, width
+
+
+def read_turn(path: str | Path) -> str:
+    """How EXIF says that a picture must be turned to be looked at; empty where it says nothing."""
+    try:
+        with _quiet(), Image.open(path, formats=_FORMATS) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a damaged header makes PIL's readers raise almost anything
+        return ""
+    return "" if orientation == 1 else f"EXIF orientation {orientation}"
 
 
 @contextmanager

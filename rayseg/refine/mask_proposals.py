@@ -27,7 +27,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from rayseg.records.boxes import box_areas
-from rayseg.records.rle import decode_mask
+from rayseg.records.rle import run_lengths
 from rayseg.refine.box_masks import BoxMask, Place, box_slices
 from rayseg.refine.lattice import check_image
 from rayseg.refine.proposals import Proposals
@@ -331,10 +331,11 @@ class _CodedMasks:
 
 
 def _from_counts(counts: str | list[int], size_hw: tuple[int, int]) -> Bool[ndarray, "h w"]:
-    if isinstance(counts, str):
-        return decode_mask(counts.encode("ascii"), size_hw)
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(size_hw, order="F")
+    lengths = run_lengths(counts.encode("ascii")) if isinstance(counts, str) else counts
+    if sum(lengths) != size_hw[0] * size_hw[1]:
+        raise ValueError(f"counts of {sum(lengths)} pixels where {size_hw[0] * size_hw[1]} must be")
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(size_hw, order="F")
 
 
 def _from_npz(data: bytes, size_hw: tuple[int, int], most: int) -> Proposals:

@@ -11,6 +11,7 @@ from rayseg.stages.box_masks import BoxRefiner, FolderProposals, OwnProposals, R
 from rayseg.stages.checking import CheckLabels
 from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
 from rayseg.stages.counting import CountLabels, SweepSeeds
+from rayseg.stages.deaths import Cause
 from rayseg.stages.decoding import DecodeImages
 from rayseg.stages.guard import guarded_rows
 from rayseg.stages.instances import InstancePrediction, PredictInstances

@@ -13,6 +13,7 @@ from numpy import ndarray
 from rayseg.attribution import MISSED, enlarge_grid
 from rayseg.records import IGNORE
 from rayseg.records.boxes import box_problem
+from rayseg.records.file_names import file_stem
 from rayseg.records.images import decode_image
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import decode_mask, encode_mask
@@ -61,7 +62,7 @@ class FolderProposals:
             ValueError: there are none, or they are of another size.
         """
         for ending in ENDINGS:
-            data = read_file(self.folder.path(f"{id_}{ending}"))
+            data = read_file(self.folder.path(f"{file_stem(id_)}{ending}"))
             if data is not None:
                 return read_proposals(data, ending, image.shape[:2])
         wanted = ", ".join(ENDINGS)

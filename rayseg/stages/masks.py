@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from rayseg.networks import NETWORKS
 from rayseg.records import IGNORE, LabelMap
+from rayseg.records.file_names import file_stem
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
@@ -53,7 +54,7 @@ class SaliencyMaps:
         Raises:
             ValueError: the map is missing, no picture, not grey or of another size.
         """
-        addresses = [self.folder.path(f"{id_}{ending}") for ending in (".png", ".jpg")]
+        addresses = [self.folder.path(f"{file_stem(id_)}{ending}") for ending in (".png", ".jpg")]
         found = ((address, read_file(address)) for address in addresses)
         address, data = next((one for one in found if one[1] is not None), (addresses[0], None))
         try:

@@ -13,7 +13,7 @@ from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest
 from rayseg.steps.step import Once, Step, carry_out
-from rayseg.steps.taken import tell_taken
+from rayseg.steps.taken import tell_classes, tell_taken
 from rayseg.store import (
     FileFacts,
     Folder,
@@ -89,8 +89,9 @@ class _Reading:
     def tell(self, folder: Folder) -> Outcome:
         """What the manifest holds, what was left out, and what has changed."""
         splits = ", ".join(f"{number} {split}" for split, number in _splits(folder).items())
-        first = f"manifest: {splits}; {len(read_manifest(folder).classes)} classes"
-        return Outcome([first, *self.changes]) + tell_taken(read_run(folder).get("tally", {}))
+        classes = read_manifest(folder).classes
+        told = Outcome([f"manifest: {splits}; {len(classes)} classes", *self.changes])
+        return told + tell_taken(read_run(folder).get("tally", {})) + tell_classes(classes)
 
 
 def _splits(folder: Folder) -> Counter[str]:

@@ -1,6 +1,7 @@
 """What jobs start from: lists of ids, folders that others have filled, and their digests."""
 
 import hashlib
+import re
 from typing import Any
 
 from rayseg.store import (
@@ -18,17 +19,24 @@ from rayseg.store import (
 
 
 def read_ids(path: str) -> list[str] | None:
-    """Image ids of a text file, one a line; None where no file is named.
+    """Image ids of a text file, one a line, blanks in it too; None where no file is named.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it is not UTF-8.
     """
     if not path:
         return None
     data = read_file(path)
     if data is None:
         raise FileNotFoundError(f"list of image ids {path} does not exist")
-    return data.decode("utf-8-sig").split()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list of image ids {path} is not UTF-8: {error.reason}") from None
+    # not splitlines, which also cuts at characters that an id may hold
+    lines = (line.strip(" \t") for line in re.split(r"\r\n|\n|\r", text))
+    return [line for line in lines if line]
 
 
 def digest(address: str) -> str:

@@ -1,10 +1,11 @@
 """What `prepare` took of a data set and what it left out, as a person reads it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rayseg.datasets.tally import TAKEN
+from rayseg.export.voc import class_problem
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.table import table
 
@@ -24,6 +25,12 @@ def tell_taken(facts: Mapping[str, Any]) -> Outcome:
     if taken.get("crowds") and not taken.get("boxes"):
         lines.append(f"all {taken['crowds']} objects are crowds: no box is trained on or scored")
     return Outcome(lines, left_out=without.total())
+
+
+def tell_classes(classes: Sequence[str]) -> Outcome:
+    """What an exporter will refuse of the class names, long before it does."""
+    problem = class_problem(classes)
+    return Outcome([f"export --format voc will refuse this: {problem}"] if problem else [])
 
 
 def _left_out(one: Mapping[str, Any]) -> str:

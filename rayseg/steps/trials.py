@@ -147,7 +147,7 @@ class Plan:
         """What counts follow from, beside the searched fields."""
         config, run_folder = self.config, Folder(self.config.run)
         found: dict[str, Any] = {
-            "images": hash_ids(f"{row['id']}{_content(row)}" for row in chosen),
+            "images": hash_ids(row["id"] + _content(row) for row in chosen),
             "slice_images": config.slice_images,
             "read_off": self.space.read_off,
             "threshold_step": config.threshold_step,

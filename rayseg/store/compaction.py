@@ -32,9 +32,13 @@ def compact(folder: Folder) -> None:
         DamagedError: a shard cannot be read; what is written stays.
     """
     sizes = shard_sizes(folder)
-    lines = read_index(folder).select(["id", "height", "width", "shard"]).sort_by(_ORDER)
+    index = read_index(folder)
+    lines = index.select(["id", "height", "width", "shard"]).sort_by(_ORDER)
     shards = dict(_groups(lines, _rows_each(lines.num_rows, sum(sizes.values()))))
-    begun = bool(shards.keys() & sizes.keys()) or any(name.startswith(FRESH) for name in sizes)
+    signed = pc.not_equal(index.column("digest"), "")  # not so in shards of earlier versions
+    unlike = len(pc.unique(signed)) > 1  # who reads them side by side needs the same columns
+    fresh = any(name.startswith(FRESH) for name in sizes)
+    begun = unlike or fresh or bool(shards.keys() & sizes.keys())
     if shards.keys() == sizes.keys() or (len(sizes) <= FEW_SHARDS and not begun):
         return
     left = Counter(lines.column("shard").to_pylist())  # rows that no large shard has yet

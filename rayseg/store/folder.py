@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,6 +64,10 @@ class Folder:
     def local_path(self) -> Path | None:
         """The folder's path on this machine; None for a remote one."""
         return None if "://" in self.location else Path(self.location)
+
+    def holds_file(self, name: str) -> bool:
+        """Whether there is a file of that name: no folder, pipe or device, which may never end."""
+        return bool(self._info(name).is_file)
 
     def sizes(self, suffix: str = "") -> dict[str, int]:
         """Bytes of the files directly in the folder that end so, by name, sorted by it."""
@@ -270,26 +273,3 @@ def _sync_folder(folder: Path) -> None:
         _sync(handle)
     finally:
         os.close(handle)
-
-
-def read_file(address: str) -> bytes | None:
-    """The bytes of one file, a local path or a URI; None where it cannot be read."""
-    parent, _, name = address.rpartition("/")
-    try:
-        return Folder(parent or ("/" if address.startswith("/") else ".")).read(name)
-    except (OSError, pa.ArrowException):
-        return None
-
-
-def local_copy(address: str) -> str:
-    """The path of a file for libraries that open only local ones; a remote file is fetched."""
-    if "://" not in address:
-        return address
-    data = read_file(address)
-    if data is None:
-        raise FileNotFoundError(f"{address} does not exist")
-    name = f"rayseg-{hashlib.sha256(data).hexdigest()[:16]}-{address.rpartition('/')[2]}"
-    path = Path(tempfile.gettempdir()) / name
-    if not path.exists():
-        Folder(str(path.parent)).write(name, data)
-    return str(path)

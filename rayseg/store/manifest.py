@@ -25,7 +25,7 @@ def write_manifest(
     folder: Folder,
     samples: Iterable[Sample],
     classes: Sequence[str],
-    category_ids: Sequence[int] = (),
+    category_ids: Sequence[int | str] = (),
     known: Mapping[str, FileFacts] | None = None,
 ) -> int:
     """Writes samples as the folder's one manifest and returns their number.
@@ -100,7 +100,7 @@ class Manifest:
 
     classes: tuple[str, ...]
     table: pa.Table
-    category_ids: tuple[int, ...] = ()
+    category_ids: tuple[int | str, ...] = ()
 
     def select(self, split: str = "", ids: Iterable[str] | None = None) -> Self:
         """Only the rows of that split, and of those ids; empty and None mean all.

@@ -81,9 +81,9 @@ def _mend(folder: Folder) -> None:
     except FileNotFoundError:
         return
     except DamagedError as error:
-        found = read_copy(error)
-        logger.warning("%s was damaged (%s): its copy is taken", error.path, error.reason)
-        write_run(folder, found)
+        with suppress(DamagedError):  # which matters only where the folder holds something
+            write_run(folder, read_copy(error))
+            logger.warning("%s was damaged (%s): its copy is taken", error.path, error.reason)
 
 
 def rebind(folder: Folder, config: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ def test_batch_normalisation_is_frozen_where_there_are_weights():
         (DetectorTraining, {"anchors": (0, 3)}, r"anchors must be .* got \(0, 3\)"),
         (DetectorTraining, {"judge_images": -1}, "judge_images must be 0 or more, got -1"),
         (MaskRCNNTraining, {"sure_background": 0.95}, "must ascend in .*got 0.95, 0.9"),
-        (TRAIN_CONFIGS["mask_rcnn"], {"labels": ("a/b",)}, "labels must be names of masks .*'a/b'"),
+        (TRAIN_CONFIGS["mask_rcnn"], {"labels": ("a/b",)}, "labels must be a plain name .*'a/b'"),
     ],
 )
 def test_what_has_no_sense_is_refused_in_one_line(kind, changed, said):

@@ -82,6 +82,12 @@ def test_voc_names_nothing_of_images_that_no_list_has(tmp_path):
     assert tmp_path / "JPEGImages" / "other.jpg" not in set(reader.files())
 
 
+def test_a_run_inside_the_folder_of_images_is_none_of_its_files(tmp_path):
+    reader = folder_reader(tmp_path)
+    picture(tmp_path / "images" / "runs" / "mine" / "drawn.png")
+    assert not [path for path in reader.files() if "runs" in path.parts]
+
+
 def test_drawn_scenes_follow_from_no_file():
     assert list(Synthetic().files()) == []
 

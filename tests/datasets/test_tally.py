@@ -22,3 +22,9 @@ def test_an_image_without_a_size_is_none_that_was_taken():
     tally = Tally()
     tally.take_sample(sample(height=0))
     assert tally.facts()["taken"] == {"tags": 2, "boxes": 3}
+
+
+def test_an_example_of_a_name_that_is_no_text_can_be_stored():
+    tally = Tally()
+    tally.note("images", "strange", "/images/\udcff.jpg")
+    assert tally.facts()["changed"][0]["example"].encode() == b"/images/?.jpg"

@@ -250,9 +250,9 @@ def test_contradictions_are_errors(rows, tmp_path, change, message):
         write_coco(rows, tmp_path, CLASSES, IDS)
 
 
-@pytest.mark.parametrize("ids", [(1, 2), (0, 1, 2), (1, 1, 2)])
+@pytest.mark.parametrize("ids", [(1, 2), (1, 1, 2)])
 def test_category_ids_that_are_none_are_refused(rows, tmp_path, ids):
-    with pytest.raises(ValueError, match="category ids must be 3 different numbers from 1"):
+    with pytest.raises(ValueError, match="category ids must be 3 different ones"):
         write_coco(rows, tmp_path, CLASSES, ids)
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def environment(**changed):
 @contextmanager
 def networks():
     """Names of two networks that see each other and nothing else."""
-    names = [f"rayseg-{os.getpid()}-{n}" for n in "ab"]
+    names = [f"rayseg-{uuid.uuid4().hex[:8]}-{n}" for n in "ab"]
     try:
         for name in names:
             run("ip", "netns", "add", name)

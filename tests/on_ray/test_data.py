@@ -72,10 +72,11 @@ def plain(cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["tasks", "actor"])
 def deadly(request, cluster, tmp_path_factory):
-    """20 rows of which one always kills its process and one does so once."""
+    """20 rows of which two always end their process, and one is in it when somebody kills it."""
     folder = tmp_path_factory.mktemp("deadly")
     (folder / "marks").mkdir()
-    make = partial(Counting, str(folder / "marks"), deadly=("i0005",), deadly_once=("i0013",))
+    bad = {"deadly": ("i0005",), "exiting": ("i0009",), "killed": ("i0013",)}
+    make = partial(Counting, str(folder / "marks"), **bad)
     out = send(folder / "seeds", manifest_table(20), make, request.param)
     return {row["id"]: row for row in read_rows(out)}, computed(folder / "marks"), out
 
@@ -185,21 +186,28 @@ def test_pending_rows_leave_out_what_is_stored(tmp_path):
 def test_a_row_that_always_kills_its_process_ends_as_poison(deadly):
     rows, _, _ = deadly
     assert rows["i0005"]["status"] == "poison"
-    assert "killed its process" in rows["i0005"]["error"]
+    assert rows["i0005"]["error"] == "killed its process 2 times and was given up"
 
 
-def test_a_row_is_given_up_after_two_deaths(deadly):
-    assert deadly[1]["i0005"] == 2
+def test_a_row_is_given_up_after_a_death_in_company_and_two_alone(deadly):
+    assert deadly[1]["i0005"] == 3
 
 
-def test_a_row_that_kills_its_process_once_ends_well(deadly):
+def test_a_row_that_ends_its_process_without_a_sign_ends_as_poison_after_more(deadly):
+    assert deadly[0]["i0009"]["status"] == "poison"
+    assert "without a sign" in deadly[0]["i0009"]["error"]
+    assert deadly[1]["i0009"] == 6
+
+
+def test_a_row_whose_process_is_killed_from_outside_again_and_again_ends_well(deadly):
     assert deadly[0]["i0013"]["status"] == "ok"
+    assert deadly[1]["i0013"] == 4
 
 
 def test_a_death_costs_no_neighbour(deadly):
     rows, _, _ = deadly
     assert len(rows) == 20
-    assert {id_ for id_, row in rows.items() if row["status"] != "ok"} == {"i0005"}
+    assert {id_ for id_, row in rows.items() if row["status"] != "ok"} == {"i0005", "i0009"}
 
 
 def test_a_death_makes_no_row_twice(deadly):

@@ -1,5 +1,6 @@
 """Joining Ray and refusing what would hang there."""
 
+import os
 import subprocess
 import sys
 
@@ -7,8 +8,10 @@ import pytest
 import ray
 
 from rayseg.config import Compute
+from rayseg.on_ray import access
 from rayseg.on_ray.engine import RayEngine
-from rayseg.on_ray.session import gpus_each, one_line_errors, preflight, session
+from rayseg.on_ray.session import gpus_each, preflight, session
+from rayseg.on_ray.watch import one_line_errors
 from rayseg.steps.engine import Pool
 from rayseg.steps.machine import threads_each
 
@@ -25,13 +28,14 @@ def test_an_address_with_nobody_there_is_a_one_line_error_and_ray_does_not_searc
         "    with session('127.0.0.1:1'): pass\n"
         "except ConnectionError as error:\n"
         "    print(error)\n"
-        "print(os.environ['RAY_AUTH_MODE'])"
+        "print(os.environ.get('RAY_AUTH_MODE'))"
     )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=kept
     ).stdout.splitlines()
     assert said[0].startswith("no Ray cluster answers at 127.0.0.1:1: ")
-    assert said[1:] == ["disabled"]  # Ray's own default depends on what ran before
+    assert said[1:] == ["None"]  # nothing is switched off on the way
 
 
 @pytest.mark.usefixtures("cluster")
@@ -112,3 +116,84 @@ def test_an_error_that_crossed_processes_keeps_its_cause_only():
     with expected as caught, one_line_errors("seeds"):
         raise error
     assert caught.value.__cause__ is error
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The modes in which a cluster was spoken to; nothing is set of tokens."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that it is as before afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(access, "_reread", lambda: None)
+    access.say.cache_clear()
+    return []
+
+
+def has_token(monkeypatch, answer):
+    loader = type("Loader", (), {"has_token": lambda self, ignore_auth_mode: answer})()
+    monkeypatch.setattr(
+        access, "AuthenticationTokenLoader", type("L", (), {"instance": lambda: loader})
+    )
+
+
+def speak(asked, needs_token):
+    def act():
+        asked.append(os.environ.get("RAY_AUTH_MODE"))
+        if needs_token and asked[-1] != "token":
+            raise PermissionError("401")
+        return "in"
+
+    return access.join("head:1", act, lambda error: "401" in str(error))
+
+
+def test_a_cluster_that_asks_for_a_token_is_shown_the_user_s(asked, monkeypatch, capsys):
+    has_token(monkeypatch, True)
+    assert speak(asked, needs_token=True) == "in"
+    assert asked == [None, "token"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_cluster_that_asks_for_none_is_shown_none_which_is_said_once(asked, monkeypatch, capsys):
+    has_token(monkeypatch, True)
+    assert speak(asked, needs_token=False) == speak(asked, needs_token=False) == "in"
+    assert asked == [None, None]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "head:1 asks for no token" in line
+
+
+def test_without_a_token_a_cluster_that_asks_stays_closed(asked, monkeypatch):
+    has_token(monkeypatch, False)
+    with pytest.raises(PermissionError):
+        speak(asked, needs_token=True)
+    assert asked == [None]
+
+
+def test_what_the_user_says_of_tokens_decides(asked, monkeypatch, capsys):
+    has_token(monkeypatch, True)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(PermissionError):
+        speak(asked, needs_token=True)
+    assert asked == ["disabled"]
+    with access.private():
+        assert "RAY_AUTH_TOKEN" not in os.environ
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("rayseg: RAY_AUTH_MODE=disabled is set")
+
+
+def test_a_session_s_token_and_settings_end_with_it(asked, monkeypatch):
+    has_token(monkeypatch, False)
+    before = dict(os.environ)
+    with access.private():
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        first = os.environ["RAY_AUTH_TOKEN"]
+    assert dict(os.environ) == before
+    with access.private():
+        assert os.environ["RAY_AUTH_TOKEN"] != first
+
+
+def test_a_token_that_the_user_gives_is_taken(asked, monkeypatch):
+    has_token(monkeypatch, True)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "the user's")
+    with access.private():
+        assert os.environ["RAY_AUTH_TOKEN"] == "the user's"
+        assert os.environ["RAY_AUTH_MODE"] == "token"

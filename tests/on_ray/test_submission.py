@@ -1,6 +1,7 @@
 """Jobs submitted to a cluster that was started on this machine: logs, exit status, tokens."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rayseg.on_ray.submission import Submission, split_flags
+from rayseg.cli import split_flags
+from rayseg.on_ray.submission import Submission
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -146,14 +148,18 @@ def test_a_run_is_submitted_once_followed_and_told_true(server, code, tmp_path):
     told = (first.wait(), (tmp_path / "said").read_text())
     assert told[0] == 0, told[1]
     assert "submitted rayseg-run-" in told[1]
+    assert re.search(r"sending \d+ files of .*, \d\.\d MB; the largest: rayseg/", told[1])
     assert "seeds cam: 6 ok" in told[1]
     assert (tmp_path / "run/scores.json").is_file()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_job_that_fails_ends_with_its_status(server, code, tmp_path):
-    done = submit(server, code, "make-seeds", "--run", str(tmp_path / "nowhere"))
+@pytest.mark.parametrize("mode", ["token", ""])
+def test_a_job_that_fails_ends_with_its_status(server, code, tmp_path, mode):
+    """Where nothing is said of tokens, the user's is shown since the cluster asks for one."""
+    flags = ("make-seeds", "--run", str(tmp_path / "nowhere"))
+    done = submit(server, code, *flags, RAY_AUTH_MODE=mode)
     assert done.returncode == 1
     assert "manifest" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -206,8 +212,11 @@ def test_what_travels_is_code_and_no_data(tmp_path):
         ({"arguments": ("--config", "a.toml")}, r"configuration file a\.toml must lie in"),
         ({"arguments": ("--config=/etc/hosts",)}, "configuration file /etc/hosts must lie in"),
         ({"arguments": ("--config", "../out.toml")}, r"configuration file \.\./out\.toml must"),
-        ({"arguments": ("--config", "runs/best.toml")}, "which travels without .*/runs"),
-        ({"arguments": ("--config", "code/.venv/a.toml")}, r"which travels without .*\.venv"),
+        ({"arguments": ("--config", "runs/best.toml")}, "among what travels, .* no .*result"),
+        ({"arguments": ("--config", "code/.venv/a.toml")}, "among what travels"),
+        ({"address": "http://eva:hunter2@h:1"}, r"address must hold no .*\*\*\*@h:1"),
+        ({"run": "s3://AKIA:hunter2@b/r"}, r"run must hold no password or key, .*\*\*\*@b/r"),
+        ({"arguments": ("--run", "s3://b/r?secret_key=x")}, "arguments must hold no password"),
     ],
 )
 def test_what_could_not_run_there_is_refused_here(tmp_path, changed, message):

@@ -299,7 +299,7 @@ def test_equals_are_told_apart_by_what_was_asked_and_not_by_the_longest_run(run)
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"sweep": "a/b"}, "sweep must be the name of a folder"),
+        ({"sweep": "a/b"}, "sweep must be a plain name"),
         ({"space": "advcan"}, "did you mean 'advcam'"),
         ({"grid": ("restrict_weight='much'",)}, "restrict_weight must be float such as 7.0"),
         ({"grid": ("restrict_weight=1",), "search": "random"}, "random draws from the space's"),

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import threading
 import warnings
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from rayseg.records.images import ImageError, decode_image, read_size
+from rayseg.records.images import ImageError, decode_image, read_size, read_turn
 from tests.bad_images import REFUSED, encode, picture, write_bad_images
 
 RGB = Image.fromarray(picture())
@@ -182,3 +183,22 @@ def test_state_of_pil_and_warnings_is_left_as_found_from_many_threads(tmp_path):
         ImageFile.LOAD_TRUNCATED_IMAGES,
         list(warnings.filters),
     )
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_has_no_size_and_does_not_hang(tmp_path, make):
+    make(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="no file: it is a folder, a pipe or a device"):
+        read_size(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["missing.png", "a\0b.png", "n" * 300])
+def test_a_path_that_names_no_file_has_no_size(tmp_path, name):
+    with pytest.raises(ImageError, match="file missing or unreadable"):
+        read_size(tmp_path / name)
+
+
+def test_what_exif_says_of_turning_is_read(tmp_path):
+    paths = write_bad_images(tmp_path)
+    assert read_turn(paths["exif_rotated"]) == "EXIF orientation 6"
+    assert read_turn(paths["grey"]) == read_turn(paths["text"]) == ""

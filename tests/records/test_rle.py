@@ -3,7 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from rayseg.records.rle import as_rle, cut_mask, decode_mask, encode_mask, mask_area, mask_ious
+from rayseg.records.rle import (
+    as_rle,
+    cut_mask,
+    decode_mask,
+    encode_mask,
+    mask_area,
+    mask_ious,
+    paint,
+    run_lengths,
+)
 
 
 def runs(mask):
@@ -92,3 +101,30 @@ def test_a_mask_is_cut_to_the_pixels_that_are_kept():
 def test_no_masks_have_no_overlaps():
     assert mask_ious([], [b""], (3, 4)).shape == (0, 1)
     assert mask_ious([b""], [], (3, 4)).shape == (1, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_run_lengths_are_read_back_from_compressed_counts(seed):
+    mask = draw(seed, (37, 61))
+    assert run_lengths(encode_mask(mask)).tolist() == runs(mask)
+
+
+def test_run_lengths_of_large_images_are_exact():
+    lengths = [123_456_789, 1, 40_000_000, 2, 5, 99_999_999]
+    assert run_lengths(pack(lengths)).tolist() == lengths
+
+
+@pytest.mark.parametrize(
+    "counts", [b"", b"o", b"00o", b"\x00", b"~", b"O", b"oooooooooo0", "ö".encode()]
+)
+def test_bytes_that_are_no_counts_are_refused(counts):
+    with pytest.raises(ValueError, match="compressed counts"):
+        run_lengths(counts)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_painting_a_mask_sets_its_pixels_and_no_others(seed):
+    mask = draw(seed)
+    labels = np.full(mask.shape, 7, np.uint8, order="F")
+    paint(labels, encode_mask(mask), 3)
+    np.testing.assert_array_equal(labels, np.where(mask, 3, 7))

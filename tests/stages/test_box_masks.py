@@ -202,3 +202,11 @@ def test_missing_proposals_are_the_images_error(manifest, tmp_path):
     (made,) = stage([row()])
     assert made["status"] == "error"
     assert "mask proposals of 'a' must lie in" in made["error"]
+
+
+def test_an_id_finds_no_proposals_outside_the_folder(tmp_path):
+    counts = {"size": [30, 40], "counts": encode_mask(np.ones((30, 40), bool)).decode()}
+    (tmp_path / "out.json").write_text(json.dumps([counts]))
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="must lie in"):
+        FolderProposals(Folder(str(tmp_path / "in")))("../out", np.zeros((30, 40, 3), np.uint8))

@@ -76,3 +76,12 @@ def test_a_bad_saliency_map_costs_its_own_mask_and_names_itself(run, tmp_path):
         strict=True,
     ):
         assert said in row["error"]
+
+
+def test_an_id_finds_no_map_outside_the_folder(run, tmp_path):
+    saliency = saliency_maps(tmp_path / "saliency")
+    Image.fromarray(np.zeros((18, 20), np.uint8)).save(tmp_path / "out.png")
+    with pytest.raises(ValueError, match="file missing"):
+        saliency("../out", np.zeros((18, 20), np.uint8))
+    Image.fromarray(np.zeros((18, 20), np.uint8)).save(tmp_path / "saliency" / "a b%0A.png")
+    saliency("a b\n", np.zeros((18, 20), np.uint8))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -150,7 +151,15 @@ def test_what_cannot_be_read_is_none(tmp_path):
     assert read_file(str(tmp_path / "missing.jpg")) is None
     assert read_file(str(tmp_path)) is None
     assert read_file("") is None
+    assert read_file(f"{tmp_path}/a\0b") is None
     assert read_file("nowhere://bucket/a.jpg") is None
+
+
+def test_a_pipe_or_a_device_is_no_file_and_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.symlink("/dev/zero", tmp_path / "endless.jpg")
+    assert read_file(str(tmp_path / "pipe.jpg")) is None
+    assert read_file(str(tmp_path / "endless.jpg")) is None
 
 
 def test_a_local_file_is_its_own_copy():
@@ -173,6 +182,45 @@ def test_remote_files_of_one_name_are_told_apart_by_what_they_hold(tmp_path):
     assert [Path(copy).read_bytes() for copy in copies] == [b"a", b"b"]
     (tmp_path / "a" / "w.bin").write_bytes(b"trained again")
     assert Path(local_copy(f"file://{tmp_path}/a/w.bin")).read_bytes() == b"trained again"
+
+
+def own_temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    return f"file://{tmp_path}/w.bin"
+
+
+def test_a_copy_lies_in_a_folder_of_this_user_alone(tmp_path, monkeypatch):
+    copy = Path(local_copy(own_temporary(tmp_path, monkeypatch)))
+    assert copy.parent.parent == tmp_path / "tmp"
+    assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("trap", ["open", "link", "file"])
+def test_a_folder_of_others_is_no_place_for_a_copy(tmp_path, monkeypatch, trap):
+    address = own_temporary(tmp_path, monkeypatch)
+    theirs = tmp_path / "tmp" / f"rayseg-{os.getuid()}"
+    if trap == "open":
+        theirs.mkdir()
+        theirs.chmod(0o777)
+    elif trap == "link":
+        (tmp_path / "theirs").mkdir(0o700)
+        theirs.symlink_to(tmp_path / "theirs")
+    else:
+        theirs.write_bytes(b"")
+    copy = Path(local_copy(address))
+    assert copy.parent != theirs
+    assert copy.read_bytes() == b"weights"
+    assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
+
+
+def test_a_file_with_the_name_of_a_copy_and_other_bytes_is_not_taken(tmp_path, monkeypatch):
+    address = own_temporary(tmp_path, monkeypatch)
+    name = Path(local_copy(address)).name
+    for place in (f"rayseg-{os.getuid()}/{name}", name, f"rayseg-{name}"):
+        (tmp_path / "tmp" / place).write_bytes(b"of somebody else")
+    assert Path(local_copy(address)).read_bytes() == b"weights"
 
 
 def test_a_relative_path_is_made_absolute_for_workers_that_start_elsewhere(tmp_path, monkeypatch):
