@@ -27,7 +27,7 @@ def image_fault(path: Path) -> str:
         return str(error).partition(":")[0]
     except OSError as error:
         named = {errno.ENOENT: "not found", errno.ENOTDIR: "not found"}
-        named |= {errno.ELOOP: "a loop of links"}
+        named |= {errno.ELOOP: "a loop of links", errno.ENAMETOOLONG: "not found"}
         return named.get(error.errno or 0, "may not be read")
     return ""
 

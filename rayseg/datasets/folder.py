@@ -1,5 +1,6 @@
 """A plain folder of images and a CSV of their tags or boxes: all that own data needs."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -45,7 +46,7 @@ class _Image:
         """As the CSV has it; with the file's suffix where the CSV leaves that out."""
         name = self.row.image
         known = name.lower().endswith(IMAGE_SUFFIXES)
-        return name if known else name + (self.path.suffix if self.path.is_file() else "")
+        return name if known else name + (self.path.suffix if os.path.isfile(self.path) else "")
 
 
 @dataclass(frozen=True)

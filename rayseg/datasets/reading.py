@@ -1,6 +1,7 @@
 """Text files of strangers: how they are encoded, and characters that nobody sees."""
 
 import codecs
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -59,9 +60,10 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DatasetError: it is not there, no file, or may not be read.
     """
-    if not path.exists():
+    # os.path's tests, unlike pathlib's, take names that are too long as missing
+    if not os.path.exists(path):
         raise DatasetNotFoundError(f"{path} not found: check its name")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DatasetError(f"{path} is a folder, pipe or device: expected a file")
     try:
         return path.read_bytes()

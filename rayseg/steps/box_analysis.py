@@ -22,11 +22,12 @@ from rayseg.config import AnalyseBoxesConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.stages import AnalyseObjects, TrueObjects, Variant
 from rayseg.steps.boxes import READ
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
-from rayseg.steps.step import Chosen, Fill, Step, carry_out
+from rayseg.steps.step import Fill, Step, carry_out
 from rayseg.steps.weights import ChosenDetector, choose_detector
 from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows, write_run
 

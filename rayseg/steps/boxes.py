@@ -8,11 +8,12 @@ from typing import Any
 from rayseg.config import MakeBoxMapsConfig, MakeBoxMasksConfig, as_plain
 from rayseg.nets.detectors import load_detector
 from rayseg.stages import MISSED, FolderProposals, MakeBoxMaps, OwnProposals, RefineBoxMaps
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, finished_config, read_ids
-from rayseg.steps.step import Chosen, Fill, Step, carry_out
+from rayseg.steps.step import Fill, Step, carry_out
 from rayseg.steps.weights import ChosenDetector, choose_detector
 from rayseg.store import Folder, local_copy, read_manifest, read_rows
 

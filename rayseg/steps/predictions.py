@@ -8,11 +8,12 @@ from typing import Any
 from rayseg.config import Compute, PredictConfig, PredictInstancesConfig, as_plain
 from rayseg.networks import NETWORKS
 from rayseg.stages import InstancePrediction, PredictInstances, PredictLabels, SmoothLabels
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import count_cores, threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest
-from rayseg.steps.step import Chosen, Fill, Step, carry_out
+from rayseg.steps.step import Fill, Step, carry_out
 from rayseg.store import Folder, local_copy, read_manifest, read_run
 
 ROUNDING_ONLY = ("batch_size",)

@@ -9,11 +9,12 @@ from rayseg.attribution import Companions
 from rayseg.config import MakeSeedsConfig, as_plain
 from rayseg.networks import NETWORKS
 from rayseg.stages import SHARED, CompanionArrays, CompanionBank, MakeSeeds, fill_bank
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import digest, read_ids
-from rayseg.steps.step import Chosen, Fill, Step, carry_out, nothing
+from rayseg.steps.step import Fill, Step, carry_out, nothing
 from rayseg.steps.weights import find_weights
 from rayseg.store import (
     REMAKE,

@@ -4,14 +4,14 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from rayseg.config import Compute
+from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine, Images, Pool, Source, Stage, Stored
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import refuse_changed
@@ -20,7 +20,6 @@ from rayseg.store import (
     LOCK,
     Folder,
     Lost,
-    Manifest,
     StaleError,
     claim,
     count_status,
@@ -32,40 +31,12 @@ from rayseg.store import (
     forget_failed,
     lease,
     mend,
-    read_manifest,
     read_run,
     rebind,
     stored_ids,
     tidy,
     write_run,
 )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Images of the manifest as what a folder is filled from.
-
-    Attributes:
-        folder: of the manifest.
-        split: that is asked for; empty is all.
-        ids: that are asked for; None is all.
-        reads: columns that rows follow from, beside the image itself.
-    """
-
-    folder: Folder
-    split: str = ""
-    ids: Sequence[str] | None = None
-    reads: tuple[str, ...] = ()
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """All of it, by which rows of earlier commands are judged too."""
-        return read_manifest(self.folder)
-
-    @property
-    def table(self) -> pa.Table:
-        """Rows of the images that are asked for."""
-        return self.manifest.select(self.split, self.ids).table
 
 
 @dataclass(frozen=True)
@@ -218,6 +189,7 @@ def _fill(step: Step, engine: Engine, compute: Compute) -> Outcome:
         refuse_changed(work.source.folder)
     lines = _note_lost(folder, mend(folder))
     if compute.retry_failed:
+        _ask_again(folder, failed_ids(folder))
         forget_failed(folder)
     lines += _fill_up(step, work, engine, compute)
     while damaged := tidy(folder):  # what looks sound from outside is read only there
@@ -252,12 +224,16 @@ def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[s
 
 
 def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:
-    """Keeps in mind which rows are to be made again, whatever is asked for; says so."""
+    """Keeps in mind which rows are to be made again, and says so."""
     found = list(lost)
-    if found:
-        again = {id_ for one in found for id_ in one.ids}
-        write_run(folder, {"again": sorted(again.union(read_run(folder).get("again", [])))})
+    _ask_again(folder, {id_ for one in found for id_ in one.ids})
     return [str(one) for one in found]
+
+
+def _ask_again(folder: Folder, ids: Set[str]) -> None:
+    """Keeps in mind that rows are to be made again, whatever is asked for, before they are gone."""
+    if ids:
+        write_run(folder, {"again": sorted({*ids, *read_run(folder).get("again", [])})})
 
 
 def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Set[str]]:
@@ -274,16 +250,15 @@ def _forget_stale(step: Step, digests: Mapping[str, str]) -> tuple[list[str], Se
         forget(folder, stale.changed | stale.gone)
     lines = []
     if stale.changed:
-        lines.append(f"{label}: {_some(stale.changed)} changed since and made again")
+        lines.append(f"{label}: made again after a change: {_some(stale.changed)}")
     if stale.gone:
-        lines.append(f"{label}: {_some(stale.gone)} no longer in the data set and taken out")
+        lines.append(f"{label}: taken out, not in the data set any more: {_some(stale.gone)}")
     return lines, again
 
 
 def _some(ids: Set[str]) -> str:
-    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}" + (
-        ", ...)" if len(ids) > 1 else ")"
-    )
+    more = ", ..." if len(ids) > 1 else ""
+    return f"{len(ids)} {'image' if len(ids) == 1 else 'images'} ({min(ids)}{more})"
 
 
 def _close(folder: Folder, label: str) -> Outcome:

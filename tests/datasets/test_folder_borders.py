@@ -226,6 +226,14 @@ def test_images_that_are_not_there_are_counted_of_all(read, images):
     assert sum(facts.values()) == 5
 
 
+def test_a_name_that_is_longer_than_any_file_s_is_not_found(read):
+    name = "x" * 400
+    _, tally, samples = read(f"image,tags\na.jpg,cat\n{name},cat\n")
+    assert samples[name].height == 0
+    assert left_out(tally)[0][:2] == ("images", 1)
+    assert tally.facts()["left_out"][0]["reason"] == "not found, of 2 that are listed"
+
+
 def test_no_image_at_all_is_an_error_that_says_what_to_check(read):
     with pytest.raises(DatasetError, match=r"none of 2 images .*gone.jpg: check --folder.images"):
         read("image,tags\ngone.jpg,cat\nlost.jpg,cat\n")

@@ -443,6 +443,15 @@ def test_images_that_are_not_there_are_counted_by_their_reason(layout):
     assert all(text.endswith(", of 6 that are listed") for _, text in reasons(tally))
 
 
+@pytest.mark.parametrize("line", ["x" * 400, f"{'x' * 400}.jpg {'y' * 400}.png"])
+def test_names_that_are_longer_than_any_file_s_are_not_found(layout, line):
+    layout.one(xml("dog"))
+    layout.lists("a", line)
+    samples, tally, _ = layout.read()
+    assert samples["x" * 400].height == 0
+    assert ("images", "not found, of 2 that are listed") in reasons(tally)
+
+
 def test_no_image_at_all_is_an_error(layout):
     layout.lists("a", "b")
     for name in ("a", "b"):

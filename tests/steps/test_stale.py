@@ -87,7 +87,7 @@ def test_a_corrected_tag_makes_the_rows_of_that_image_again_and_no_others(data):
         assert {id_ for id_ in now if now[id_] != was[id_]} == {"i03"}
     told = "\n".join(outcome.lines)
     assert "manifest: 1 image with other tags (i03)" in told
-    assert "seeds cam: 1 image (i03) changed since and made again" in told
+    assert "seeds cam: made again after a change: 1 image (i03)" in told
 
 
 def test_after_a_correction_all_rows_and_scores_are_those_of_a_fresh_run(data):
@@ -128,7 +128,7 @@ def test_an_image_that_is_new_gets_a_row_and_one_that_is_gone_loses_its_row(data
     image(data, "i00").rename(image(data, "i99"))
     write_tags(data, tags)
     told = "\n".join(run(config(data), ENGINE).lines)
-    assert "no longer in the data set and taken out" in told
+    assert "seeds cam: taken out, not in the data set any more: 1 image (i00)" in told
     assert rows(data, "seeds/cam").keys() == rows(data, MASKS).keys() == tags.keys()
 
 
