@@ -53,7 +53,7 @@ class _Image:
 class FolderDataset(Dataset):
     """Images in a folder, with a CSV of their tags, a CSV of their boxes, or both.
 
-    The CSV of tags has a header such as ``image,tags``, one row an image. Its rows are the data
+    The CSV of tags has a header such as ``image,tags``, a row an image or a row a tag. Its rows are the data
     set: images that it does not name are left out, images that it names and the folder lacks stay
     as rows. It has one separator of tags, the first of these that any of its cells holds: ``;`` or
     ``|``, then a comma (inside quotes), then blanks. So with ``traffic light;car`` in one row,
