@@ -121,6 +121,8 @@ def _box(item: ElementTree.Element) -> tuple[tuple[float, float, float, float] |
             if not xs or not ys:
                 return None, "object has neither bndbox nor polygon"
             xmin, ymin, xmax, ymax = min(xs), min(ys), max(xs), max(ys)
+            if (xmin, ymin) == (xmax, ymax):
+                return None, "polygon is a single point"
     except ValueError:
         return None, "box or polygon is not of finite numbers"
     return (xmin - 1, ymin - 1, xmax, ymax), ""
