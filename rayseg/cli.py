@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rayseg.config import JobConfig, as_written, read_toml
@@ -66,7 +67,7 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
-    from rayseg.on_ray.submission import Submission, split_flags, submit  # noqa: PLC0415  # loads Ray
+    from rayseg.on_ray.submission import Submission, submit  # noqa: PLC0415  # loads Ray
 
     try:
         mine, flags = split_flags(arguments[1:])
@@ -76,6 +77,30 @@ def submit_job(arguments: Sequence[str]) -> int:
         return submit(submission, bool(mine["follow"]))
     except Exception as error:
         _stop_for(error)
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The flags of ``submit`` itself, and those of its job.
+
+    Raises:
+        ValueError: a flag without its value.
+        FileNotFoundError: there is no such working directory.
+    """
+    mine, rest, given = {"address": "", "working-dir": ".", "follow": "yes"}, [], list(arguments)
+    while given:
+        flag, equals, value = given.pop(0).partition("=")
+        if flag == "--no-follow":
+            mine["follow"] = ""
+        elif flag in ("--address", "--working-dir"):
+            if not equals and not given:
+                raise ValueError(f"{flag} must be followed by a value")
+            mine[flag[2:]] = value if equals else given.pop(0)
+        else:
+            rest.append(flag + equals + value)
+    if not Path(mine["working-dir"]).is_dir():
+        raise FileNotFoundError(f"working directory {mine['working-dir']} does not exist")
+    mine["address"] = mine["address"] or os.environ.get("RAY_API_SERVER_ADDRESS", "")
+    return mine, rest
 
 
 def _check_job(name: str) -> None:

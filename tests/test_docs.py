@@ -19,14 +19,13 @@ import pytest
 from PIL import Image
 
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS
-from rayseg.cli import JOBS, parse
+from rayseg.cli import JOBS, parse, split_flags
 from rayseg.config import RunConfig, read_toml
 from rayseg.datasets import DATASETS
 from rayseg.datasets.tally import Tally
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.weights import to_safetensors
-from rayseg.on_ray.submission import split_flags
 from rayseg.refine import BOX_REFINERS, REFINERS
 from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_shard
 

@@ -10,6 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+AGAIN = "fetch it again, or train it again once `rayseg check --repair` has set a run's own aside"
+"""The way out where a file is damaged."""
+
 
 def read_tensors(path: str) -> dict[str, Tensor]:
     """Named tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file.
@@ -26,7 +29,9 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers of damaged files raise almost anything
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"weights file {path} must hold plain tensors only: {reason}") from None
+        raise ValueError(
+            f"weights file {path} must hold plain tensors only: {reason}; {AGAIN}"
+        ) from None
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     ):
@@ -123,8 +128,10 @@ def find_facts(path: str) -> dict[str, object] | None:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"weights file {path} is no safetensors file: {error}") from None
+        raise ValueError(f"weights file {path} is no safetensors file: {error}; {AGAIN}") from None
     try:
         return json.loads(metadata["rayseg"]) if "rayseg" in metadata else None
     except ValueError:
-        raise ValueError(f"weights file {path} is damaged: its facts are no JSON") from None
+        raise ValueError(
+            f"weights file {path} is damaged: its facts are no JSON; {AGAIN}"
+        ) from None

@@ -8,7 +8,6 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -212,27 +211,3 @@ def _refusal(address: str, error: Exception) -> str:
             f"or RAY_AUTH_TOKEN_PATH ({first})"
         )
     return f"no job server answers at {address}: {first}"
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The flags of ``submit`` itself, and those of its job.
-
-    Raises:
-        ValueError: a flag without its value.
-        FileNotFoundError: there is no such working directory.
-    """
-    mine, rest, given = {"address": "", "working-dir": ".", "follow": "yes"}, [], list(arguments)
-    while given:
-        flag, equals, value = given.pop(0).partition("=")
-        if flag == "--no-follow":
-            mine["follow"] = ""
-        elif flag in ("--address", "--working-dir"):
-            if not equals and not given:
-                raise ValueError(f"{flag} must be followed by a value")
-            mine[flag[2:]] = value if equals else given.pop(0)
-        else:
-            rest.append(flag + equals + value)
-    if not Path(mine["working-dir"]).is_dir():
-        raise FileNotFoundError(f"working directory {mine['working-dir']} does not exist")
-    mine["address"] = mine["address"] or os.environ.get("RAY_API_SERVER_ADDRESS", "")
-    return mine, rest

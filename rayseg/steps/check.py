@@ -8,7 +8,7 @@ from typing import Any
 
 from rayseg.config import CheckConfig
 from rayseg.learn import load_state
-from rayseg.nets.weights import read_tensors
+from rayseg.nets.weights import AGAIN, read_tensors
 from rayseg.networks import NETWORKS
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
@@ -35,8 +35,6 @@ from rayseg.store import (
     write_run,
 )
 
-AGAIN = "the command that made it makes it again"
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -50,7 +48,7 @@ class Finding:
 
     what: str
     repair: Callable[[], Any] | None = None
-    way_out: str = AGAIN
+    way_out: str = "the command that made it makes it again"
 
 
 @dataclass
@@ -274,7 +272,8 @@ def _check_network(checked: _Checked, facts: dict[str, Any]) -> None:
     except ValueError as error:
         aside = partial(_set_weights_aside, folder, network.file)
         way_out = f"`rayseg {network.job}` trains it again"
-        checked.found.append(Finding(" ".join(str(error).split()), aside, way_out))
+        what = " ".join(str(error).partition(f"; {AGAIN}")[0].split())
+        checked.found.append(Finding(what, aside, way_out))
 
 
 def _set_weights_aside(folder: Folder, name: str) -> None:

@@ -8,6 +8,7 @@ task that is retried repeats nothing.
 
 from rayseg.store.checking import CheckedShards, check_shards
 from rayseg.store.compaction import compact
+from rayseg.store.copies import local_copy, read_file
 from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.fingerprints import (
     MISSING,
@@ -18,7 +19,7 @@ from rayseg.store.fingerprints import (
     listing_digest,
     write_sources,
 )
-from rayseg.store.folder import Folder, local_copy, read_file
+from rayseg.store.folder import Folder
 from rayseg.store.index import (
     Pending,
     Stale,

@@ -45,6 +45,7 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
         ValueError: it was made under other settings, or by something else.
     """
     folder.sweep()
+    _mend(folder)
     files = [*folder.names(), *shard_names(folder)]
     products = [n for n in files if n[0] != "." and n not in ("run.json", INDEX)]
     if products and not read_run(folder):
@@ -71,6 +72,18 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
             f"{folder} was made under another configuration ({'; '.join(map(str, differing))}); "
             "delete the folder or choose another --run"
         )
+
+
+def _mend(folder: Folder) -> None:
+    """Writes a damaged run.json anew, where its copy is good."""
+    try:
+        read_facts(folder)
+    except FileNotFoundError:
+        return
+    except DamagedError as error:
+        with suppress(DamagedError):  # which matters only where the folder holds something
+            write_run(folder, read_copy(error))
+            logger.warning("%s was damaged (%s): its copy is taken", error.path, error.reason)
 
 
 def rebind(folder: Folder, config: Mapping[str, Any]) -> None:
@@ -150,11 +163,18 @@ def read_run(folder: Folder) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except DamagedError as error:
-        with suppress(FileNotFoundError, DamagedError):
-            found = read_facts(folder, COPY)
-            logger.warning("%s cannot be read (%s): its copy is taken", error.path, error.reason)
-            return found
-        raise
+        return read_copy(error)
+
+
+def read_copy(error: DamagedError) -> dict[str, Any]:
+    """What the copy of a damaged run.json says.
+
+    Raises:
+        DamagedError: the one that was given; the copy is damaged too, or there is none.
+    """
+    with suppress(FileNotFoundError, DamagedError):
+        return read_facts(error.folder, COPY)
+    raise error
 
 
 def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:

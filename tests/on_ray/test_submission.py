@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rayseg.on_ray.submission import Submission, split_flags
+from rayseg.cli import split_flags
+from rayseg.on_ray.submission import Submission
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
