@@ -242,7 +242,10 @@ def test_a_name_that_is_longer_than_any_file_s_is_not_found(read):
 
 
 def test_no_image_at_all_is_an_error_that_says_what_to_check(read):
-    with pytest.raises(DatasetError, match=r"none of 2 images .*gone.jpg: check --folder.images"):
+    with pytest.raises(
+        DatasetError,
+        match=r"2 of 2 images not found, such as .*gone.jpg, .*: check --folder.images",
+    ):
         read("image,tags\ngone.jpg,cat\nlost.jpg,cat\n")
 
 
