@@ -1,0 +1,153 @@
+"""A run in small that nobody disturbs: its data, its commands in order, a copy before each."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from rayseg.attribution import CAM, AdvCAM
+from rayseg.config import Compute, RunConfig, as_toml
+from rayseg.datasets import FolderDataset
+from rayseg.learn import Crops, SegmentationCrops
+from rayseg.nets.prediction import Prediction
+from tests.faults.commands import Ended, run_command
+from tests.learn.tiny import tiny
+
+IMAGES = 7
+SIZE_HW = (32, 48)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the chain.
+
+    Attributes:
+        name: names it in tables.
+        job: of rayseg.
+        flags: beside the run, the engine and the file of settings.
+        out: the command writes into this folder of the run, by `--out`.
+    """
+
+    name: str
+    job: str
+    flags: tuple[str, ...] = ()
+    out: str = ""
+
+    def line(self, run: Path, settings: Path, *more: str) -> list[str]:
+        """Arguments of rayseg."""
+        out = ["--out", str(run / self.out)] if self.out else []
+        given = ["--config", str(settings), "--run", str(run)]
+        return [self.job, *given, *self.flags, *out, *more]
+
+
+CHAIN = (
+    Command("prepare", "prepare"),
+    Command("classifier", "train-classifier"),
+    Command("seeds", "make-seeds"),
+    Command("masks", "refine-seeds"),
+    Command("segmenter", "train-segmenter"),
+    Command("predictions", "predict"),
+    Command("tune masks", "tune", ("--space", "threshold", "--seeds-of", "cam", "--grid",
+                                   "threshold=0.1,0.3", "--slice-images", "2")),  # fmt: skip
+    Command("tune seeds", "tune", ("--space", "cam", "--grid", "flip=true,false",
+                                   "--slice-images", "3")),  # fmt: skip
+    Command("scores", "score", ("--split", "train")),
+    Command("export", "export", ("--masks", "cam+threshold", "--format", "voc"), "exported"),
+)  # fmt: skip
+"""Each goes on from what those before it left."""
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """The chain carried out once.
+
+    Attributes:
+        folder: of data, settings and copies.
+        ended: of each command.
+    """
+
+    folder: Path
+    ended: tuple[Ended, ...]
+
+    @property
+    def settings(self) -> Path:
+        """What every command is given by `--config`."""
+        return self.folder / "tiny.toml"
+
+    def before(self, number: int) -> Path:
+        """The run as it was before that command of the chain."""
+        return self.folder / "runs" / str(number)
+
+    def after(self, number: int) -> Path:
+        """The run as it was after it."""
+        return self.before(number + 1)
+
+
+def make_undisturbed(folder: Path, chain: Sequence[Command] = CHAIN) -> Undisturbed:
+    """Carries out the chain where nothing disturbs it.
+
+    Raises:
+        RuntimeError: a command does not end with status 0.
+    """
+    write_data(folder)
+    made = Undisturbed(folder, tuple(_carried_out(folder, chain)))
+    shutil.copytree(folder / "run", made.before(len(chain)))
+    shutil.rmtree(folder / "run")
+    return made
+
+
+def _carried_out(folder: Path, chain: Sequence[Command]) -> Iterator[Ended]:
+    (folder / "run").mkdir()
+    for number, command in enumerate(chain):
+        shutil.copytree(folder / "run", folder / "runs" / str(number))
+        ended = run_command(command.line(folder / "run", folder / "tiny.toml"), folder / "run")
+        if ended.status:
+            raise RuntimeError(f"{command.name} ended with {ended.status}: {ended.errors}")
+        yield ended
+
+
+def write_data(folder: Path) -> None:
+    """Images of two classes with tags and true masks, and the settings of every command."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    lines = ["image,tags"]
+    for number in range(IMAGES):
+        kind = number % 2
+        pixels = rng.integers(90, 120, (*SIZE_HW, 3), np.uint8)
+        labels = np.zeros(SIZE_HW, np.uint8)
+        left = int(rng.integers(0, 20))
+        labels[6:26, left : left + 20] = 1 + kind
+        pixels[labels > 0, 1 - kind] = 220
+        Image.fromarray(pixels).save(folder / f"images/i{number}.png")
+        Image.fromarray(labels).save(folder / f"masks/i{number}.png")
+        lines.append(f"i{number}.png,{('green', 'red')[kind]}")
+    (folder / "tags.csv").write_text("\n".join(lines) + "\n")
+    (folder / "tiny.toml").write_text(as_toml(_settings(folder)))
+
+
+def _settings(folder: Path) -> RunConfig:
+    small = {"iterations": 2, "save_every": 1, "judge_images": 2, "batch_size": 2}
+    crops = SegmentationCrops(crop=32, scales=(1.0,))
+    return RunConfig(
+        data="folder",
+        folder=FolderDataset(
+            images=folder / "images", tags=folder / "tags.csv", masks=folder / "masks"
+        ),
+        engine="plain",
+        compute=Compute(threads=1, num_gpus=0, block_rows=3),
+        methods=("cam", "advcam"),
+        refiners=("threshold",),
+        cam=CAM(scales=(1.0,), precision="fp32"),
+        advcam=AdvCAM(scales=(1.0,), num_steps=1, precision="fp32"),
+        classifier=tiny("classifier", **small, trunk="resnet18", epochs=1,
+                        crops=Crops(crop=32, long_side=(32, 40))),
+        segmenter=tiny("segmenter", **small, trunk="resnet18", crops=crops, accumulate=1),
+        predict=Prediction(scales=(1.0,), flip=False),
+        labels=("cam+threshold",),
+        val_split="train",
+        threshold_step=0.1,
+    )  # fmt: skip
