@@ -29,12 +29,14 @@ class Command:
         job: of rayseg.
         flags: beside the run, the engine and the file of settings.
         out: the command writes into this folder of the run, by `--out`.
+        weight: in the draw of the command that is disturbed.
     """
 
     name: str
     job: str
     flags: tuple[str, ...] = ()
     out: str = ""
+    weight: int = 3
 
     def line(self, run: Path, settings: Path, *more: str) -> list[str]:
         """Arguments of rayseg."""
@@ -54,7 +56,7 @@ CHAIN = (
                                    "threshold=0.1,0.3", "--slice-images", "2")),  # fmt: skip
     Command("tune seeds", "tune", ("--space", "cam", "--grid", "flip=true,false",
                                    "--slice-images", "3")),  # fmt: skip
-    Command("scores", "score", ("--split", "train")),
+    Command("scores", "score", ("--split", "train"), weight=1),
     Command("export", "export", ("--masks", "cam+threshold", "--format", "voc"), "exported"),
 )  # fmt: skip
 """Each goes on from what those before it left."""
