@@ -1,7 +1,7 @@
 """A run in small that nobody disturbs: its data, its commands in order, a copy before each."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rayseg.datasets import FolderDataset
 from rayseg.learn import Crops, SegmentationCrops
 from rayseg.nets.prediction import Prediction
 from tests.faults.commands import Ended, run_command
+from tests.faults.injection import Operations
 from tests.learn.tiny import tiny
 
 IMAGES = 7
@@ -68,11 +69,15 @@ class Undisturbed:
 
     Attributes:
         folder: of data, settings and copies.
-        ended: of each command.
+        chain: the commands.
+        ended: how each ended.
+        operations: on files of the run, that each did.
     """
 
     folder: Path
+    chain: tuple[Command, ...]
     ended: tuple[Ended, ...]
+    operations: tuple[int, ...]
 
     @property
     def settings(self) -> Path:
@@ -88,27 +93,34 @@ class Undisturbed:
         return self.before(number + 1)
 
 
-def make_undisturbed(folder: Path, chain: Sequence[Command] = CHAIN) -> Undisturbed:
+def make_undisturbed(
+    folder: Path,
+    chain: tuple[Command, ...] = CHAIN,
+    prepared: Callable[[], None] = lambda: None,
+) -> Undisturbed:
     """Carries out the chain where nothing disturbs it.
+
+    Args:
+        prepared: is called in each child before its command.
 
     Raises:
         RuntimeError: a command does not end with status 0.
     """
     write_data(folder)
-    made = Undisturbed(folder, tuple(_carried_out(folder, chain)))
-    shutil.copytree(folder / "run", made.before(len(chain)))
-    shutil.rmtree(folder / "run")
-    return made
-
-
-def _carried_out(folder: Path, chain: Sequence[Command]) -> Iterator[Ended]:
-    (folder / "run").mkdir()
+    run, told = folder / "run", folder / "operations"
+    run.mkdir()
+    found: list[tuple[Ended, int]] = []
     for number, command in enumerate(chain):
-        shutil.copytree(folder / "run", folder / "runs" / str(number))
-        ended = run_command(command.line(folder / "run", folder / "tiny.toml"), folder / "run")
+        shutil.copytree(run, folder / "runs" / str(number))
+        counting = Operations(str(run), tell=told)
+        ended = run_command(
+            command.line(run, folder / "tiny.toml"), run, lambda: (prepared(), counting.install())
+        )
         if ended.status:
             raise RuntimeError(f"{command.name} ended with {ended.status}: {ended.errors}")
-        yield ended
+        found.append((ended, int(told.read_text())))
+    run.rename(folder / "runs" / str(len(chain)))
+    return Undisturbed(folder, chain, *map(tuple, zip(*found, strict=True)))
 
 
 def write_data(folder: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
-from rayseg.steps.trials import _unpack
 
 TIMES = ("seconds", "step_seconds", "seconds_per_image")
 FREE = ("run.toml", "report.html", "best.toml", "sensitivity.png", "table.csv")
@@ -108,8 +108,9 @@ def _content(path: Path, run: Path) -> Any:
             facts = {key: said[key] for key in FACTS if key in said}
             return without_times(facts if path.name == "run.json" else said)
         if path.suffix == ".npz":
-            counts, facts = _unpack(data)
-            return counts.tolist(), without_times(facts)
+            with np.load(path) as arrays:
+                facts = json.loads(arrays["facts"].tobytes())
+                return arrays["counts"].tolist(), without_times(facts)
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
     except Exception as error:

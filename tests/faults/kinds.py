@@ -35,18 +35,24 @@ class Scene:
     Attributes:
         undisturbed: the chain as it ought to be.
         number: of the command in the chain that is disturbed.
-        command: that command.
-        operations: on files, that it does undisturbed.
         run: a copy of the run, its own.
         random: draws where the fault lies.
     """
 
     undisturbed: Undisturbed
     number: int
-    command: Command
-    operations: int
     run: Path
     random: Random
+
+    @property
+    def command(self) -> Command:
+        """That command."""
+        return self.undisturbed.chain[self.number]
+
+    @property
+    def operations(self) -> int:
+        """On files, that it does undisturbed."""
+        return self.undisturbed.operations[self.number]
 
     def line(self, *more: str) -> list[str]:
         """Arguments of the command that is disturbed."""

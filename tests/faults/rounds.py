@@ -1,5 +1,6 @@
 """One round: a fault, the same command until it is done, a comparison with the undisturbed run."""
 
+import os
 import re
 import shlex
 import shutil
@@ -8,15 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from rayseg.config.job_list import JOBS
-from tests.faults.chain import CHAIN, Undisturbed
+from rayseg.store.lock import LOCK
+from tests.faults import s3
+from tests.faults.chain import Command, Undisturbed
 from tests.faults.commands import NOTICE, Ended, run_command
 from tests.faults.compare import Differences, compare
 from tests.faults.kinds import DAMAGES, KINDS, Scene
+from tests.faults.processes import adopt_orphans, end_all
+from tests.faults.ray_kinds import JOBS_ON_RAY, RAY_KINDS, run_program
 
 TRIES = 6
 """Times that a user gives the command again, or what its message names."""
-NAMING = re.compile(r"file|disk|read-only|input/output|mount|bit")
+S3_KIND = "network cut to S3"
+NAMING = re.compile(r"file|disk|read-only|input/output|bit|S3")
 """Kinds whose messages must name a file of the run."""
 
 
@@ -47,43 +52,94 @@ class Round:
         return not (self.differences or self.hung or self.bad)
 
 
-def play(
-    undisturbed: Undisturbed, operations: dict[str, int], kind: str, seed: str, place: Path
-) -> Round:
+@dataclass(frozen=True)
+class Grounds:
+    """What rounds are played on.
+
+    Attributes:
+        plain: the undisturbed chain of commands in children of this process.
+        ray: that of programs of their own, on Ray; None where no such kind is asked for.
+        port: of a store that answers as S3, 0 for none.
+    """
+
+    plain: Undisturbed
+    ray: Undisturbed | None = None
+    port: int = 0
+
+
+def play(grounds: Grounds, kind: str, seed: str, place: Path) -> Round:
     """Plays the round of a seed.
 
     Args:
-        operations: on files, by the command that does them.
         place: a folder for its run.
     """
-    random = Random(seed)
-    number = random.choice([n for n, one in enumerate(CHAIN) for _ in range(one.weight)])
-    run = place / "run"
+    undisturbed = grounds.ray if kind in RAY_KINDS else grounds.plain
+    assert undisturbed
+    random = Random(f"{kind}/{seed}")
+    weights = [one.weight * (kind not in RAY_KINDS or one.name in JOBS_ON_RAY)
+               for one in undisturbed.chain]  # fmt: skip
+    (number,) = random.choices(range(len(weights)), weights)
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(undisturbed.before(number), run)
-    command = CHAIN[number]
-    scene = Scene(undisturbed, number, command, operations[command.name], run, random)
-    found = Round(kind, seed, command.name)
-    for ended in KINDS[kind](scene):
-        judge(found, ended, run, disturbed=True)
-    for ended in recover(scene, kind):
-        judge(found, ended, run)
-    if not ended.fine:
-        found.differences.wrong.append(f"never done: {ended.errors[-1:]}")
-    found.differences = _merged(found.differences, compare(run, undisturbed.after(number)))
+    shutil.copytree(undisturbed.before(number), place / "run")
+    scene = Scene(undisturbed, number, place / "run", random)
+    found = Round(kind, seed, scene.command.name)
+    if kind == S3_KIND:
+        _play_on_s3(scene, grounds.port, found)
+    else:
+        (_play_on_ray if kind in RAY_KINDS else _play)(scene, found)
     shutil.rmtree(place, ignore_errors=True)
     return found
 
 
-def _merged(one: Differences, other: Differences) -> Differences:
-    return Differences(one.lost + other.lost, one.doubled + other.doubled, one.wrong + other.wrong)
+def _play(scene: Scene, found: Round) -> None:
+    for ended in KINDS[found.kind](scene):
+        judge(found, ended, scene.run)
+    for ended in recover(scene, found.kind):
+        judge(found, ended, scene.run)
+    _compare(scene, found, ended)
+
+
+def _play_on_ray(scene: Scene, found: Round) -> None:
+    adopt_orphans()
+    ended = None
+    for ended in RAY_KINDS[found.kind](scene):
+        judge(found, ended, scene.run)
+        _end_all(found)
+    for _ in range(TRIES):
+        if ended and ended.fine:
+            break
+        ended = run_program(scene)
+        judge(found, ended, scene.run)
+        _end_all(found)
+    _compare(scene, found, ended)
+
+
+def _end_all(found: Round) -> None:
+    if left := end_all():
+        found.hung.append(f"{left} processes of Ray")
+
+
+def _play_on_s3(scene: Scene, port: int, found: Round) -> None:
+    ended, found.differences = s3.play(scene, port, TRIES)
+    for one in ended:
+        judge(found, one, f"s3://{s3.BUCKET}")
+    if not ended[-1].fine:
+        found.differences.wrong.append(f"never done: {ended[-1].errors[-1:]}")
+
+
+def _compare(scene: Scene, found: Round, last: Ended) -> None:
+    found.differences = compare(scene.run, scene.undisturbed.after(scene.number))
+    if not last.fine:
+        found.differences.wrong.append(f"never done: {last.errors[-1:]}")
 
 
 def recover(scene: Scene, kind: str) -> Iterator[Ended]:
-    """What a user does: the same command, and what its message names, until it is done."""
-    more: list[str] = []
-    yield from _until_done(scene, scene.number, more)
-    if kind not in DAMAGES or "check" not in JOBS:
+    """What a user does: the same command, and what its message names, until it is done.
+
+    What no command reads is found by `rayseg check`, which a user of a damaged disk runs.
+    """
+    yield from _until_done(scene, scene.number, [])
+    if kind not in DAMAGES:
         return
     checked = run_command(["check", "--run", str(scene.run)], scene.run)
     yield checked
@@ -95,9 +151,9 @@ def recover(scene: Scene, kind: str) -> Iterator[Ended]:
 
 
 def _until_done(scene: Scene, number: int, more: list[str]) -> Iterator[Ended]:
-    settings = scene.undisturbed.settings
+    command, settings = scene.undisturbed.chain[number], scene.undisturbed.settings
     for _ in range(TRIES):
-        ended = run_command(CHAIN[number].line(scene.run, settings, *more), scene.run)
+        ended = run_command(command.line(scene.run, settings, *more), scene.run)
         yield ended
         if ended.fine or ended.hung:
             return
@@ -106,23 +162,31 @@ def _until_done(scene: Scene, number: int, more: list[str]) -> Iterator[Ended]:
 
 def _remedy(scene: Scene, number: int, said: str, more: list[str]) -> Iterator[Ended]:
     """Does what a message names."""
-    settings = scene.undisturbed.settings
+    settings, earlier = scene.undisturbed.settings, scene.undisturbed.chain[:number]
+    jobs: list[Command] = []
     if found := re.search(r"`rayseg (check [^`]*)`", said):
         yield run_command(shlex.split(found[1]), scene.run)
-        for earlier in range(number):
-            yield run_command(CHAIN[earlier].line(scene.run, settings), scene.run)
-    elif found := re.search(r"`rayseg ([a-z-]+)`|; run ([a-z-]+) once", said):
-        job = found[1] or found[2]
-        for earlier in range(number):
-            if CHAIN[earlier].job == job:
-                yield run_command(CHAIN[earlier].line(scene.run, settings), scene.run)
+        jobs = list(earlier)
+    elif found := re.search(r"`rayseg ([a-z-]+)`|run ([a-z-]+) once|make them with ([a-z-]+)", said):
+        jobs = [one for one in earlier if one.job in found.groups()]
     elif "--compute.remake-stale" in said:
         more.append("--compute.remake-stale")
+    elif "wait for its end" in said:
+        _let_a_lease_lapse(scene.run)
     elif found := re.search(r"^rayseg: (\S+) .*delete it", said):
         Path(found[1]).unlink(missing_ok=True)
+    for one in jobs:
+        yield run_command(one.line(scene.run, settings), scene.run)
 
 
-def judge(found: Round, ended: Ended, run: Path, disturbed: bool = False) -> None:
+def _let_a_lease_lapse(run: Path) -> None:
+    """As if two minutes passed."""
+    for path in run.rglob(LOCK):
+        then = path.stat().st_mtime - 120
+        os.utime(path, (then, then))
+
+
+def judge(found: Round, ended: Ended, run: Path | str) -> None:
     """Notes how a command ended, and what is wrong with that."""
     errors = [line for line in ended.errors if not NOTICE.search(line)]
     found.said.append(f"{ended.arguments[0]} {ended.status} {' | '.join(errors)[:400]}")

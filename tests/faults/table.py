@@ -40,3 +40,16 @@ def describe(seed: str, seconds: float) -> str:
         f"Seed {seed}, {datetime.now(UTC):%Y-%m-%d}, {seconds / 60:.0f} minutes, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, {versions}."
     )
+
+
+def page(said: str) -> str:
+    """The page of the documentation."""
+    return (
+        "# Faults\n\n"
+        "What came of the last `make faults`: in each round something goes wrong amid a command or\n"
+        "between two, then the same command is given again until it is done, or what its message\n"
+        "names. The run is then compared with one that nobody disturbed. Numbers are of rounds in\n"
+        "which a row or file was lost, a row came twice, anything else differed, a command did not\n"
+        "end, or its message was not one line that names what is to blame. `tests/faults/` says\n"
+        "what each kind does.\n\n" + said
+    )

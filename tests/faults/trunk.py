@@ -8,9 +8,17 @@ from rayseg.nets.trunks import TrunkKind, unstride
 WIDTH = 8
 
 
+RESNET18 = TRUNKS["resnet18"]
+
+
 def take_the_place_of_resnet18() -> None:
     """In this process and the children that it forks."""
     TRUNKS["resnet18"] = TrunkKind(_publish, _cut, has_levels=True)
+
+
+def give_it_back() -> None:
+    """ResNet-18 is ResNet-18 again, for what is shared with other programs."""
+    TRUNKS["resnet18"] = RESNET18
 
 
 def _publish(weights: str | None) -> nn.Module:

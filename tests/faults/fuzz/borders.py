@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as codec
 
-from rayseg.datasets.voc import CLASSES
+from rayseg.datasets.voc_names import CLASSES as CLASSES
 from tests.faults.chain import CHAIN, Undisturbed
 from tests.faults.fuzz import mutations
 from tests.faults.fuzz.mutations import Mutate
