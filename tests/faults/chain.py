@@ -94,9 +94,7 @@ class Undisturbed:
 
 
 def make_undisturbed(
-    folder: Path,
-    chain: tuple[Command, ...] = CHAIN,
-    prepared: Callable[[], None] = lambda: None,
+    folder: Path, chain: tuple[Command, ...] = CHAIN, prepared: Callable[[], None] = lambda: None
 ) -> Undisturbed:
     """Carries out the chain where nothing disturbs it.
 

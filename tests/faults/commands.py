@@ -23,7 +23,9 @@ from tests.faults.trunk import take_the_place_of_resnet18
 
 PATIENCE_SECONDS = 120.0
 """After which a command of a run in small counts as hung."""
-BAR = re.compile(r"\d+%\||\d+(it|image|trial|step)?/s|\[\d\d:\d\d<|\?(it|image|trial)/s|s/(image|it)")
+BAR = re.compile(
+    r"\d+%\||\d+(it|image|trial|step)?/s|\[\d\d:\d\d<|\?(it|image|trial)/s|s/(image|it)"
+)
 NOTICE = re.compile(r"is taken over from|was taken over|no heartbeat of|is damaged .*again$")
 """Lines of the log that tell of another process or of what is mended, and are no errors."""
 FINE = (0, 3)

@@ -15,15 +15,7 @@ from random import Random
 
 from tests.faults.chain import Command, Undisturbed
 from tests.faults.commands import Ended, run_command, start_command
-from tests.faults.injection import (
-    BROKEN,
-    FULL,
-    LOCKED,
-    Operations,
-    kill,
-    lose_power,
-    refuse,
-)
+from tests.faults.injection import BROKEN, FULL, LOCKED, Operations, kill, lose_power, refuse
 
 HOUR = 3600.0
 
@@ -150,7 +142,9 @@ def small_disk(scene: Scene, room: int) -> Iterator[Callable[[str], None]]:
             if path.is_file():
                 path.unlink()
         subprocess.run(["cp", "-a", f"{scene.run}/.", str(aside)], check=True)
-        gone = [path for path in aside.rglob("*") if not (scene.run / path.relative_to(aside)).exists()]
+        gone = [
+            path for path in aside.rglob("*") if not (scene.run / path.relative_to(aside)).exists()
+        ]
         for path in sorted(gone, reverse=True):
             path.rmdir()
         subprocess.run(["umount", str(scene.run)], check=True)

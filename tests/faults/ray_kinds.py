@@ -113,9 +113,7 @@ def _one_killed(kind: str) -> Callable[[Scene], list[Ended]]:
 def memory_monitor(scene: Scene) -> list[Ended]:
     """Ray's own monitor ends whatever works, as on a machine whose memory others take."""
     return [
-        run_program(
-            scene, RAY_memory_usage_threshold="0.01", RAY_memory_monitor_refresh_ms="100"
-        )
+        run_program(scene, RAY_memory_usage_threshold="0.01", RAY_memory_monitor_refresh_ms="100")
     ]
 
 

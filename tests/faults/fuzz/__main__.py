@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -16,15 +16,19 @@ from pathlib import Path
 from tests.faults.chain import make_undisturbed
 from tests.faults.commands import warm_up
 from tests.faults.fuzz.borders import Border, borders
-from tests.faults.fuzz.cases import Verdict, batch, draw
+from tests.faults.fuzz.cases import Case, Verdict, batch, draw
 
 FOUND = Path(__file__).parents[1] / "found"
 BATCH = 25
 """Cases of one child."""
 
 
-def main() -> int:
-    """Draws the cases and says what came of them; 1 where something did."""
+def main(plant: Callable[[], None] = lambda: None) -> int:
+    """Draws the cases and says what came of them; 1 where something did.
+
+    Args:
+        plant: is called before the first case; for tests of the fuzzer.
+    """
     given = _parsed()
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     warm_up()
@@ -34,6 +38,7 @@ def main() -> int:
         chosen = [one for one in known.values() if any(part in one.name for part in given.borders)]
         for border in chosen:
             border.make(_template(folder, border))
+        plant()
         verdicts = list(_verdicts(given, chosen, folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,6 +53,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--seed", default="1")
     parser.add_argument("--borders", nargs="*", default=[""], help="only these; parts of names")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--replay", help="folder of cases that are played as well")
     parser.add_argument("--keep", default=str(FOUND), help="folder that distinct failures go to")
     return parser.parse_args()
 
@@ -60,12 +66,15 @@ def _template(folder: Path, border: Border) -> Path:
 
 def _verdicts(given: argparse.Namespace, chosen: list[Border], folder: Path) -> Iterator[Verdict]:
     whole = sum(border.cases for border in chosen)
-    tasks = []
+    tasks: list[tuple[int, list[str | Case]]] = []
     for number, border in enumerate(chosen):
         cases = -(-given.cases * border.cases // whole)
         for start in range(0, cases, BATCH):
-            seeds = [f"{given.seed}/{n}" for n in range(start, min(start + BATCH, cases))]
-            tasks.append((number, seeds))
+            ends = min(start + BATCH, cases)
+            tasks.append((number, [f"{given.seed}/{n}" for n in range(start, ends)]))
+    for path in sorted(Path(given.replay).glob("*.json")) if given.replay else ():
+        case = Case.from_json(path.read_text())
+        tasks += [(n, [case]) for n, border in enumerate(chosen) if border.name == case.border]
     seen: Counter[tuple[str, ...]] = Counter()
     run = partial(_batch, chosen, folder)
     with ProcessPoolExecutor(given.workers, mp_context=get_context("fork")) as pool:
@@ -76,11 +85,14 @@ def _verdicts(given: argparse.Namespace, chosen: list[Border], folder: Path) -> 
                 yield one
 
 
-def _batch(chosen: list[Border], folder: Path, number: int, seeds: list[str]) -> list[Verdict]:
+def _batch(
+    chosen: list[Border], folder: Path, number: int, given: list[str | Case]
+) -> list[Verdict]:
+    """The verdicts on cases that are given, or drawn by their seeds."""
     border = chosen[number]
     template = _template(folder, border)
-    cases = [draw(border, template, seed) for seed in seeds]
-    place = folder / "cases" / f"{number}-{seeds[0].replace('/', '-')}"
+    cases = [one if isinstance(one, Case) else draw(border, template, one) for one in given]
+    place = folder / "cases" / f"{number}-{cases[0].seed.replace('/', '-')}"
     return list(batch(border, template, place, cases))
 
 
@@ -99,7 +111,17 @@ def _tell(one: Verdict, seen: Counter[tuple[str, ...]], keep: Path) -> None:
 
 def table(verdicts: list[Verdict]) -> str:
     """Markdown: a line for each border."""
-    kinds = ("died", "hung", "traceback", "status", "lines", "long", "no name", "outside")
+    kinds = (
+        "died",
+        "hung",
+        "traceback",
+        "unforeseen",
+        "status",
+        "lines",
+        "long",
+        "no name",
+        "outside",
+    )
     lines = ["| border | cases | " + " | ".join(kinds) + " |", "|---|" + "---:|" * (len(kinds) + 1)]
     names = list(dict.fromkeys(one.case.border for one in verdicts))
     for name in [*names, ""]:

@@ -49,7 +49,9 @@ class Case:
     def as_json(self) -> str:
         """For `found/`."""
         files = {
-            name: {"state": one} if isinstance(one, str) else {"data": base64.b64encode(one).decode()}
+            name: {"state": one}
+            if isinstance(one, str)
+            else {"data": base64.b64encode(one).decode()}
             for name, one in self.files.items()
         }
         said = {"border": self.border, "seed": self.seed, "files": files, "commands": self.commands}
@@ -171,7 +173,7 @@ def examine(case: Case, folder: Path, watch: Watch) -> Verdict:
             found.what, found.said = "outside", f"{sorted(set(watch.outside))[:3]}"
             break
         status, errors = what
-        found.what, found.said = _judged(case, folder, arguments, status, errors)
+        found.what, found.said = judged(case, folder, arguments, status, errors)
         if found.what or status not in (0, 3):
             break
     return found
@@ -192,7 +194,9 @@ def _run(arguments: list[str], watch: Watch, found: Verdict) -> tuple[int, list[
         found.what, found.said = "hung", " ".join(arguments[:1])
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        ours = [one for one in traceback.extract_tb(error.__traceback__) if "/rayseg/" in one.filename]
+        ours = [
+            one for one in traceback.extract_tb(error.__traceback__) if "/rayseg/" in one.filename
+        ]
         place = ours[-1] if ours else where
         said = f"{type(error).__name__}: {str(error)[:200]} at {Path(place.filename).name}:{place.lineno}"
         found.what, found.said = "traceback", said
@@ -203,9 +207,10 @@ def _run(arguments: list[str], watch: Watch, found: Verdict) -> tuple[int, list[
     return status, without_bars(errors.getvalue())
 
 
-def _judged(
+def judged(
     case: Case, folder: Path, arguments: list[str], status: int, errors: list[str]
 ) -> tuple[str, str]:
+    """What is wrong with how a command ended, and more of it; empty where nothing is."""
     lines = [line for line in errors if not NOTICE.search(line)]
     if status not in (0, 1, 2, 3):
         return "status", f"{status}: {lines[-1:]}"
@@ -217,6 +222,8 @@ def _judged(
         return "lines", f"status {status}, {len(lines)} lines: {lines[:2]}"
     if len(lines[0]) > 1000:
         return "long", f"{len(lines[0])} characters: {lines[0][:300]}"
+    if "(unforeseen" in lines[0]:
+        return "unforeseen", lines[0][:300]
     if not names_what(case, folder, lines[0], arguments):
         return "no name", lines[0][:300]
     return "", ""
@@ -246,9 +253,7 @@ def remember_parsing() -> None:
     cli.parse = parse
 
 
-def batch(
-    border: Border, template: Path, folder: Path, cases: Sequence[Case]
-) -> Iterator[Verdict]:
+def batch(border: Border, template: Path, folder: Path, cases: Sequence[Case]) -> Iterator[Verdict]:
     """The verdicts on cases, in children that each may die of one."""
     left = list(cases)
     while left:
@@ -292,9 +297,7 @@ def _line(answers: Any, seconds: float) -> bytes | None:
     return answers.readline()
 
 
-def _work(
-    border: Border, template: Path, folder: Path, cases: Sequence[Case], writer: int
-) -> None:
+def _work(border: Border, template: Path, folder: Path, cases: Sequence[Case], writer: int) -> None:
     try:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)

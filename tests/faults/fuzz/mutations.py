@@ -106,7 +106,7 @@ def json_file(data: bytes, random: Random) -> bytes:
         depth = random.choice((200, 5000, 200_000))
         text = text.replace("[", "[" * depth, 1)
     elif way == 1:
-        text = text.replace(":", f": {'[' * 3000}{']' * 3000}, \"x\":", 1)
+        text = text.replace(":", f': {"[" * 3000}{"]" * 3000}, "x":', 1)
     elif way == 2:  # keys that come twice
         key = random.choice(re.findall(r'"(\w+)":', text) or ["x"])
         text = re.sub(rf'"{key}":', f'"{key}": null, "{key}":', text)
@@ -270,7 +270,9 @@ def parquet_file(data: bytes, random: Random) -> bytes:
     elif way == 6:
         table = table.set_column(place, name, _strange_column(column, random))
     else:
-        table = table.rename_columns([f"{one}x" if one == name else one for one in table.column_names])
+        table = table.rename_columns(
+            [f"{one}x" if one == name else one for one in table.column_names]
+        )
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
@@ -285,7 +287,9 @@ def _strange_column(column: pa.ChunkedArray, random: Random) -> pa.ChunkedArray:
         if random.random() < 0.3:
             value = [value] if random.random() < 0.5 else [[value] * 4]
         try:
-            return pa.chunked_array([pa.array([*values[:place], value, *values[place + 1 :]], column.type)])
+            return pa.chunked_array(
+                [pa.array([*values[:place], value, *values[place + 1 :]], column.type)]
+            )
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             continue
     return column
