@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,8 @@ class Command:
         return [self.job, *given, *self.flags, *out, *more]
 
 
+OF_MASKS = ("--space", "threshold", "--seeds-of", "cam", "--grid", "threshold=0.1,0.3")
+OF_SEEDS = ("--space", "cam", "--grid", "flip=true,false")
 CHAIN = (
     Command("prepare", "prepare"),
     Command("classifier", "train-classifier"),
@@ -53,13 +56,11 @@ CHAIN = (
     Command("masks", "refine-seeds"),
     Command("segmenter", "train-segmenter"),
     Command("predictions", "predict"),
-    Command("tune masks", "tune", ("--space", "threshold", "--seeds-of", "cam", "--grid",
-                                   "threshold=0.1,0.3", "--slice-images", "2")),  # fmt: skip
-    Command("tune seeds", "tune", ("--space", "cam", "--grid", "flip=true,false",
-                                   "--slice-images", "3")),  # fmt: skip
+    Command("tune masks", "tune", (*OF_MASKS, "--slice-images", "2")),
+    Command("tune seeds", "tune", (*OF_SEEDS, "--slice-images", "3")),
     Command("scores", "score", ("--split", "train"), weight=1),
     Command("export", "export", ("--masks", "cam+threshold", "--format", "voc"), "exported"),
-)  # fmt: skip
+)
 """Each goes on from what those before it left."""
 
 
@@ -110,15 +111,18 @@ def make_undisturbed(
     found: list[tuple[Ended, int]] = []
     for number, command in enumerate(chain):
         shutil.copytree(run, folder / "runs" / str(number))
-        counting = Operations(str(run), tell=told)
-        ended = run_command(
-            command.line(run, folder / "tiny.toml"), run, lambda: (prepared(), counting.install())
-        )
+        line = command.line(run, folder / "tiny.toml")
+        ended = run_command(line, run, partial(_count, prepared, Operations(str(run), tell=told)))
         if ended.status:
             raise RuntimeError(f"{command.name} ended with {ended.status}: {ended.errors}")
         found.append((ended, int(told.read_text())))
     run.rename(folder / "runs" / str(len(chain)))
     return Undisturbed(folder, chain, *map(tuple, zip(*found, strict=True)))
+
+
+def _count(prepared: Callable[[], None], operations: Operations) -> None:
+    prepared()
+    operations.install()
 
 
 def write_data(folder: Path) -> None:

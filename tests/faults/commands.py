@@ -32,7 +32,8 @@ FINE = (0, 3)
 LATE = (
     "rayseg.plain", "tests.faults.sweep", "torch._dynamo", "sklearn.metrics", "ray.tune", "jinja2",
     "matplotlib.backends.backend_agg", "PIL.PngImagePlugin", "tyro", "torch.utils.data",
-    "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "rayseg.report", "rayseg.nets.detectors",
+    "pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "rayseg.report",
+    "rayseg.nets.detectors",
 )  # fmt: skip
 """What commands import where they need it, which takes seconds."""
 
@@ -67,7 +68,7 @@ def warm_up() -> None:
     """Loads what every command needs, so that children need not."""
     torch.set_num_threads(1)
     for job in JOBS.values():
-        job.config
+        importlib.import_module(job.kind.partition(":")[0])
         if "on_ray" not in job.function:
             importlib.import_module(job.function.partition(":")[0])
     for name in LATE:

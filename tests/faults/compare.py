@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-
 TIMES = ("seconds", "step_seconds", "seconds_per_image")
 FREE = ("run.toml", "report.html", "best.toml", "sensitivity.png", "table.csv")
 """Files that hold the place of the run or seconds; they must be there."""
@@ -90,8 +89,9 @@ def _files(run: Path) -> Iterator[tuple[str, Path]]:
     """Files beside shards; of hidden ones, only drafts, which ought to be gone."""
     for path in run.rglob("*"):
         name = str(path.relative_to(run))
+        is_shard = path.suffix == ".parquet" and path.name.startswith("part-")
         hidden = path.name.startswith((".", "_"))
-        if not path.is_file() or path.suffix == ".parquet" and path.name.startswith("part-"):
+        if not path.is_file() or is_shard:
             continue
         if not hidden or path.name.endswith(".tmp"):
             yield name, path

@@ -1,6 +1,5 @@
 """Kinds of faults: what each does to a run in small, or to the command that works on it."""
 
-import json
 import os
 import resource
 import signal

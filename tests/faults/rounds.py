@@ -21,6 +21,8 @@ from tests.faults.ray_kinds import JOBS_ON_RAY, RAY_KINDS, run_program
 TRIES = 6
 """Times that a user gives the command again, or what its message names."""
 S3_KIND = "network cut to S3"
+UNNAMED = "the job's process was killed"
+"""Of what the supervising process says when its child is gone."""
 NAMING = re.compile(r"file|disk|read-only|input/output|bit|S3")
 """Kinds whose messages must name a file of the run."""
 
@@ -205,16 +207,15 @@ def bad_message(ended: Ended, errors: list[str], run: str, names: bool) -> str:
         errors: lines of stderr.
         names: a file of the run is to blame, and must be named.
     """
-    if "Traceback" in ended.output + "".join(errors):
-        return f"{ended.status}: traceback {errors[-1:]}"
-    if ended.fine:
-        return f"{ended.status}: {errors[:2]}" if errors else ""
-    if ended.status == -9:
-        return ""
-    if ended.status not in (1, 130, 143):
-        return f"{ended.status}: {errors[:2]}"
-    if len(errors) != 1 or not errors[0].startswith("rayseg: "):
-        return f"{ended.status}: {len(errors)} lines {errors[:3]}"
-    if names and ended.status == 1 and run not in errors[0]:
-        return f"{ended.status} names no file: {errors[0]}"
-    return ""
+    first = errors[0] if errors else ""
+    wrong = {
+        "a traceback": "Traceback" in ended.output + "".join(errors),
+        "an error that nobody foresaw": "(unforeseen" in first,
+        "a status of its own": not ended.fine and ended.status not in (-9, 1, 130, 143),
+        "lines although it is done": ended.fine and bool(errors),
+        "not one line": ended.status > 0 and not ended.fine and len(errors) != 1,
+        "not its own line": ended.status > 0 and not ended.fine and first[:8] != "rayseg: ",
+        "no file": names and ended.status == 1 and run not in first and UNNAMED not in first,
+    }
+    found = next((name for name, holds in wrong.items() if holds), "")
+    return f"{found}: status {ended.status}, {len(errors)} lines {errors[:3]}" if found else ""

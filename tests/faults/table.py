@@ -44,12 +44,12 @@ def describe(seed: str, seconds: float) -> str:
 
 def page(said: str) -> str:
     """The page of the documentation."""
-    return (
-        "# Faults\n\n"
-        "What came of the last `make faults`: in each round something goes wrong amid a command or\n"
-        "between two, then the same command is given again until it is done, or what its message\n"
-        "names. The run is then compared with one that nobody disturbed. Numbers are of rounds in\n"
-        "which a row or file was lost, a row came twice, anything else differed, a command did not\n"
-        "end, or its message was not one line that names what is to blame. `tests/faults/` says\n"
-        "what each kind does.\n\n" + said
-    )
+    return f"""# Faults
+
+What came of the last `make faults`. In each round something goes wrong amid a command or between
+two; then the same command is given again until it is done, or what its message names. The run is
+then compared with one that nobody disturbed. Numbers are of rounds in which a row or file was lost,
+a row came twice, anything else differed, a command did not end, or its message was not one line
+that names what is to blame. `tests/faults/` says what each kind does.
+
+{said}"""

@@ -2,17 +2,19 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as codec
 
-from rayseg.datasets.voc_names import CLASSES as CLASSES
+from rayseg.config.job_list import JOBS
+from rayseg.datasets.voc_names import CLASSES
 from tests.faults.chain import CHAIN, Undisturbed
 from tests.faults.fuzz import mutations
 from tests.faults.fuzz.mutations import Mutate
@@ -202,6 +204,39 @@ def settings(folder: Path, random: Random) -> list[list[str]]:
     return [[job, *config, "--run", f"{folder}/run", "--engine", "plain", *flags]]
 
 
+# The command line
+
+QUICK = ("prepare", "make-seeds", "refine-seeds", "predict", "score", "export", "train-classifier",
+         "train-detector", "make-box-maps", "check")  # fmt: skip
+"""Jobs whose flags are parsed in no time; without a run they end there."""
+OWN = ("run", "engine", "address", "out", "data")
+"""Flags that say where results go, or which Ray is started."""
+
+
+def flags(folder: Path, random: Random) -> list[list[str]]:
+    """Strange values of flags that are there, and flags that are not."""
+    job = random.choice(QUICK)
+    given = []
+    for _ in range(random.choice((1, 1, 1, 2))):
+        name = random.choice([one for one in flags_of(JOBS[job].config()) if one not in OWN])
+        if random.random() < 0.1:
+            name = name[:-1] if random.random() < 0.5 else f"{name}s"
+        value = mutations.text_of(mutations.strange(random)).replace("\0", "")
+        given += random.choice(([f"--{name}", value], [f"--{name}={value}"], [f"--{name}"]))
+    more = ["--data", "folder"] if job == "prepare" else []
+    return [[job, "--run", f"{folder}/run", "--engine", "plain", *more, *given]]
+
+
+def flags_of(config: Any, prefix: str = "") -> Iterator[str]:
+    """Names of the flags of a configuration."""
+    for one in fields(config):
+        value, name = getattr(config, one.name), f"{prefix}{one.name}".replace("_", "-")
+        if is_dataclass(value):
+            yield from flags_of(value, f"{name}.")
+        else:
+            yield name
+
+
 # A run
 
 
@@ -242,6 +277,7 @@ def borders(undisturbed: Undisturbed) -> dict[str, Border]:
             Border("settings", with_weights, {"tiny.toml": own.toml_file}, settings, 6),
             Border("weights", with_weights, {"*.safetensors": own.safetensors_file},
                    through_seeds, 4),
+            Border("flags", with_weights, {}, flags, 6),
             Border("a run's JSON", finished, {"run/**/*.json": own.json_file}, run_commands, 3),
             Border("a run's tables", finished, {
                 "run/**/*.parquet": own.parquet_file, "run/**/_index.pq": own.parquet_file,

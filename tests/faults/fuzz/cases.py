@@ -26,6 +26,8 @@ SECONDS = 20
 """After which a command on a handful of small files counts as hung."""
 MEMORY = 3 << 30
 """Bytes beyond what a process has that one case may take."""
+LONGEST = 1000
+"""Characters of a message."""
 STATES = ("missing", "folder", "link to nowhere", "link to itself", "empty")
 """What may stand in the place of a file."""
 
@@ -88,6 +90,12 @@ class Verdict:
 def draw(border: Border, template: Path, seed: str) -> Case:
     """The case of a seed."""
     random = Random(f"{border.name}/{seed}")
+    files = _wrong(border, template, random) if border.mutable else {}
+    return Case(border.name, seed, files, border.commands(Path("FOLDER"), random))
+
+
+def _wrong(border: Border, template: Path, random: Random) -> dict[str, bytes | str]:
+    """One file, and what stands there."""
     pattern = random.choice(list(border.mutable))
     path = random.choice(sorted(path for path in template.glob(pattern) if path.is_file()))
     content: bytes | str = border.mutable[pattern](path.read_bytes(), random)
@@ -96,9 +104,7 @@ def draw(border: Border, template: Path, seed: str) -> Case:
     elif random.random() < 0.03 and path.suffix in (".jpg", ".png", ".bmp", ".gif"):
         others = sorted(template.glob("**/*.[jpgb][pnim][gpf]"))
         content = random.choice(others).read_bytes()
-    folder = Path("FOLDER")
-    commands = border.commands(folder, random)
-    return Case(border.name, seed, {str(path.relative_to(template)): content}, commands)
+    return {str(path.relative_to(template)): content}
 
 
 def put(folder: Path, name: str, content: bytes | str) -> None:
@@ -193,13 +199,7 @@ def _run(arguments: list[str], watch: Watch, found: Verdict) -> tuple[int, list[
     except Hung:
         found.what, found.said = "hung", " ".join(arguments[:1])
     except BaseException as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        ours = [
-            one for one in traceback.extract_tb(error.__traceback__) if "/rayseg/" in one.filename
-        ]
-        place = ours[-1] if ours else where
-        said = f"{type(error).__name__}: {str(error)[:200]} at {Path(place.filename).name}:{place.lineno}"
-        found.what, found.said = "traceback", said
+        found.what, found.said = "traceback", _place_of(error)
     finally:
         signal.alarm(0)
         watch.on = False
@@ -207,26 +207,31 @@ def _run(arguments: list[str], watch: Watch, found: Verdict) -> tuple[int, list[
     return status, without_bars(errors.getvalue())
 
 
+def _place_of(error: BaseException) -> str:
+    """What an error says, and the last line of rayseg that it passed."""
+    passed = traceback.extract_tb(error.__traceback__)
+    last = ([one for one in passed if "/rayseg/" in one.filename] or passed)[-1]
+    place = f"{Path(last.filename).name}:{last.lineno}"
+    return f"{type(error).__name__}: {str(error)[:200]} at {place}"
+
+
 def judged(
     case: Case, folder: Path, arguments: list[str], status: int, errors: list[str]
 ) -> tuple[str, str]:
     """What is wrong with how a command ended, and more of it; empty where nothing is."""
     lines = [line for line in errors if not NOTICE.search(line)]
-    if status not in (0, 1, 2, 3):
-        return "status", f"{status}: {lines[-1:]}"
-    if any("Traceback" in line for line in lines):
-        return "traceback", lines[-1]
-    if status in (0, 3):
-        return ("lines", f"status {status}: {lines[0][:300]}") if lines else ("", "")
-    if len(lines) != 1 or not lines[0].startswith("rayseg: "):
-        return "lines", f"status {status}, {len(lines)} lines: {lines[:2]}"
-    if len(lines[0]) > 1000:
-        return "long", f"{len(lines[0])} characters: {lines[0][:300]}"
-    if "(unforeseen" in lines[0]:
-        return "unforeseen", lines[0][:300]
-    if not names_what(case, folder, lines[0], arguments):
-        return "no name", lines[0][:300]
-    return "", ""
+    shown = f"status {status}, {len(lines)} lines: {' | '.join(lines)[:300]}"
+    one = lines[0] if lines else ""
+    found = {
+        "status": status not in (0, 1, 2, 3),
+        "traceback": any("Traceback" in line for line in lines),
+        "lines": bool(lines) if status in (0, 3) else len(lines) != 1,
+        "unforeseen": "(unforeseen" in one,
+        "long": len(one) > LONGEST,
+        "no name": status in (1, 2) and not names_what(case, folder, one, arguments),
+    }
+    what = next((name for name, holds in found.items() if holds), "")
+    return what, shown if what else ""
 
 
 def names_what(case: Case, folder: Path, line: str, arguments: Sequence[str]) -> bool:

@@ -17,9 +17,19 @@ import tomli_w
 from tests.faults.fuzz.strange import strange_values
 
 Mutate = Callable[[bytes, Random], bytes]
-MAGICS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0", b"PAR1", b"PK\x03\x04",
-          b"%!PS-Adobe", b"\x1f\x8b\x08", b"RIFF\0\0\0\0WEBP", b"P6 99999 99999 255\n", b"<svg>",
-          b"\xef\xbb\xbf", b"\xff\xfe", b"\0" * 16)  # fmt: skip
+MAGICS = (
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"BM", b"II*\0", b"PAR1", b"PK\x03\x04",
+    b"%!PS-Adobe", b"\x1f\x8b\x08", b"RIFF\0\0\0\0WEBP", b"P6 99999 99999 255\n", b"<svg>",
+    b"\xef\xbb\xbf", b"\xff\xfe", b"\0" * 16,
+)  # fmt: skip
+FACTS = (
+    {},
+    {"rayseg": "x"},
+    {"rayseg": "[]"},
+    {"rayseg": "{}"},
+    {"rayseg": "null"},
+    {"format": "pt"},
+)
 SEED_OF_VALUES = 0
 
 
@@ -36,20 +46,29 @@ def text_of(value: Any) -> str:
 def raw(data: bytes, random: Random) -> bytes:
     """Bytes flipped, cut, zeroed, repeated, put in, or those of something else."""
     for _ in range(random.choice((1, 1, 1, 2, 4, 30))):
-        place = random.randrange(len(data) + 1)
-        end = min(place + random.choice((1, 4, 64, 1000)), len(data))
-        data = random.choice((
-            lambda: data[:place],
-            lambda: data[place:],
-            lambda: data[:place] + bytes([random.randrange(256)]) + data[place + 1 :],
-            lambda: data[:place] + bytes([1 << random.randrange(8)]) + data[place + 1 :],
-            lambda: data[:place] + bytes(end - place) + data[end:],
-            lambda: data[:place] + data[end:],
-            lambda: data[:place] + data[place:end] * 3 + data[end:],
-            lambda: data[:place] + random.randbytes(end - place) + data[end:],
-            lambda: random.choice(MAGICS) + data[place:],
-        ))()  # fmt: skip
+        data = _changed(data, random)
     return data if random.random() < 0.97 else b""
+
+
+def _changed(data: bytes, random: Random) -> bytes:
+    place = random.randrange(len(data) + 1)
+    end = min(place + random.choice((1, 4, 64, 1000)), len(data))
+    before, within, after = data[:place], data[place:end], data[end:]
+    return random.choice(
+        (
+            before,
+            within + after,
+            before
+            + bytes(one ^ 1 << random.randrange(8) for one in within[:1])
+            + data[place + 1 :],
+            before + random.randbytes(1) + within[1:] + after,
+            before + bytes(len(within)) + after,
+            before + after,
+            before + within * 3 + after,
+            before + random.randbytes(len(within)) + after,
+            random.choice(MAGICS) + within + after,
+        )
+    )
 
 
 def encoded(text: str, random: Random) -> bytes:
@@ -307,8 +326,7 @@ def safetensors_file(data: bytes, random: Random) -> bytes:
         facts = change_tree(facts, random, lambda: plain(strange(random)))
         header["__metadata__"]["rayseg"] = json.dumps(facts)
     elif way == 1:
-        header["__metadata__"] = random.choice(({}, {"rayseg": "x"}, {"rayseg": "[]"}, {"rayseg": "{}"},
-                                                {"rayseg": "null"}, {"format": "pt"}))  # fmt: skip
+        header["__metadata__"] = random.choice(FACTS)
     else:
         header = change_tree(header, random, lambda: plain(strange(random)))
     text = json.dumps(header).encode("utf-8", "surrogatepass")
