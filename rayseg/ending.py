@@ -73,6 +73,20 @@ def first_lines(text: str) -> str:
     return said if len(said) <= LONGEST else said[: LONGEST - 4].rstrip() + " ..."
 
 
+def first_cause(error: BaseException) -> str:
+    """The message of the error that others followed from, in one line.
+
+    Texts that crossed processes hold all of them with their tracebacks, the first cause first.
+    """
+    text = str(error).partition("\n\nThe above exception was the direct cause")[0]
+    lines = text.strip().splitlines()
+    frames = [n for n, line in enumerate(lines) if line.startswith("  File ")]
+    after = lines[frames[-1] + 1 :] if frames else lines
+    while frames and after and after[0].startswith("    "):  # the frame's code
+        after = after[1:]
+    return first_lines("\n".join(after)) or type(error).__name__
+
+
 _asked: list[tuple[int, float]] = []
 """The first signal that asked for an end, and when."""
 
@@ -114,12 +128,16 @@ def supervised(work: Callable[[], int]) -> int:
     sys.stdout.flush()
     reader, writer = os.pipe()
     parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # until both know what to do at one
     child = os.fork()
     if child:
         os.close(writer)
+        _pass_on_signals(child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _await(child, reader)
     os.close(reader)
     _die_with(parent)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return _noted(work, writer)
 
 
@@ -136,10 +154,13 @@ def _noted(work: Callable[[], int], writer: int) -> int:
     return status
 
 
-def _await(child: int, reader: int) -> int:
+def _pass_on_signals(child: int) -> None:
     for one in ENDS:
         if signal.getsignal(one) is not signal.SIG_IGN:
             signal.signal(one, lambda number, frame: _send(child, number))
+
+
+def _await(child: int, reader: int) -> int:
     _, how = os.waitpid(child, 0)
     os.set_blocking(reader, False)  # a grandchild may still hold the other end
     with suppress(BlockingIOError):

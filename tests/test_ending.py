@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rayseg.ending import LONGEST, explained, first_lines
+from rayseg.ending import LONGEST, explained, first_cause, first_lines
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a child of the command's process")
 
@@ -93,3 +93,12 @@ def test_a_line_has_an_end():
 def test_an_unforeseen_error_says_its_kind(error, said):
     assert explained(error) == said
     assert "no memory left" in explained(MemoryError())
+
+
+def test_a_text_of_several_tracebacks_is_said_by_its_first_cause():
+    text = (
+        'ray::task() (pid=1)\n  File "a.py", line 1, in f\n    g()\n    ^^^\n'
+        "ValueError: weights lack:\n\ta.bias\nand a page more\n\n"
+        "The above exception was the direct cause of the following exception:\n\nUDF failed"
+    )
+    assert first_cause(RuntimeError(text)) == "ValueError: weights lack: a.bias"

@@ -1,6 +1,7 @@
 """True semantic masks of a data set: found by the image's id, and looked at before they count."""
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -99,6 +100,10 @@ class TrueMasks:
         found = (folder.find(id_, ".png") for folder in self._folders)
         path = given or next(filter(None, found), None)
         if path is None:
+            return ""
+        if not os.path.lexists(path):  # a list may name masks that nobody has downloaded
+            text = "that a list names, not found: their images have no true mask"
+            self._tally.note("masks", text, str(path))
             return ""
         self._found += 1
         try:

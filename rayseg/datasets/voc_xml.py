@@ -118,8 +118,10 @@ def _box(item: ElementTree.Element) -> tuple[tuple[float, float, float, float] |
         else:
             points = item.findall("polygon//*")
             xs, ys = (_numbers(points, axis) for axis in "xy")
-            if not xs or not ys:
+            if not xs and not ys:
                 return None, "object has neither bndbox nor polygon"
+            if len(xs) != len(ys) or len(set(zip(xs, ys, strict=True))) < 3:
+                return None, "polygon has fewer than three points, and the object no bndbox"
             xmin, ymin, xmax, ymax = min(xs), min(ys), max(xs), max(ys)
     except ValueError:
         return None, "box or polygon is not of finite numbers"

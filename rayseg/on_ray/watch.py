@@ -24,7 +24,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from rayseg.ending import GOES_ON, first_lines, say
+from rayseg.ending import GOES_ON, first_cause, say
 from rayseg.stages import Cause
 
 POLL_SECONDS = 1.0
@@ -36,8 +36,7 @@ END_SECONDS = 15.0
 """For what waits to end after it was asked to; then the process ends at once."""
 RECORD_SECONDS = 5.0
 """For the record of a death to reach the head."""
-_MEMORY = "NODE_OUT_OF_MEMORY"
-_INTENDED = ("INTENDED_SYSTEM_EXIT", "INTENDED_USER_EXIT")
+_MEMORY, _INTENDED = "NODE_OUT_OF_MEMORY", ("INTENDED_SYSTEM_EXIT", "INTENDED_USER_EXIT")
 
 
 class RayWitness:
@@ -150,8 +149,7 @@ def _is_own() -> bool:
 
 def _what_is_gone() -> str:
     """Which part of Ray does not answer; empty where all do."""
-    node: Any = ray_worker._global_node
-    if node is None:
+    if (node := ray_worker._global_node) is None:
         return ""
     dead = [str(kind) for kind, _ in node.dead_processes()] if _is_own() else []
     for kind in ("gcs_server", "raylet"):
@@ -235,18 +233,4 @@ def one_line_errors(what: str, *more: type[Exception]) -> Iterator[None]:
             f"{what} made no progress for --compute.stall-seconds; {GOES_ON}"
         ) from error
     except (RayError, TrainingFailedError, *more) as error:
-        raise ChildProcessError(f"{what} failed: {root_cause(error)}") from error
-
-
-def root_cause(error: BaseException) -> str:
-    """The message of the error that others followed from, in one line.
-
-    Ray puts the texts of all of them, with their tracebacks, into one, the first cause first.
-    """
-    first = str(error).partition("\n\nThe above exception was the direct cause")[0]
-    lines = first.strip().splitlines()
-    frames = [n for n, line in enumerate(lines) if line.startswith("  File ")]
-    after = lines[frames[-1] + 1 :] if frames else lines
-    while frames and after and after[0].startswith("    "):  # the frame's code
-        after = after[1:]
-    return first_lines("\n".join(after)) or type(error).__name__
+        raise ChildProcessError(f"{what} failed: {first_cause(error)}") from error

@@ -259,9 +259,10 @@ def test_an_xml_that_says_no_size_is_of_the_files(layout, size_wh):
     "polygon",
     [
         "<polygon><x1>5</x1><y1>6</y1><x2>20</x2><y2>8</y2><x3>9</x3><y3>30</y3></polygon>",
-        "<polygon><point><x>5</x><y>30</y></point><point><x>20</x><y>6</y></point></polygon>",
+        "<polygon><point><x>5</x><y>30</y></point><point><x>20</x><y>6</y></point>"
+        "<point><x>9</x><y>9</y></point></polygon>",
         "<polygon><username>me</username><pt><x>5</x><y>6</y></pt><pt><x>20</x><y>30</y></pt>"
-        "</polygon>",
+        "<pt><x>9</x><y>9</y></pt></polygon>",
     ],
 )
 def test_a_polygon_without_a_box_has_the_box_around_it(layout, polygon):
@@ -277,6 +278,8 @@ def test_a_polygon_without_a_box_has_the_box_around_it(layout, polygon):
         ("", "neither bndbox nor polygon"),
         ("<polygon/>", "neither bndbox nor polygon"),
         ("<polygon><x1>a</x1><y1>2</y1></polygon>", "not of finite numbers"),
+        ("<polygon><x1>5</x1><y1>5</y1></polygon>", "fewer than three points"),
+        ("<polygon><x1>5</x1><y1>5</y1><x2>9</x2></polygon>", "fewer than three points"),
         ("<robndbox><cx>9</cx></robndbox>", "neither bndbox nor polygon"),
     ],
 )
@@ -343,6 +346,15 @@ def test_a_list_of_pairs_names_images_and_masks(layout):
     assert samples["a b"].mask_path == str(layout.root / "SegmentationClassAug" / "a b.png")
     assert samples["c"].mask_path == str(layout.root / "elsewhere" / "c.png")
     assert not tally.left_out
+
+
+def test_a_mask_that_a_list_names_and_nobody_has_is_said_and_no_failure(layout):
+    layout.one(xml("dog"))
+    layout.lists("/JPEGImages/a.jpg /SegmentationClassAug/a.png")
+    samples, tally, _ = layout.read()
+    assert (samples["a"].tags, samples["a"].mask_path) == ((DOG,), "")
+    assert not tally.left_out
+    assert any(reason.what == "masks" for reason in tally.changed)
 
 
 def test_augmented_masks_serve_where_there_are_no_others(layout):
