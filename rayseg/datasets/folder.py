@@ -53,9 +53,9 @@ class _Image:
 class FolderDataset(Dataset):
     """Images in a folder, with a CSV of their tags, a CSV of their boxes, or both.
 
-    The CSV of tags has a header such as ``image,tags``, a row an image or a row a tag. Its rows are the data
-    set: images that it does not name are left out, images that it names and the folder lacks stay
-    as rows. It has one separator of tags, the first of these that any of its cells holds: ``;`` or
+    The CSV of tags has a header such as ``image,tags``, a row an image or a row a tag. Its rows are
+    the data set: images that it does not name are left out, images that it names and the folder
+    lacks stay as rows. It has one separator of tags, the first of these that any of its cells holds: ``;`` or
     ``|``, then a comma (inside quotes), then blanks. So with ``traffic light;car`` in one row,
     ``traffic light`` is one tag everywhere; a file without any other separator needs
     ``class_names`` to keep a name with a blank in one piece. A cell may also be a list such as
