@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rayseg.config.base import Compute, JobConfig, SegmentersConfig
+    from rayseg.config.borders import ExportConfig, PrepareConfig
     from rayseg.config.boxes import (
         AnalyseBoxesConfig,
         AskDetectorConfig,
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
     from rayseg.config.jobs import (
         CheckConfig,
         DoctorConfig,
-        ExportConfig,
         PredictConfig,
         PredictInstancesConfig,
-        PrepareConfig,
         RunConfig,
         ScoreConfig,
         ToyBottleneckConfig,
@@ -62,8 +61,8 @@ __all__ = [
     "threshold_field",
 ]
 
-_PARTS = ("base", "files", "trainings", "seeds", "boxes", "tuning", "jobs")
-"""In the order in which a name is looked for: the first two load no torch."""
+_PARTS = ("base", "files", "borders", "trainings", "seeds", "boxes", "tuning", "jobs")
+"""In the order in which a name is looked for: the first three load no torch."""
 
 
 def __getattr__(name: str) -> Any:

@@ -41,12 +41,27 @@ class Job:
 
     def run(self, config: JobConfig) -> Any:
         """Does it by the engine that the configuration names."""
-        return _load(self.function)(config, _load(ENGINES[config.engine])())
+        return _load(self.function)(config, LateEngine(ENGINES[config.engine]))
 
 
 def _load(address: str) -> Any:
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class LateEngine:
+    """An engine that is loaded when a verb is asked of it, as torch and Ray take seconds.
+
+    Attributes:
+        kind: module and name of the engine.
+    """
+
+    kind: str
+
+    def __getattr__(self, verb: str) -> Any:
+        """The engine's own."""
+        return getattr(_load(self.kind)(), verb)
 
 
 ENGINES = {"ray": "rayseg.on_ray.engine:RayEngine", "plain": "rayseg.plain:PlainEngine"}
@@ -74,11 +89,11 @@ class TrainingJob(Job):
 
     def run(self, config: JobConfig) -> Any:
         """Does it by the engine that the configuration names."""
-        return _load(self.function)(self.network, config, _load(ENGINES[config.engine])())
+        return _load(self.function)(self.network, config, LateEngine(ENGINES[config.engine]))
 
 
 JOBS: dict[str, Job] = {
-    "prepare": Job("rayseg.config.jobs:PrepareConfig", "rayseg.steps.preparing:prepare"),
+    "prepare": Job("rayseg.config.borders:PrepareConfig", "rayseg.steps.preparing:prepare"),
     **{
         network.job: TrainingJob(
             "rayseg.config.trainings:TRAIN_CONFIGS", "rayseg.steps.training:train", kind
@@ -105,7 +120,7 @@ JOBS: dict[str, Job] = {
     "tune": Job("rayseg.config.tuning:TuneConfig", "rayseg.on_ray.tune:tune"),
     "doctor": Job("rayseg.config.jobs:DoctorConfig", "rayseg.steps.doctor:doctor"),
     "check": Job("rayseg.config.jobs:CheckConfig", "rayseg.steps.check:check"),
-    "export": Job("rayseg.config.jobs:ExportConfig", "rayseg.steps.exporting:export"),
+    "export": Job("rayseg.config.borders:ExportConfig", "rayseg.steps.exporting:export"),
     "toy-bottleneck": Job(
         "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
     ),

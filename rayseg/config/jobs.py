@@ -1,46 +1,19 @@
 """One frozen dataclass a job; `RunConfig` is every other job's configuration at once."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from rayseg.analyses.bottleneck import ToyBottleneck
-from rayseg.config.base import JobConfig, SegmentersConfig, check_names, one_field_each
+from rayseg.config.base import JobConfig, SegmentersConfig
+from rayseg.config.borders import PrepareConfig
 from rayseg.config.boxes import MakeBoxMapsConfig, MakeBoxMasksConfig
 from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig
 from rayseg.config.trainings import TRAIN_CONFIGS
-from rayseg.datasets import DATASETS, Dataset
-from rayseg.export import EXPORTERS, Exporter
 from rayseg.nets.prediction import Prediction
 from rayseg.records.bounds import check_least
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.stages import InstancePrediction
 from rayseg.toml import check_literals
-
-DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
-ExporterFields = one_field_each(
-    "ExporterFields",
-    __name__,
-    {f"to_{name}": exporter for name, exporter in EXPORTERS.items() if fields(exporter)},  # type: ignore[arg-type]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
-    """Reads a data set and writes the manifest that every other job starts from.
-
-    Attributes:
-        data: Reader of the data set; its own flags follow under its name.
-    """
-
-    data: str = "synthetic"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_names("data", (self.data,), DATASETS)
-
-    def dataset(self) -> Dataset:
-        """The reader that is asked for."""
-        return getattr(self, self.data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,33 +142,6 @@ class CheckConfig(JobConfig):
 
     engine: Literal["ray", "plain"] = "plain"
     repair: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig(ExporterFields, JobConfig):  # type: ignore[valid-type]
-    """Writes masks of a run in a foreign format.
-
-    Attributes:
-        masks: A folder of the run's masks, such as advcam+label_crf, of its predictions, such as
-            predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
-        format: Exporter to use; the settings of one that has some follow as to_<format>.
-        out: Folder to write into.
-        split: Split to export, and the list's name. Empty exports all to the list train, or val for
-            predictions and instances.
-    """
-
-    masks: str = "advcam+label_crf"
-    format: str = "voc"
-    out: str = "export"
-    split: str = ""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_names("format", (self.format,), EXPORTERS)
-
-    def exporter(self) -> Exporter:
-        """The format with its settings."""
-        return getattr(self, f"to_{self.format}", None) or EXPORTERS[self.format]()
 
 
 @dataclass(frozen=True, kw_only=True)

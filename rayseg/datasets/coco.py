@@ -20,7 +20,7 @@ from rayseg.datasets.base import (
     write_mask,
 )
 from rayseg.datasets.coco_annotations import Annotation, rasterise
-from rayseg.datasets.coco_ids import Key, categories, id_key, require_keys
+from rayseg.datasets.coco_ids import Key, as_json, categories, id_key, require_keys
 from rayseg.datasets.coco_images import (
     CocoImage,
     annotation_name,
@@ -118,7 +118,7 @@ class COCO(Dataset):
         for part, own, start in zip(parts, images, _prefixes(images), strict=True):
             entries = _by_image(part, own, tally)
             for listed in own:
-                image = measured(listed, part.folder, tally)
+                image = measured(listed, part.folder, len(own), tally)
                 found = annotations_of(
                     image, entries.pop(image.key), index, part.path, tally, self.masks
                 )
@@ -253,7 +253,9 @@ def _by_image(
             reason = "image_id is lacking or no id"
         if not isinstance(entry, dict):
             reason = "annotation is no object"
-        tally.leave_out("annotations", reason, f"{part.path}: {annotation_name(entry, place)}")
+        name = annotation_name(entry, place)
+        found_id = f" of image {as_json(entry.get('image_id')):.40}" if key is not None else ""
+        tally.leave_out("annotations", reason, f"{part.path}: {name}{found_id}")
     return found
 
 

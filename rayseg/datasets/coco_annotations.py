@@ -65,6 +65,8 @@ def read_annotation(
     if box is None and outline.box_xyxy is not None:
         box = outline.box_xyxy
         notes = *notes, "box is that of the outline"
+    if box is None and size_hw is not None:
+        notes = *notes, "neither bbox nor outline, so it is a tag alone"
     return Annotation(class_index, box, crowd, outline if outlines else Outline(), notes)
 
 

@@ -115,10 +115,14 @@ def _without_repeats(images: Sequence[tuple[str, CocoImage]], tally: Tally) -> l
     return list(taken.values())
 
 
-def measured(image: CocoImage, folder: Path, tally: Tally) -> CocoImage:
-    """The image with the size of its file, which is opened, and what that says of its frame."""
+def measured(image: CocoImage, folder: Path, number: int, tally: Tally) -> CocoImage:
+    """The image with the size of its file, which is opened, and what that says of its frame.
+
+    Args:
+        number: of images that its file lists.
+    """
     if not image.found:
-        tally.leave_out("images", "file not found", str(image.path))
+        tally.leave_out("images", f"not found, of {number} that are listed", str(image.path))
         return image
     if image.path != folder / image.file_name:
         tally.note("images", "found under another name", f"{image.file_name}: {image.path}")
@@ -167,6 +171,8 @@ def annotations_of(
             continue
         for note in one.notes:
             tally.note("annotations", note, where)
+        if entry.get("bbox") == []:
+            tally.leave_out("boxes", "bbox is an empty list", where)
         if one.outline.without:
             tally.leave_out("outlines", one.outline.without, where)
         content = one.class_index, one.box_xyxy, one.crowd, one.outline.counts

@@ -54,7 +54,7 @@ def say_faults(samples: Iterable[Sample], tally: Tally, way_out: str) -> Iterato
     if number and faults.total() == number:
         fault, count = faults.most_common(1)[0]
         raise DatasetError(
-            f"none of {number} images can be read: {count} {fault}, such as {examples[fault]}: "
+            f"{count} of {number} images {fault}, such as {examples[fault]}, and none can be read: "
             f"{way_out}"
         )
     for fault, count in faults.items():

@@ -20,7 +20,6 @@ from ray.tune.search.optuna import OptunaSearch
 from tqdm import tqdm
 
 from rayseg.config import TuneConfig
-from rayseg.on_ray.engine import RayEngine
 from rayseg.on_ray.session import preflight
 from rayseg.on_ray.watch import one_line_errors
 from rayseg.stages import TrialImage
@@ -42,7 +41,7 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
         ValueError: the space, its values or the images cannot be used.
         ChildProcessError: a trial failed.
     """
-    if not isinstance(engine, RayEngine):
+    if config.engine != "ray":
         raise ValueError("tune runs trials side by side, which only engine ray can")
     space = load_space(config.space)
     given = {one.partition("=")[0] for one in config.grid} & set(space.domains)

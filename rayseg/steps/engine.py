@@ -4,20 +4,24 @@ A step says what is to be done; an engine knows where and by how many processes.
 the same rows and resume the same folders.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pyarrow as pa
 
 from rayseg.config import Compute
-from rayseg.learn import Worker
-from rayseg.stages import Row, Rows
 from rayseg.store import Folder, Pending
 
+if TYPE_CHECKING:  # torch, which a job that asks nothing of an engine does not need
+    from rayseg.learn import Worker
+    from rayseg.stages import Row, Rows
+
 T = TypeVar("T")
-Stage = Callable[[Rows], Rows]
+Stage = Callable[["Rows"], "Rows"]
 
 
 @dataclass(frozen=True)

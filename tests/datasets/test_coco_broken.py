@@ -457,7 +457,7 @@ def test_an_image_that_is_plainly_meant_is_found_and_said(content, tmp_path, nam
 def test_some_images_missing_are_rows_and_counted(content, tmp_path):
     samples, tally = read(tmp_path, content)
     assert [sample.height for sample in samples] == [20, 0]
-    assert reasons(tally) == {("images", "file not found"): 1}
+    assert reasons(tally) == {("images", "not found, of 2 that are listed"): 1}
     assert tally.taken["images"] == 1
 
 

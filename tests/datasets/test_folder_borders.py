@@ -116,7 +116,6 @@ def test_an_unknown_tag_costs_itself(read):
         ("../c.jpg,cat", "leads out of the folder"),
         ("/c.jpg,cat", "leads out of the folder"),
         ("..\\c.jpg,cat", "leads out of the folder"),
-        ("b.jpg,dog", "has a row already"),
         ("b.png,dog", "another file with the same id"),
         ('"c.jpg",cat\n"d', "not CSV"),
     ],
@@ -140,6 +139,14 @@ def test_rows_that_a_quote_swallows_are_all_counted(read):
     assert example.endswith("tags.csv:3")
     with pytest.raises(DatasetError, match="line break inside a cell"):
         read('image,tags\na.jpg,"cat\nb.jpg"\n')
+
+
+def test_rows_of_one_tag_each_are_taken_together(read):
+    found, tally, _ = read("image,tags\nb.jpg,cat\na.jpg,dog\nb.jpg,dog\n")
+    assert set(found["b"]) == {"cat", "dog"}
+    assert not tally.left_out
+    (reason,) = [one for one in tally.changed if one.what == "rows"]
+    assert "more of one image, their tags taken together" in reason.text
 
 
 def test_a_row_twice_is_taken_once_and_said(read):
@@ -235,7 +242,10 @@ def test_a_name_that_is_longer_than_any_file_s_is_not_found(read):
 
 
 def test_no_image_at_all_is_an_error_that_says_what_to_check(read):
-    with pytest.raises(DatasetError, match=r"none of 2 images .*gone.jpg: check --folder.images"):
+    with pytest.raises(
+        DatasetError,
+        match=r"2 of 2 images not found, such as .*gone.jpg, .*: check --folder.images",
+    ):
         read("image,tags\ngone.jpg,cat\nlost.jpg,cat\n")
 
 

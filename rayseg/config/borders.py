@@ -1,0 +1,60 @@
+"""The jobs that bring a data set in and results out; they load no torch."""
+
+from dataclasses import dataclass, fields
+
+from rayseg.config.base import JobConfig, check_names, one_field_each
+from rayseg.datasets import DATASETS, Dataset
+from rayseg.export import EXPORTERS, Exporter
+
+DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
+ExporterFields = one_field_each(
+    "ExporterFields",
+    __name__,
+    {f"to_{name}": exporter for name, exporter in EXPORTERS.items() if fields(exporter)},  # type: ignore[arg-type]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
+    """Reads a data set and writes the manifest that every other job starts from.
+
+    Attributes:
+        data: Reader of the data set; its own flags follow under its name.
+    """
+
+    data: str = "synthetic"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names("data", (self.data,), DATASETS)
+
+    def dataset(self) -> Dataset:
+        """The reader that is asked for."""
+        return getattr(self, self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(ExporterFields, JobConfig):  # type: ignore[valid-type]
+    """Writes masks of a run in a foreign format.
+
+    Attributes:
+        masks: A folder of the run's masks, such as advcam+label_crf, of its predictions, such as
+            predictions/advcam+label_crf, or of its instances, such as instances/bbam+box_crf.
+        format: Exporter to use; the settings of one that has some follow as to_<format>.
+        out: Folder to write into.
+        split: Split to export, and the list's name. Empty exports all to the list train, or val for
+            predictions and instances.
+    """
+
+    masks: str = "advcam+label_crf"
+    format: str = "voc"
+    out: str = "export"
+    split: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names("format", (self.format,), EXPORTERS)
+
+    def exporter(self) -> Exporter:
+        """The format with its settings."""
+        return getattr(self, f"to_{self.format}", None) or EXPORTERS[self.format]()
