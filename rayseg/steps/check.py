@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.table import table
 from rayseg.steps.trials import read_trial
 from rayseg.store import (
+    COPY,
     KINDS,
     CheckedShards,
     DamagedError,
@@ -169,7 +171,9 @@ def _check_run(checked: _Checked) -> dict[str, Any] | None:
     """What run.json says; None where neither it nor its copy can be read."""
     folder = checked.folder
     try:
-        return read_facts(folder)
+        facts = read_facts(folder)
+        _check_copy(checked, facts)
+        return facts
     except FileNotFoundError:
         if shard_names(folder):
             way_out = "what made its rows is not known: delete the folder"
@@ -187,6 +191,14 @@ def _check_run(checked: _Checked) -> dict[str, Any] | None:
         return None
     checked.found.append(Finding(what, partial(write_run, folder, {}), "its copy is good"))
     return facts
+
+
+def _check_copy(checked: _Checked, facts: dict[str, Any]) -> None:
+    with suppress(FileNotFoundError, DamagedError):
+        if read_facts(checked.folder, COPY).get("config") != facts.get("config"):
+            what = f"{checked.folder.path('run.json')} and {COPY} name different settings"
+            way_out = "the command that made the folder takes those that are its own"
+            checked.found.append(Finding(what, None, way_out))
 
 
 def _set_all_aside(folder: Folder, names: list[str]) -> None:
