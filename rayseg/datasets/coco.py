@@ -29,6 +29,7 @@ from rayseg.datasets.coco_images import (
     read_images,
 )
 from rayseg.datasets.listing import walk
+from rayseg.datasets.reading import read_text
 from rayseg.datasets.tally import Tally
 from rayseg.records import Sample
 from rayseg.records.file_names import apart, file_stem
@@ -192,10 +193,10 @@ class _Part:
 
 def _load(annotations: Path) -> _Json:
     path = require(annotations, "annotations", "expected COCO's instances JSON")
-    if not path.is_file():
-        raise DatasetError(f"{path} is no file: expected COCO's instances JSON")
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = json.loads(read_text(path))
+    except DatasetError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON ({error}): replace it") from None
     keys = ("images", "annotations", "categories")
@@ -244,7 +245,9 @@ def _by_image(
     """The annotations of each image, with their places in the list; the others are left out."""
     found: dict[Key, list[tuple[int, _Json]]] = {image.key: [] for image in images}
     for place, entry in enumerate(part.content["annotations"]):
-        key = id_key(entry.get("image_id")) if isinstance(entry, dict) else None
+        given = entry.get("image_id") if isinstance(entry, dict) else None
+        exact = as_json(given)
+        key = exact if exact in found else id_key(given)
         if key is not None and key in found:
             found[key].append((place, entry))
             continue
@@ -254,7 +257,7 @@ def _by_image(
         if not isinstance(entry, dict):
             reason = "annotation is no object"
         name = annotation_name(entry, place)
-        found_id = f" of image {as_json(entry.get('image_id')):.40}" if key is not None else ""
+        found_id = f" of image {exact:.40}" if key is not None else ""
         tally.leave_out("annotations", reason, f"{part.path}: {name}{found_id}")
     return found
 

@@ -487,7 +487,7 @@ def test_a_file_that_is_no_such_json_is_an_error(tmp_path, content, text):
 
 def test_a_pipe_as_annotations_is_an_error_and_no_hang(tmp_path):
     os.mkfifo(tmp_path / "a.json")
-    with pytest.raises(DatasetError, match="is no file"):
+    with pytest.raises(DatasetError, match="pipe or device: expected a file"):
         _ = COCO(tmp_path, tmp_path / "a.json").classes
 
 
