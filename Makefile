@@ -1,5 +1,7 @@
 # make demo    tags to masks to segmenters on synthetic scenes
 # make test    formatter, linter, type checker, tests
+# make faults  300 rounds of faults into docs/faults.md, half an hour
+# make fuzz    12,000 cases of wrong input, 20 minutes
 # make lock    the versions that the suite has passed with, after `make test`
 # PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
 
@@ -21,6 +23,12 @@ bench: $(INSTALLED) runs/voc_boxes/detector/detector.safetensors
 runs/voc_boxes/detector/detector.safetensors: | $(INSTALLED)
 	$(VENV)/bin/rayseg prepare --config jobs/presets/voc_boxes.toml
 	$(VENV)/bin/rayseg train-detector --config jobs/presets/voc_boxes.toml
+
+faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults --rounds 300 --seed 1 --out docs/faults.md
+
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults.fuzz --cases 12000 --seed 1
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -49,9 +49,10 @@ class COCO(Dataset):
 
     A crowd region is a tag of its class, as the objects are there; its box is listed in
     ``Sample.crowds``, as it is not one object. Boxes are as the JSON has them, also where they
-    leave the image or have no area; an annotation without one has that of its outline. Sizes are
-    those of the files: where the JSON has another one, its boxes and outlines are of another frame
-    and are left out. What is broken is left out with its reason and costs nothing else.
+    leave the image or have no area; an annotation without one, or of zeros, has that of its
+    outline. Sizes are those of the files: where the JSON has another one, its boxes and outlines
+    are of another frame and are left out. What is broken is left out with its reason and costs
+    nothing else.
 
     Ids are those of the JSON, filled up to 12 digits; where those of the second JSON are in the
     first too, they begin with ``val_``.

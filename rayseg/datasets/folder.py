@@ -53,11 +53,11 @@ class _Image:
 class FolderDataset(Dataset):
     """Images in a folder, with a CSV of their tags, a CSV of their boxes, or both.
 
-    The CSV of tags has a header such as ``image,tags``, one row an image. Its rows are the data
-    set: images that it does not name are left out, images that it names and the folder lacks stay
-    as rows. It has one separator of tags, the first of these that any of its cells holds: ``;`` or
-    ``|``, then a comma (inside quotes), then blanks. So with ``traffic light;car`` in one row,
-    ``traffic light`` is one tag everywhere; a file without any other separator needs
+    The CSV of tags has a header such as ``image,tags``, a row an image or a row a tag. Its rows are
+    the data set: images that it does not name are left out, images that it names and the folder
+    lacks stay as rows. It has one separator of tags, the first of these that any of its cells
+    holds: ``;`` or ``|``, then a comma (inside quotes), then blanks. So with ``traffic light;car``
+    in one row, ``traffic light`` is one tag everywhere; a file without any other separator needs
     ``class_names`` to keep a name with a blank in one piece. A cell may also be a list such as
     ``['cat', 'dog']``, as pandas writes it.
 
@@ -173,8 +173,8 @@ class FolderDataset(Dataset):
             before = image and found.get(image.id)
             if image is None:
                 continue
-            if before:
-                _say_twice(before, image, "keep one row an image, its tags joined by ;", tally)
+            if before and (before.path != image.path or before.row.written == row.written):
+                _say_twice(before, image, tally)
                 continue
             try:
                 tags_of_row = tuple(map(cleaned, cutter.split(row.cells[0])))
@@ -184,7 +184,10 @@ class FolderDataset(Dataset):
             if row.cells[0] in NO_VALUE and not tags_of_row:
                 text = "that say no value as a program writes it, read as no tag"
                 tally.note("cells", text, f"{row.where}: {row.cells[0]!r}")
-            found[image.id] = replace(image, tags=tuple(dict.fromkeys(tags_of_row)))
+            if before:  # one row a tag, as tables of pairs have it
+                tally.note("rows", "more of one image, their tags taken together", row.where)
+                tags_of_row = (*before.tags, *tags_of_row)
+            found[image.id] = replace(before or image, tags=tuple(dict.fromkeys(tags_of_row)))
 
     def _read_boxes(self, boxes: Path, found: dict[str, _Image], tally: Tally) -> None:
         path = require(boxes, "boxes", "expected a CSV with the header image,class,x1,y1,x2,y2")
@@ -200,7 +203,7 @@ class FolderDataset(Dataset):
                 continue
             first = found.setdefault(image.id, image)
             if first.path != image.path:
-                _say_twice(first, image, "rename one image", tally)
+                _say_twice(first, image, tally)
             elif row.written in seen:
                 tally.note("rows", "written twice, taken once", row.where)
             elif any(row.cells):
@@ -283,12 +286,10 @@ def _id_of(name: str) -> str:
     return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
-def _say_twice(first: _Image, again: _Image, way_out: str, tally: Tally) -> None:
+def _say_twice(first: _Image, again: _Image, tally: Tally) -> None:
     where = f"{again.row.where}: {again.row.image!r}, as {first.row.where}"
     if first.row.written == again.row.written:
         tally.note("rows", "written twice, taken once", where)
-    elif first.path == again.path:
-        tally.leave_out("rows", f"of an image that has a row already: {way_out}", where)
     else:
-        text = f"of another file with the same id, its name without suffix: {way_out}"
+        text = "of another file with the same id, its name without suffix: rename one image"
         tally.leave_out("rows", text, f"{where} {first.row.image!r}")

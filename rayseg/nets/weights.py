@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 AGAIN = "fetch it again, or train it again once `rayseg check --repair` has set a run's own aside"
 """The way out where a file is damaged."""
+CHECKSUM = "checksum"
+"""Of the tensors, among the facts of a file."""
 
 
 def read_tensors(path: str) -> dict[str, Tensor]:
@@ -49,8 +51,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _checked(path: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        known = (file.metadata() or {}).get("checksum")
+    known = (_noted(path) or {}).get(CHECKSUM)
     if known not in (None, checksum(tensors)):
         raise ValueError("they do not have the checksum that they had: the file is damaged")
     return tensors
@@ -102,7 +103,9 @@ def _required(tensors: Mapping[str, Tensor], optional: tuple[str, ...]) -> dict[
 def to_safetensors(network: nn.Module, facts: Mapping[str, object]) -> bytes:
     """The network's tensors with the facts that rebuild it, as the bytes of a safetensors file."""
     tensors = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-    return save(tensors, metadata={"rayseg": json.dumps(facts), "checksum": checksum(tensors)})
+    # under one key, since the order of several is not the same every time
+    noted = {**facts, CHECKSUM: checksum(tensors)}
+    return save(tensors, metadata={"rayseg": json.dumps(noted)})
 
 
 def read_facts(path: str) -> dict[str, object]:
@@ -124,13 +127,17 @@ def find_facts(path: str) -> dict[str, object] | None:
     """As `read_facts`, but None for the safetensors file of others."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
+    noted = _noted(path)
+    return noted and {name: fact for name, fact in noted.items() if name != CHECKSUM}
+
+
+def _noted(path: str) -> dict[str, object] | None:
+    """What `to_safetensors` wrote beside the tensors; None for the file of others."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            return json.loads((file.metadata() or {}).get("rayseg", "null"))
     except SafetensorError as error:
         raise ValueError(f"weights file {path} is no safetensors file: {error}; {AGAIN}") from None
-    try:
-        return json.loads(metadata["rayseg"]) if "rayseg" in metadata else None
     except ValueError:
         raise ValueError(
             f"weights file {path} is damaged: its facts are no JSON; {AGAIN}"

@@ -44,6 +44,24 @@ def noted(tally):
     return {one["what"]: one["example"] for one in tally.facts()["changed"]}
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "<NA>", "#N/A", "set()"])
+def test_a_cell_of_no_value_is_no_class_and_said(read, cell):
+    found, tally, _ = read(f"image,tags\na.jpg,{cell}\nb.jpg,cat\n")
+    assert found == {"a": (), "b": ("cat",)}
+    assert cell in noted(tally)["cells"]
+
+
+def test_a_class_may_be_called_as_a_program_calls_no_value(read):
+    assert read("image,tags\na.jpg,nan\n", class_names=("nan",))[0] == {"a": ("nan",)}
+
+
+@pytest.mark.parametrize("start", ["images/", "./images/", "/home/else/images/", "..\\images\\"])
+def test_what_leads_to_the_folder_of_images_is_no_part_of_a_name(read, start):
+    found, tally, _ = read(f"image,tags\n{start}a.jpg,cat\n")
+    assert found == {"a": ("cat",)}
+    assert not tally.left_out
+
+
 EXPECTED = {"a": ("cat", "dog"), "b": ("traffic light",), "c": ()}
 
 
@@ -116,7 +134,6 @@ def test_an_unknown_tag_costs_itself(read):
         ("../c.jpg,cat", "leads out of the folder"),
         ("/c.jpg,cat", "leads out of the folder"),
         ("..\\c.jpg,cat", "leads out of the folder"),
-        ("b.jpg,dog", "has a row already"),
         ("b.png,dog", "another file with the same id"),
         ('"c.jpg",cat\n"d', "not CSV"),
     ],
@@ -140,6 +157,14 @@ def test_rows_that_a_quote_swallows_are_all_counted(read):
     assert example.endswith("tags.csv:3")
     with pytest.raises(DatasetError, match="line break inside a cell"):
         read('image,tags\na.jpg,"cat\nb.jpg"\n')
+
+
+def test_rows_of_one_tag_each_are_taken_together(read):
+    found, tally, _ = read("image,tags\nb.jpg,cat\na.jpg,dog\nb.jpg,dog\n")
+    assert set(found["b"]) == {"cat", "dog"}
+    assert not tally.left_out
+    (reason,) = [one for one in tally.changed if one.what == "rows"]
+    assert "more of one image, their tags taken together" in reason.text
 
 
 def test_a_row_twice_is_taken_once_and_said(read):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rayseg.nets.backbones import build_trunk
-from rayseg.nets.weights import load_into, read_facts, read_tensors, to_safetensors
+from rayseg.nets.weights import find_facts, load_into, read_facts, read_tensors, to_safetensors
 
 
 class Malicious:
@@ -177,3 +177,11 @@ def test_real_mobilenet_weights_load(real_data):
         assert torch.isfinite(trunk(torch.rand(1, 3, 64, 64))).all()
     with pytest.raises(ValueError, match="another network"):
         build_trunk("resnet18", 16, str(real_data / "weights" / "mobilenet_v2.pth"))
+
+
+def test_a_network_is_the_same_bytes_every_time(tmp_path):
+    """By which what follows from weights knows that they are the same."""
+    network, facts = torch.nn.Linear(3, 3), {"trunk": "resnet18", "stride": 16}
+    assert len({to_safetensors(network, facts) for _ in range(20)}) == 1
+    (tmp_path / "w.safetensors").write_bytes(to_safetensors(network, facts))
+    assert find_facts(str(tmp_path / "w.safetensors")) == facts

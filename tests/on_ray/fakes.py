@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from rayseg.attribution import RIB, AdvCAM
 from rayseg.learn import Crops, SegmentationCrops
-from rayseg.steps.trials import _unpack
-from rayseg.store import MANIFEST_SCHEMA, pack_maps, rows_to_table
+from rayseg.steps.trials import read_trial
+from rayseg.store import MANIFEST_SCHEMA, Folder, pack_maps, rows_to_table
 
 
 def manifest_table(number, **columns):
@@ -151,8 +151,10 @@ class WaitingAdvCAM(AdvCAM):
 
 def done_trials(run):
     """Bytes of the files of trials that have counted all images, by name."""
-    found = {path.name: path.read_bytes() for path in Path(run).glob("tuning/advcam/trials/*.npz")}
-    return {name: data for name, data in found.items() if _unpack(data)[1]["done"]}
+    sweep = Path(run) / "tuning/advcam"
+    found = {path.name: path.read_bytes() for path in sweep.glob("trials/*.npz")}
+    done = {name: read_trial(Folder(str(sweep)), name)[1]["done"] for name in found}
+    return {name: data for name, data in found.items() if done[name]}
 
 
 @dataclass(frozen=True)

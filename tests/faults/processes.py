@@ -1,0 +1,76 @@
+"""The processes that a process has begotten, of whatever depth; and those alone."""
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+AGENTS = ("DashboardAgent", "RuntimeEnvAgent")
+
+
+def adopt_orphans() -> None:
+    """What loses its parent becomes a child of this process, and so is found and ended by it."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants(root: int | None = None) -> list[int]:
+    """Numbers of the living processes below one, of this process where none is named."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = path.read_text().rpartition(") ")[2].split()[:2]
+            if state != "Z":
+                parents.setdefault(int(parent), []).append(int(path.parent.name))
+    found, waiting = [], [root or os.getpid()]
+    while waiting:
+        children = parents.get(waiting.pop(), [])
+        found += children
+        waiting += children
+    return found
+
+
+def titled(kind: str, root: int) -> list[int]:
+    """Descendants of a kind: ``raylet``, ``gcs_server``, or ``ray::`` for actors and tasks."""
+    return [pid for pid in descendants(root) if _is_of(kind, pid)]
+
+
+def _is_of(kind: str, pid: int) -> bool:
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+    except OSError:
+        return False
+    if kind == "ray::":
+        return title.startswith(kind) and not any(agent in title for agent in AGENTS)
+    return title.rpartition("/")[2] == kind
+
+
+def end_all(patience: float = 20.0) -> int:
+    """Waits for this process's descendants to end, and ends what is left; how many that were."""
+    until = time.monotonic() + patience
+    while descendants() and time.monotonic() < until:
+        _reap()
+        time.sleep(0.1)
+    left = descendants()
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while descendants():
+        _reap()
+        time.sleep(0.05)
+    _reap()
+    return len(left)
+
+
+def _reap() -> None:
+    for _ in _ended():
+        pass
+
+
+def _ended() -> Iterator[int]:
+    with suppress(ChildProcessError):
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            yield pid
