@@ -41,7 +41,8 @@ def read_toml(path: str, base: C) -> C:
     given = read(path)
     mine = {part.name for part in fields(base)}  # type: ignore[arg-type]
     others = {key: value for key, value in given.items() if key not in mine}
-    update(_every_key(), others, path)
+    if others:  # all jobs together load torch
+        update(_every_key(), others, path)
     return update(base, {key: value for key, value in given.items() if key in mine}, path)
 
 
