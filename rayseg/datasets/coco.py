@@ -29,6 +29,7 @@ from rayseg.datasets.coco_images import (
     read_images,
 )
 from rayseg.datasets.listing import walk
+from rayseg.datasets.reading import read_text
 from rayseg.datasets.tally import Tally
 from rayseg.records import Sample
 from rayseg.records.file_names import apart, file_stem
@@ -48,9 +49,10 @@ class COCO(Dataset):
 
     A crowd region is a tag of its class, as the objects are there; its box is listed in
     ``Sample.crowds``, as it is not one object. Boxes are as the JSON has them, also where they
-    leave the image or have no area; an annotation without one has that of its outline. Sizes are
-    those of the files: where the JSON has another one, its boxes and outlines are of another frame
-    and are left out. What is broken is left out with its reason and costs nothing else.
+    leave the image or have no area; an annotation without one, or of zeros, has that of its
+    outline. Sizes are those of the files: where the JSON has another one, its boxes and outlines
+    are of another frame and are left out. What is broken is left out with its reason and costs
+    nothing else.
 
     Ids are those of the JSON, filled up to 12 digits; where those of the second JSON are in the
     first too, they begin with ``val_``.
@@ -192,10 +194,10 @@ class _Part:
 
 def _load(annotations: Path) -> _Json:
     path = require(annotations, "annotations", "expected COCO's instances JSON")
-    if not path.is_file():
-        raise DatasetError(f"{path} is no file: expected COCO's instances JSON")
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = json.loads(read_text(path))
+    except DatasetError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} is not JSON ({error}): replace it") from None
     keys = ("images", "annotations", "categories")
@@ -244,7 +246,9 @@ def _by_image(
     """The annotations of each image, with their places in the list; the others are left out."""
     found: dict[Key, list[tuple[int, _Json]]] = {image.key: [] for image in images}
     for place, entry in enumerate(part.content["annotations"]):
-        key = id_key(entry.get("image_id")) if isinstance(entry, dict) else None
+        given = entry.get("image_id") if isinstance(entry, dict) else None
+        exact = as_json(given)
+        key = exact if exact in found else id_key(given)
         if key is not None and key in found:
             found[key].append((place, entry))
             continue
@@ -254,7 +258,7 @@ def _by_image(
         if not isinstance(entry, dict):
             reason = "annotation is no object"
         name = annotation_name(entry, place)
-        found_id = f" of image {as_json(entry.get('image_id')):.40}" if key is not None else ""
+        found_id = f" of image {exact:.40}" if key is not None else ""
         tally.leave_out("annotations", reason, f"{part.path}: {name}{found_id}")
     return found
 

@@ -87,7 +87,8 @@ def _box(given: object) -> Box | None:
     if not usable or not all(_is_near(side) for side in given):  # type: ignore[attr-defined]
         raise BrokenError("bbox must be the four numbers x, y, width and height", given)
     x, y, width, height = (float(side) for side in given)  # type: ignore[attr-defined]
-    return x, y, x + width, y + height
+    # what tools write that do not know the box
+    return (x, y, x + width, y + height) if any((x, y, width, height)) else None
 
 
 def _is_near(side: object) -> bool:

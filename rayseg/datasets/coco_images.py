@@ -8,6 +8,7 @@ from typing import Any
 from rayseg.datasets.coco_annotations import Annotation, read_annotation
 from rayseg.datasets.coco_ids import Key, as_json, id_key, image_id, is_text, whole_number
 from rayseg.datasets.coco_outlines import BrokenError, Outline
+from rayseg.datasets.faults import box_fault
 from rayseg.datasets.finding import find_image, leaves
 from rayseg.datasets.tally import Tally
 from rayseg.records.images import ImageError, read_size, read_turn
@@ -73,9 +74,9 @@ def _listed(entry: object, folder: Path) -> CocoImage:
         raise BrokenError("file_name is lacking or no name", name)
     if not str(name) or "\0" in str(name):
         raise BrokenError("file_name names no file", name)
-    if leaves(str(name)):
-        raise BrokenError("file_name leads out of the folder of images", name)
     path = find_image(folder, str(name))
+    if path is None and leaves(str(name)):
+        raise BrokenError("file_name leads out of the folder of images", name)
     return CocoImage(
         key,
         image_id(entry["id"]),
@@ -96,9 +97,16 @@ def _given_size(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _without_repeats(images: Sequence[tuple[str, CocoImage]], tally: Tally) -> list[CocoImage]:
     """One image an id: the first of equal ones, none where two files claim it."""
-    names: dict[Key, set[str]] = {}
-    for _, image in images:
-        names.setdefault(image.key, set()).add(image.file_name)
+    names = _names(images)
+    # "007" and "07" of two files mean what they say and not the same number
+    images = [
+        (
+            where,
+            replace(one, key=one.source_id, id=one.source_id) if len(names[one.key]) > 1 else one,
+        )
+        for where, one in images
+    ]
+    names = _names(images)
     taken: dict[Key, CocoImage] = {}
     files: set[Path] = set()
     for where, image in images:
@@ -113,6 +121,13 @@ def _without_repeats(images: Sequence[tuple[str, CocoImage]], tally: Tally) -> l
                 tally.note("images", "file of another image too", f"{where}: {image.file_name}")
             files.add(image.path)
     return list(taken.values())
+
+
+def _names(images: Sequence[tuple[str, CocoImage]]) -> dict[Key, set[str]]:
+    names: dict[Key, set[str]] = {}
+    for _, image in images:
+        names.setdefault(image.key, set()).add(image.file_name)
+    return names
 
 
 def measured(image: CocoImage, folder: Path, number: int, tally: Tally) -> CocoImage:
@@ -179,13 +194,19 @@ def annotations_of(
         if one.box_xyxy and content in seen:
             tally.note("annotations", "the same as another of its image, both are taken", where)
         seen.add(content)
-        found.append(_in_frame(one, image, where, tally))
+        outlined = bool(entry.get("segmentation"))
+        found.append(_in_frame(one, outlined, image, where, tally))
+        fault = found[-1].box_xyxy and box_fault(found[-1].box_xyxy, image.size_hw)
+        if fault:
+            tally.note("boxes", f"{fault}: kept as it is, and left out of trainings", where)
     return found
 
 
-def _in_frame(one: Annotation, image: CocoImage, where: str, tally: Tally) -> Annotation:
-    """The annotation without a box that is not of the file's pixels."""
-    if not image.other_frame or one.box_xyxy is None:
+def _in_frame(
+    one: Annotation, outlined: bool, image: CocoImage, where: str, tally: Tally
+) -> Annotation:
+    """The annotation without a box or outline that is not of the file's pixels."""
+    if not image.other_frame or (one.box_xyxy is None and not outlined):
         return one
     size = "x".join(map(str, image.given_hw or ()))
     own = "x".join(map(str, image.size_hw))

@@ -5,6 +5,7 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -18,16 +19,17 @@ def leaves(name: str) -> bool:
 def find_image(folder: Path, name: str) -> Path | None:
     """Finds the file that a name means; None where there is none or the name leaves the folder.
 
-    It is tried as it is, then with slashes for backslashes, without the folder's own name in front,
-    with the suffix in other letters, with accents written otherwise, and at last with another
-    suffix of images. What is there under the very name is found even if it is no file, so that
-    reading it says why; a folder only where nothing else is.
+    It is tried as it is, then with slashes for backslashes and without blanks at its ends, without
+    what leads to the folder in front, with percent signs of an address read, with the suffix in
+    other letters, with accents written otherwise, and at last with another suffix of images. What
+    is there under the very name is found even if it is no file, so that reading it says why; a
+    folder only where nothing else is.
     """
-    if not name or leaves(name):
+    if not name:
         return None
     exact = folder / name
     # os.path's tests, unlike pathlib's, take names that are too long or hold a NUL as missing
-    there = os.path.exists(exact)
+    there = not leaves(name) and os.path.exists(exact)
     if there and not os.path.isdir(exact):
         return exact
     others = (folder / one for one in _meant(folder.name, name) if not leaves(one))
@@ -37,15 +39,20 @@ def find_image(folder: Path, name: str) -> Path | None:
 
 def _meant(folder: str, name: str) -> Iterator[str]:
     """Other writings of a name, the likely ones first."""
-    slashed = name.replace("\\", "/")
-    names = [slashed, *([slashed.partition("/")[2]] if slashed.startswith(f"{folder}/") else [])]
-    for change in (_same, _suffix_cases, _accents, _suffixes):
+    parts = posixpath.normpath(name.strip().replace("\\", "/")).split("/")
+    starts = [0, *(place + 1 for place, part in enumerate(parts) if part == folder)]
+    names = ["/".join(parts[start:]) for start in starts]
+    for change in (_same, _addresses, _suffix_cases, _accents, _suffixes):
         names = list(dict.fromkeys(other for one in names for other in change(one)))
         yield from (one for one in names if one)
 
 
 def _same(name: str) -> Iterable[str]:
     return (name,)
+
+
+def _addresses(name: str) -> Iterable[str]:
+    return name, unquote(name)
 
 
 def _suffix_cases(name: str) -> Iterable[str]:

@@ -19,7 +19,7 @@ from rayseg.datasets.faults import box_fault, say_faults
 from rayseg.datasets.finding import IMAGE_SUFFIXES, find_image, leaves
 from rayseg.datasets.listing import composed, list_folder, walk
 from rayseg.datasets.reading import cleaned
-from rayseg.datasets.tag_cells import TagCells
+from rayseg.datasets.tag_cells import NO_VALUE, TagCells
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.true_masks import TrueMasks, check_mask_values, label_of_values
 from rayseg.records import Sample
@@ -53,11 +53,11 @@ class _Image:
 class FolderDataset(Dataset):
     """Images in a folder, with a CSV of their tags, a CSV of their boxes, or both.
 
-    The CSV of tags has a header such as ``image,tags``, a row an image or a row a tag. Its rows are the data
-    set: images that it does not name are left out, images that it names and the folder lacks stay
-    as rows. It has one separator of tags, the first of these that any of its cells holds: ``;`` or
-    ``|``, then a comma (inside quotes), then blanks. So with ``traffic light;car`` in one row,
-    ``traffic light`` is one tag everywhere; a file without any other separator needs
+    The CSV of tags has a header such as ``image,tags``, a row an image or a row a tag. Its rows are
+    the data set: images that it does not name are left out, images that it names and the folder
+    lacks stay as rows. It has one separator of tags, the first of these that any of its cells
+    holds: ``;`` or ``|``, then a comma (inside quotes), then blanks. So with ``traffic light;car``
+    in one row, ``traffic light`` is one tag everywhere; a file without any other separator needs
     ``class_names`` to keep a name with a blank in one piece. A cell may also be a list such as
     ``['cat', 'dog']``, as pandas writes it.
 
@@ -181,6 +181,9 @@ class FolderDataset(Dataset):
             except ValueError as error:
                 tally.leave_out("rows", str(error), f"{row.where}: {row.cells[0]!r}")
                 continue
+            if row.cells[0] in NO_VALUE and not tags_of_row:
+                text = "that say no value as a program writes it, read as no tag"
+                tally.note("cells", text, f"{row.where}: {row.cells[0]!r}")
             if before:  # one row a tag, as tables of pairs have it
                 tally.note("rows", "more of one image, their tags taken together", row.where)
                 tags_of_row = (*before.tags, *tags_of_row)
@@ -209,13 +212,13 @@ class FolderDataset(Dataset):
 
     def _image(self, row: TableRow, tally: Tally) -> _Image | None:
         """The image that a row is of; None, and counted, where it can be none of the folder."""
-        if leaves(row.image):
-            text = "of a name that leads out of the folder of images: expected a name inside it"
-            tally.leave_out("rows", text, f"{row.where}: {row.image!r}")
-            return None
         folder = self.images.absolute()
         plain = cleaned(row.image).replace("\\", "/")
         path = find_image(folder, row.image) or find_image(folder, plain)
+        if path is None and leaves(row.image):
+            text = "of a name that leads out of the folder of images: expected a name inside it"
+            tally.leave_out("rows", text, f"{row.where}: {row.image!r}")
+            return None
         id_ = _id_of(path.relative_to(folder).as_posix() if path else plain)
         return _Image(id_, row, path or folder / plain)
 

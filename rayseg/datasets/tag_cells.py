@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection, Iterable
 
+NO_VALUE = ("nan", "NaN", "<NA>", "#N/A", "set()")
+"""Cells without a tag, as pandas, Excel and Python write them."""
 _QUOTED = r"""(?:'[^']*'|"[^"]*")"""
 _LIST = re.compile(r"""(?:\[|[({](?=\s*['"]))(.*)[\])}]""")
 _QUOTED_LIST = re.compile(rf"\s*(?:{_QUOTED}[\s,]*)*")
@@ -33,6 +35,8 @@ class TagCells:
         """
         if cell in self._names:
             return [cell]
+        if cell in NO_VALUE:
+            return []
         inside = _LIST.fullmatch(cell)
         if inside is None:
             if cell[:1] in ("[", "{"):

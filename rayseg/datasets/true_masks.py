@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from rayseg.datasets.base import DatasetError, DatasetNotFoundError, nearest, write_mask
+from rayseg.datasets.base import DatasetError, nearest, write_mask
 from rayseg.datasets.class_names import ClassIndex
 from rayseg.datasets.listing import Stems, list_folder
 from rayseg.datasets.reading import read_bytes
@@ -158,8 +158,6 @@ class TrueMasks:
             raise ValueError(f"a {path.suffix.lower()} changes values: save masks as PNG")
         try:
             data = read_bytes(path)
-        except DatasetNotFoundError:
-            raise ValueError("not found where the list says") from None
         except DatasetError:
             raise ValueError("a folder, pipe or device, or may not be read") from None
         labels = _plain_labels(data) if self._labels is None else _mapped(data, self._labels)

@@ -93,6 +93,9 @@ class Annotations:
         size_hw: tuple[int, int],
         where: str,
     ) -> None:
+        if not item.name:
+            self._tally.leave_out("boxes", "object without a name", where)
+            return
         number = self._index.find(
             item.name, "boxes", where, "--voc.class-names adds it", self._tally
         )

@@ -13,7 +13,7 @@ from rayseg.datasets.tally import Tally
 
 _FLAGGED = re.compile(r"(.*\S)\s+(-1|0|1)")
 _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
-_PAIR = re.compile(rf"(.+(?:{_SUFFIX}))\s+(.+(?:{_SUFFIX}))", re.IGNORECASE)
+_PAIR = re.compile(rf"(.+(?:{_SUFFIX}))[\s,]+(.+(?:{_SUFFIX}))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,9 @@ def _listed(line: str, where: str, split: str, images: Path, flagged: bool) -> L
     if path is None and (found := _PAIR.fullmatch(line)):
         # some lists write paths from the root, with a slash in front
         name, mask = (one.lstrip("/").replace("\\", "/") for one in found.groups())
+        mask = mask.removeprefix(name.partition(f"{images.name}/")[0])
         path = _find(images, name)
-    if leaves(name) or leaves(mask):
+    if (path is None and leaves(name)) or leaves(mask):
         return None
     plain = path.relative_to(images).as_posix() if path else name.replace("\\", "/")
     id_ = _without_image_suffix(plain.removeprefix(f"{images.name}/"))

@@ -123,8 +123,6 @@ def _box(item: ElementTree.Element) -> tuple[tuple[float, float, float, float] |
             if len(xs) != len(ys) or len(set(zip(xs, ys, strict=True))) < 3:
                 return None, "polygon has fewer than three points, and the object no bndbox"
             xmin, ymin, xmax, ymax = min(xs), min(ys), max(xs), max(ys)
-            if (xmin, ymin) == (xmax, ymax):
-                return None, "polygon is a single point"
     except ValueError:
         return None, "box or polygon is not of finite numbers"
     return (xmin - 1, ymin - 1, xmax, ymax), ""

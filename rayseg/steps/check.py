@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,12 @@ from rayseg.learn import load_state
 from rayseg.nets.weights import AGAIN, read_tensors
 from rayseg.networks import NETWORKS
 from rayseg.steps.engine import Engine
+from rayseg.steps.findings import Checked, Finding
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.table import table
 from rayseg.steps.trials import read_trial
 from rayseg.store import (
+    COPY,
     KINDS,
     CheckedShards,
     DamagedError,
@@ -36,39 +38,6 @@ from rayseg.store import (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong.
-
-    Attributes:
-        what: in words, with its place.
-        repair: puts it in order; None where a command does so anyway.
-        way_out: what happens then.
-    """
-
-    what: str
-    repair: Callable[[], Any] | None = None
-    way_out: str = "the command that made it makes it again"
-
-
-@dataclass
-class _Checked:
-    """A folder, and what was found in it."""
-
-    place: str
-    folder: Folder
-    kind: str = ""
-    rows: int = 0
-    files: int = 0
-    found: list[Finding] = field(default_factory=list)
-
-    @property
-    def cells(self) -> dict[str, str]:
-        """Its line of the table."""
-        counts = {"rows": str(self.rows or ""), "shards": str(self.files or "")}
-        return counts | {"found": str(len(self.found) or "sound")}
-
-
 def check(config: CheckConfig, engine: Engine) -> Outcome:
     """Reads every file of a run, and with `repair` sets aside what is damaged.
 
@@ -78,12 +47,12 @@ def check(config: CheckConfig, engine: Engine) -> Outcome:
     run = Folder(config.run)
     if not run.exists():
         raise FileNotFoundError(f"run {run} does not exist")
-    checked = [_Checked("manifest", run / "manifest", "manifest")]
+    checked = [Checked("manifest", run / "manifest", "manifest")]
     known = _check_manifest(checked[0])
     for place, folder in _folders(run):
-        checked.append(_Checked(place, folder))
+        checked.append(Checked(place, folder))
         _check_folder(checked[-1], run, known)
-    checked.append(_Checked("run", run))
+    checked.append(Checked("run", run))
     _check_json(checked[-1], "scores.json")
     lines = table({one.place: one.cells for one in checked})
     number = sum(len(one.found) for one in checked)
@@ -98,7 +67,7 @@ def _said(finding: Finding) -> str:
     return f"{finding.what}; {finding.way_out}"
 
 
-def _mend(checked: _Checked) -> list[str]:
+def _mend(checked: Checked) -> list[str]:
     """Repairs what was found in a folder, and says so."""
     if not checked.found:
         return []
@@ -128,7 +97,7 @@ def _folders(run: Folder) -> Iterator[tuple[str, Folder]]:
             yield f"{place}/{name}", folder / name
 
 
-def _check_manifest(checked: _Checked) -> set[str] | None:
+def _check_manifest(checked: Checked) -> set[str] | None:
     """Ids of the manifest; None where it cannot be read."""
     folder = checked.folder
     _check_run(checked)
@@ -147,7 +116,7 @@ def _check_manifest(checked: _Checked) -> set[str] | None:
     return set(ids)
 
 
-def _check_folder(checked: _Checked, run: Folder, known: set[str] | None) -> None:
+def _check_folder(checked: Checked, run: Folder, known: set[str] | None) -> None:
     """Adds what is wrong with a folder that a step fills."""
     folder = checked.folder
     facts = _check_run(checked)
@@ -165,11 +134,13 @@ def _check_folder(checked: _Checked, run: Folder, known: set[str] | None) -> Non
         _try(checked, partial(read_trial, folder, name))
 
 
-def _check_run(checked: _Checked) -> dict[str, Any] | None:
+def _check_run(checked: Checked) -> dict[str, Any] | None:
     """What run.json says; None where neither it nor its copy can be read."""
     folder = checked.folder
     try:
-        return read_facts(folder)
+        facts = read_facts(folder)
+        _check_copy(checked, facts)
+        return facts
     except FileNotFoundError:
         if shard_names(folder):
             way_out = "what made its rows is not known: delete the folder"
@@ -189,12 +160,20 @@ def _check_run(checked: _Checked) -> dict[str, Any] | None:
     return facts
 
 
+def _check_copy(checked: Checked, facts: dict[str, Any]) -> None:
+    with suppress(FileNotFoundError, DamagedError):
+        if read_facts(checked.folder, COPY).get("config") != facts.get("config"):
+            what = f"{checked.folder.path('run.json')} and {COPY} name different settings"
+            way_out = "the command that made the folder takes those that are its own"
+            checked.found.append(Finding(what, None, way_out))
+
+
 def _set_all_aside(folder: Folder, names: list[str]) -> None:
     for name in dict.fromkeys(names):
         folder.set_aside(name)
 
 
-def _check_left(checked: _Checked) -> None:
+def _check_left(checked: Checked) -> None:
     """What dead processes have left; the next step takes it away too."""
     folder = checked.folder
     for name in folder.drafts():
@@ -205,7 +184,7 @@ def _check_left(checked: _Checked) -> None:
         checked.found.append(Finding(what, lambda: None, "the next command takes it over"))
 
 
-def _check_rows(checked: _Checked, shards: CheckedShards, facts: dict[str, Any]) -> None:
+def _check_rows(checked: Checked, shards: CheckedShards, facts: dict[str, Any]) -> None:
     folder = checked.folder
     checked.rows, checked.files = shards.lines.num_rows, shards.shards
     for error in shards.damaged:
@@ -232,7 +211,7 @@ def _set_rows_aside(error: DamagedError) -> None:
 
 
 def _check_sources(
-    checked: _Checked, run: Folder, facts: dict[str, Any], known: set[str] | None
+    checked: Checked, run: Folder, facts: dict[str, Any], known: set[str] | None
 ) -> None:
     """Rows must be of images of the manifest, and of rows of the folder that they came from."""
     try:
@@ -255,7 +234,7 @@ def _check_sources(
             checked.found.append(Finding(what, None, way_out))
 
 
-def _check_network(checked: _Checked, facts: dict[str, Any]) -> None:
+def _check_network(checked: Checked, facts: dict[str, Any]) -> None:
     """Weights and state of a training."""
     folder, network = checked.folder, NETWORKS.get(checked.kind)
     if network is None:
@@ -281,7 +260,7 @@ def _set_weights_aside(folder: Folder, name: str) -> None:
     write_run(folder, {"done": False})
 
 
-def _try(checked: _Checked, read: Callable[[], Any]) -> None:
+def _try(checked: Checked, read: Callable[[], Any]) -> None:
     """Reads a file that can be made again; adds it where it is damaged."""
     try:
         read()
@@ -290,7 +269,7 @@ def _try(checked: _Checked, read: Callable[[], Any]) -> None:
         checked.found.append(Finding(what, partial(error.folder.set_aside, error.name)))
 
 
-def _check_json(checked: _Checked, name: str) -> None:
+def _check_json(checked: Checked, name: str) -> None:
     folder = checked.folder
     if not folder.exists(name):
         return

@@ -43,6 +43,7 @@ from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
 from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
 from rayseg.store.names import hash_ids
 from rayseg.store.provenance import (
+    COPY,
     REMAKE,
     StaleError,
     claim,

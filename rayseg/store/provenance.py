@@ -58,7 +58,10 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
         folder.write(RUN, b"{}")
         write_run(folder, {"config": config} | ({"kind": kind} if kind else {}) | again)
         return
-    differing = _differences(read_run(folder).get("config", {}), json.loads(json.dumps(config)))
+    here = json.loads(json.dumps(config))
+    differing = _differences(read_run(folder).get("config", {}), here)
+    if differing and _copy_says(folder, here):
+        return
     if differing and all(_of_sources(one) for one in differing):
         if remake:
             empty(folder)
@@ -102,6 +105,17 @@ def _mend(folder: Folder) -> None:
         with suppress(DamagedError):  # which matters only where the folder holds something
             write_run(folder, read_copy(error))
             logger.warning("%s was damaged (%s): its copy is taken", error.path, error.reason)
+
+
+def _copy_says(folder: Folder, config: object) -> bool:
+    """Whether the copy of run.json has that configuration, though run.json has not; then it has."""
+    with suppress(FileNotFoundError, DamagedError):
+        found = read_facts(folder, COPY)
+        if found.get("config") == config:
+            logger.warning("%s is not what was written: its copy is taken", folder.path(RUN))
+            write_run(folder, found)
+            return True
+    return False
 
 
 def rebind(folder: Folder, config: Mapping[str, Any]) -> None:

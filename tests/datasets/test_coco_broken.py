@@ -245,6 +245,62 @@ def test_an_annotation_without_a_box_has_that_of_its_outline(content, tmp_path, 
     assert [count for one, count in tally.changed.items() if "box" in one.text] == [3]
 
 
+def test_an_empty_box_is_counted_though_the_outline_says_it(content, tmp_path):
+    content["annotations"][0]["bbox"] = []
+    samples, tally = read(tmp_path, content)
+    assert reasons(tally)["boxes", "bbox is an empty list"] == 1
+    assert samples[0].boxes_xyxy[0].tolist() == [2, 2, 6, 6]
+
+
+def test_a_box_of_zeros_is_no_box(content, tmp_path):
+    content["annotations"][0]["bbox"] = [0, 0, 0, 0]
+    samples, tally = read(tmp_path, content)
+    assert samples[0].boxes_xyxy[0].tolist() == [2, 2, 6, 6]
+    assert [one.text for one in tally.changed] == ["box is that of the outline"]
+
+
+@pytest.mark.parametrize("box", [[6, 6, -4, -4], [2, 2, 0, 4], [300, 2, 4, 4]])
+def test_a_box_that_names_no_pixels_is_said(content, tmp_path, box):
+    content["annotations"][0]["bbox"] = box
+    samples, tally = read(tmp_path, content)
+    assert len(samples[0].boxes_xyxy) == 4
+    assert [count for one, count in tally.changed.items() if one.what == "boxes"] == [1]
+
+
+def test_an_outline_of_another_frame_is_said_where_there_is_no_box(content, tmp_path):
+    content["images"][0] |= {"height": 30, "width": 20}
+    content["annotations"] = content["annotations"][:1]
+    del content["annotations"][0]["bbox"]
+    samples, tally = read(tmp_path, content)
+    assert len(samples[0].boxes_xyxy) == 0
+    assert [count for one, count in tally.left_out.items() if one.what == "boxes"] == [1]
+
+
+@pytest.mark.parametrize("ids", [("007", "07"), (7, "07"), ("7", "7.0")])
+def test_ids_of_two_files_that_differ_as_they_are_written_are_two(content, tmp_path, ids):
+    for image, id_ in zip(content["images"], ids, strict=True):
+        image["id"] = id_
+    content["annotations"] = [
+        entry(i, category, square(2, 2, 4), [2, 2, 4, 4], image=id_)
+        for i, (category, id_) in enumerate(zip((5, 90), ids, strict=True))
+    ]
+    samples, tally = read(tmp_path, content)
+    assert [one.tags for one in samples] == [(0,), (1,)]
+    assert [json.loads(one.source_id) for one in samples] == list(ids)
+    assert len({one.id for one in samples}) == 2
+    assert {one.what for one in tally.left_out} == {"images"}  # of which one lacks its file
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_json_is_read_in_any_encoding_that_it_says(content, tmp_path, encoding):
+    content["categories"][0]["name"] = "Zahnb\u00fcrste"
+    write(tmp_path, content)
+    text = json.dumps(content, ensure_ascii=False)
+    (tmp_path / "a.json").write_bytes(text.encode(encoding))
+    reader = COCO(images=tmp_path, annotations=tmp_path / "a.json")
+    assert "Zahnb\u00fcrste" in reader.classes
+
+
 def test_an_annotation_with_neither_box_nor_outline_is_a_tag(content, tmp_path):
     content["annotations"] = [{"id": 1, "image_id": 7, "category_id": 90}]
     samples, tally = read(tmp_path, content, masks=False)
@@ -487,7 +543,7 @@ def test_a_file_that_is_no_such_json_is_an_error(tmp_path, content, text):
 
 def test_a_pipe_as_annotations_is_an_error_and_no_hang(tmp_path):
     os.mkfifo(tmp_path / "a.json")
-    with pytest.raises(DatasetError, match="is no file"):
+    with pytest.raises(DatasetError, match="pipe or device: expected a file"):
         _ = COCO(tmp_path, tmp_path / "a.json").classes
 
 

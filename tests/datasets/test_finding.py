@@ -36,6 +36,11 @@ def folder(tmp_path):
         ("a", "a.jpg"),
         ("v1.2", "v1.2.jpg"),
         ("photos\\sub\\c.PNG", "sub/c.jpg"),
+        ("data/photos/sub/c.jpg", "sub/c.jpg"),
+        ("./photos/a.jpg", "a.jpg"),
+        (" a.jpg ", "a.jpg"),
+        ("sub%2Fc.jpg", "sub/c.jpg"),
+        ("%61.jpg", "a.jpg"),
     ],
 )
 def test_what_is_plainly_meant_is_found(folder, name, file):
@@ -62,9 +67,16 @@ def test_the_folder_said_twice_is_no_way_out(folder):
     assert find_image(folder, "photos/../x.jpg") is None
 
 
-def test_an_absolute_name_finds_nothing_even_inside(folder):
-    assert leaves(str(folder / "a.jpg"))
-    assert find_image(folder, str(folder / "a.jpg")) is None
+@pytest.mark.parametrize(
+    "start", ["{folder}/", "/home/else/photos/", "C:\\\\photos\\\\", "../photos/"]
+)
+def test_a_name_that_leads_to_the_folder_is_one_inside(folder, start):
+    assert find_image(folder, start.format(folder=folder) + "a.jpg") == folder / "a.jpg"
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "/photos/../../x.jpg", "..%2Fx.jpg", "%2Fx.jpg"])
+def test_no_writing_of_a_name_leads_out(folder, name):
+    assert find_image(folder, name) is None
 
 
 def test_a_name_with_dots_may_stay_inside():

@@ -44,6 +44,24 @@ def noted(tally):
     return {one["what"]: one["example"] for one in tally.facts()["changed"]}
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "<NA>", "#N/A", "set()"])
+def test_a_cell_of_no_value_is_no_class_and_said(read, cell):
+    found, tally, _ = read(f"image,tags\na.jpg,{cell}\nb.jpg,cat\n")
+    assert found == {"a": (), "b": ("cat",)}
+    assert cell in noted(tally)["cells"]
+
+
+def test_a_class_may_be_called_as_a_program_calls_no_value(read):
+    assert read("image,tags\na.jpg,nan\n", class_names=("nan",))[0] == {"a": ("nan",)}
+
+
+@pytest.mark.parametrize("start", ["images/", "./images/", "/home/else/images/", "..\\images\\"])
+def test_what_leads_to_the_folder_of_images_is_no_part_of_a_name(read, start):
+    found, tally, _ = read(f"image,tags\n{start}a.jpg,cat\n")
+    assert found == {"a": ("cat",)}
+    assert not tally.left_out
+
+
 EXPECTED = {"a": ("cat", "dog"), "b": ("traffic light",), "c": ()}
 
 

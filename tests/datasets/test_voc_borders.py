@@ -348,6 +348,30 @@ def test_a_list_of_pairs_names_images_and_masks(layout):
     assert not tally.left_out
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "JPEGImages/a.jpg,SegmentationClassAug/a.png",
+        "VOC2012/JPEGImages/a.jpg VOC2012/SegmentationClassAug/a.png",
+        "/data/VOC2012/JPEGImages/a.jpg /data/VOC2012/SegmentationClassAug/a.png",
+    ],
+)
+def test_pairs_of_another_root_are_those_of_this_one(layout, line):
+    layout.one(xml("dog"))
+    layout.mask("SegmentationClassAug/a.png", ((0, 12),))
+    layout.lists(line)
+    samples, tally, _ = layout.read()
+    assert samples["a"].mask_path == str(layout.root / "SegmentationClassAug" / "a.png")
+    assert not tally.left_out
+
+
+def test_an_object_without_a_name_costs_itself(layout):
+    layout.one(xml("", "dog"))
+    samples, tally, _ = layout.read()
+    assert samples["a"].box_classes.tolist() == [DOG]
+    assert [one.text for one in tally.left_out] == ["object without a name"]
+
+
 def test_a_mask_that_a_list_names_and_nobody_has_is_said_and_no_failure(layout):
     layout.one(xml("dog"))
     layout.lists("/JPEGImages/a.jpg /SegmentationClassAug/a.png")

@@ -123,6 +123,18 @@ def test_a_damaged_run_json_is_taken_from_its_copy(whole, text, caplog):
     assert said(data)[1] == 0
 
 
+def test_a_run_json_with_another_digit_is_taken_from_its_copy(whole, caplog):
+    data, before = whole
+    file = data / "run" / "seeds/cam/run.json"
+    digest = read_run(Folder(str(file.parent)))["config"]["weights"]
+    file.write_text(file.read_text().replace(digest, digest[::-1]))
+    assert "run.json and .run-copy.json name different settings" in said(data)[0]
+    make(data)
+    assert "run.json is not what was written: its copy is taken" in caplog.text
+    assert rows(data, "seeds/cam") == before["seeds/cam"]
+    assert said(data)[1] == 0
+
+
 def test_without_a_copy_all_of_the_folder_is_made_again_after_the_repair(whole):
     data, before = whole
     folder = data / "run" / "seeds/cam"
