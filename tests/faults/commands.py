@@ -25,7 +25,9 @@ PATIENCE_SECONDS = 120.0
 """After which a command of a run in small counts as hung."""
 BAR = re.compile(r"[^\r\n]*?\[(\d+:)?\d\d:\d\d<[^\]\r\n]*\]")
 """A bar of progress; what follows it on its line is none."""
-NOTICE = re.compile(r"is taken over from|was taken over|no heartbeat of|(is|was) damaged .*(again|taken)$")
+NOTICE = re.compile(
+    r"is taken over from|was taken over|no heartbeat of|(is|was) damaged .*(again|taken)$"
+)
 """Lines of the log that tell of another process or of what is mended, and are no errors."""
 FINE = (0, 3)
 LATE = (
