@@ -114,5 +114,6 @@ def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] |
     if classes is not None and list(trained) != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
-            f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...)"
+            f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...); "
+            "--compute.remake-stale trains a run's own network anew, others must be of its classes"
         )

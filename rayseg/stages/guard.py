@@ -54,6 +54,8 @@ class CrashGuard:
         self._witness = witness
         self._name = f"block-{hash_ids(ids)[:16]}.json"
         known = json.loads(folder.read(self._name)) if folder.exists(self._name) else {}
+        if "suspects" not in known:  # an earlier version's note blames without a cause
+            known = {"suspects": [*known.get("deaths", []), *known.get("inflight", [])]}
         self.deaths: dict[str, dict[str, int]] = known.get("deaths", {})
         self.suspects: list[str] = known.get("suspects", [])
         if known.get("inflight"):

@@ -8,7 +8,7 @@ from rayseg.config import ExportConfig
 from rayseg.export import Export, Exporter, Written
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import others_there, staleness
+from rayseg.steps.sources import others_there, refuse_changed, staleness
 from rayseg.store import Folder, read_manifest, read_rows, shard_columns, shard_names, stored_ids
 
 
@@ -26,6 +26,7 @@ def export(config: ExportConfig, engine: Engine) -> Outcome:
     masks = run_folder / kind / name
     if not shard_names(masks):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, kind)}")
+    refuse_changed(run_folder / "manifest")
     why = staleness(run_folder, masks)
     if why:
         raise ValueError(f"{masks} {why}; make it again with `rayseg run` or the job that made it")

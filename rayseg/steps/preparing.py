@@ -22,6 +22,7 @@ from rayseg.store import (
     read_manifest,
     read_run,
     write_manifest,
+    write_run,
     write_sources,
 )
 
@@ -74,6 +75,7 @@ class _Reading:
     def read(self, folder: Folder, engine: Engine) -> dict[str, Any]:
         """Writes the manifest, and says what is not as it was."""
         before = read_manifest(folder) if folder.exists("manifest.parquet") else None
+        write_run(folder, {"done": False})  # until all of it is written
         sources = self.sources  # first, so that what is written meanwhile is read again
         dataset, tally = self.config.dataset(), Tally()
         samples = dataset.samples(Path((Folder(self.config.run) / "images").location), tally)

@@ -7,7 +7,7 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.scoring import score_run
 from rayseg.steps.sources import read_ids, staleness
 from rayseg.steps.table import score_table
-from rayseg.store import KINDS, Folder, lease, read_manifest
+from rayseg.store import KINDS, Folder, changed_source, lease, read_manifest
 
 
 def score(config: ScoreConfig, engine: Engine) -> Outcome:
@@ -43,4 +43,7 @@ def _stale(run_folder: Folder) -> list[str]:
     places = dict.fromkeys(kind.folder for kind in KINDS.values() if kind.scored)
     names = [f"{place}/{name}" for place in places for name in (run_folder / place).folders()]
     found = {name: staleness(run_folder, run_folder / name) for name in names}
-    return [f"stale: {name} {why}" for name, why in found.items() if why]
+    lines = [f"stale: {name} {why}" for name, why in found.items() if why]
+    if changed := changed_source(run_folder / "manifest"):
+        lines.insert(0, f"stale: {changed} has changed since `rayseg prepare` read it")
+    return lines

@@ -52,6 +52,7 @@ def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> 
         ValueError: its job has not ended, so that what follows would pass for complete, or its rows
             do not fit what they were made from any more.
     """
+    refuse_changed(run_folder / "manifest")
     if not shard_names(folder):
         raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
     facts = read_run(folder)
@@ -69,7 +70,8 @@ def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> 
 def staleness(run_folder: Folder, folder: Folder) -> str:
     """Why a folder of a run does not fit what it was made from any more; empty where it does.
 
-    Folders of earlier versions do not say what they were made from.
+    Folders of earlier versions do not say what they were made from, and a folder that was deleted
+    since, as large ones are, cannot be compared.
     """
     facts = read_run(folder)
     source = facts.get("source") or {}
@@ -80,8 +82,7 @@ def staleness(run_folder: Folder, folder: Folder) -> str:
         return _rows_in_words(
             find_stale(folder, read_manifest(run_folder / "manifest").digests(source["manifest"]))
         )
-    if "folder" in source:
-        before = run_folder / source["folder"]
+    if "folder" in source and shard_names(before := run_folder / source["folder"]):
         found = _rows_in_words(find_stale(folder, digests_of(before)))
         earlier = staleness(run_folder, before)
         return found or (f"was made from {source['folder']}, which {earlier}" if earlier else "")

@@ -17,13 +17,13 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import refuse_changed
 from rayseg.store import (
     KINDS,
-    LOCK,
     Folder,
     Lost,
     StaleError,
     claim,
     count_status,
     digests_of,
+    empty,
     failed_ids,
     find_pending,
     find_stale,
@@ -151,19 +151,20 @@ class Step:
             ValueError: it was filled under another configuration.
         """
         try:
-            claim(self.folder, self.identity, self.kind, remake)
+            claim(self.folder, self.identity, self.kind)
             self.hold(self.folder)
         except StaleError:
             if self.renews:
                 rebind(self.folder, self.identity)
-            elif remake:  # what the folder is held to
+            elif remake:
                 self.empty()
             else:
                 raise
 
     def empty(self) -> None:
-        """Takes out all that the folder holds, and binds it anew."""
-        self.folder.clear(keep=LOCK)
+        """Takes out all that the folder holds, and binds it anew; what had a row gets one."""
+        _note_lost(self.folder, mend(self.folder))
+        empty(self.folder, stored_ids(self.folder))
         self.claim()
 
 
@@ -211,7 +212,7 @@ def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[s
             if not compute.remake_stale:
                 raise
             step.empty()
-            return _fill_up(step, work, engine, compute)
+            return lines + _fill_up(step, work, engine, compute)
         pool = Pool(make, work.keeps_network)
         then = Pool(work.then) if work.then else None
         schema = KINDS[step.kind].schema

@@ -1,7 +1,7 @@
 """The one way in which a network is trained into a folder of the run, whatever network it is."""
 
 import hashlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -63,12 +63,27 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
     """
     refuse_changed(Folder(config.run) / "manifest")
     steps = list(training_steps(kind, config))
-    for step in steps:  # all before any, since a training takes hours
-        with lease(step.folder, step.label):
-            step.claim(config.compute.remake_stale)
+    _claim_all(steps, config.compute.remake_stale)  # before any, since a training takes hours
     done = all(read_run(step.folder).get("done") for step in steps)
     with nullcontext() if done else engine.open(config.address, config.run):
         return carry_out(steps, engine, config.compute)
+
+
+def _claim_all(steps: Iterable[Step], remake: bool) -> None:
+    """Binds the folders of all steps.
+
+    Raises:
+        StaleError: of some there is another source now; all these are named.
+    """
+    stale: list[str] = []
+    for step in steps:
+        try:
+            with lease(step.folder, step.label):
+                step.claim(remake)
+        except StaleError as error:
+            stale.append(str(error))
+    if stale:
+        raise StaleError("; ".join(stale))
 
 
 def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
@@ -137,7 +152,7 @@ class _Task:
     @property
     def _learnt_from(self) -> dict[str, Any]:
         """The number of images, and a digest of these and of what is learnt of each."""
-        content, ids = hashlib.sha256(), self.labels.ids
+        content, ids = hashlib.sha256(repr(self.images.classes).encode()), self.labels.ids
         learnt = [sample for sample in self.images.samples() if sample.id in ids]
         for sample in learnt:
             content.update(sample.image_digest.encode() + self.labels.content(sample))

@@ -37,7 +37,7 @@ from rayseg.store.index import (
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind
-from rayseg.store.lock import LOCK, FolderLockedError, dead_holder, lease
+from rayseg.store.lock import FolderLockedError, dead_holder, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
 from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
@@ -47,6 +47,7 @@ from rayseg.store.provenance import (
     REMAKE,
     StaleError,
     claim,
+    empty,
     kind_of,
     read_facts,
     read_run,

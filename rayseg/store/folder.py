@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EACCES, EDQUOT, EINVAL, ENOSPC, ENOTSUP, EPERM, EROFS
@@ -192,13 +193,13 @@ class Folder:
         if self.exists():
             filesystem.delete_dir(path)
 
-    def clear(self, keep: str) -> None:
-        """Deletes what is in the folder, but for the file of that name."""
-        for name in self.names():
-            if name != keep:
-                self.delete(name)
+    def clear(self, keep: Collection[str]) -> None:
+        """Deletes what is in the folder, but for the files of these names."""
         for name in self.folders():
             (self / name).remove()
+        for name in self.names():
+            if name not in keep:
+                self.delete(name)
 
     def _list(self) -> list[fs.FileInfo]:
         filesystem, path = self._where

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from rayseg.records import Sample
 from rayseg.store.damage import read_parquet
-from rayseg.store.fingerprints import FileFacts, file_facts
+from rayseg.store.fingerprints import FileFacts, content_digest, file_facts
 from rayseg.store.folder import Folder
 from rayseg.store.schemas import MANIFEST_SCHEMA
-from rayseg.store.shards import PARQUET, RowsById, row_digest, rows_to_table
+from rayseg.store.shards import PARQUET, RowsById, rows_to_table
 
 
 def write_manifest(
@@ -144,7 +144,8 @@ class Manifest:
     def _digest(self, row: Mapping[str, Any]) -> str:
         numbers = {*row.get("tags", ()), *row.get("box_classes", ())}
         named = [(number, self.classes[number]) for number in sorted(numbers)]
-        return row_digest({**row, "classes": named}, leave_out=("id",))
+        read = {**row, "classes": named, "id": ""}
+        return content_digest(repr(sorted(read.items())).encode())
 
     def samples(self) -> Iterator[Sample]:
         """The rows as records, one at a time."""

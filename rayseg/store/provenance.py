@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -54,8 +54,9 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
             "folder, or choose an empty one"
         )
     if not products:
+        again = _asked_again(folder)
         folder.write(RUN, b"{}")
-        write_run(folder, {"config": config} | ({"kind": kind} if kind else {}))
+        write_run(folder, {"config": config} | ({"kind": kind} if kind else {}) | again)
         return
     here = json.loads(json.dumps(config))
     differing = _differences(read_run(folder).get("config", {}), here)
@@ -63,7 +64,7 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
         return
     if differing and all(_of_sources(one) for one in differing):
         if remake:
-            folder.clear(keep=LOCK)
+            empty(folder)
             claim(folder, config, kind)
             return
         names = ", ".join(one.path if _is_digest(one.here) else f"{one}" for one in differing)
@@ -75,6 +76,23 @@ def claim(folder: Folder, config: Mapping[str, Any], kind: str = "", remake: boo
             f"{folder} was made under another configuration ({'; '.join(map(str, differing))}); "
             "delete the folder or choose another --run"
         )
+
+
+def empty(folder: Folder, again: Collection[str] = ()) -> None:
+    """Deletes all that a folder holds; what says who made it stays, for a kill in the midst.
+
+    Args:
+        again: ids of rows that are to be made again, whatever is asked for.
+    """
+    asked = sorted({*again, *read_run(folder).get("again", [])})
+    write_run(folder, {"done": False, "counts": None, "again": asked})
+    folder.clear(keep=(LOCK, RUN, COPY))
+
+
+def _asked_again(folder: Folder) -> dict[str, Any]:
+    with suppress(DamagedError):
+        return {key: value for key, value in read_run(folder).items() if key == "again" and value}
+    return {}
 
 
 def _mend(folder: Folder) -> None:
@@ -119,7 +137,7 @@ class _Difference:
 
 def _of_sources(one: _Difference) -> bool:
     """Whether the user's settings are the same, and only what they were applied to has changed."""
-    if "trained_on" in one.path.split("."):
+    if {"trained_on", "files"} & {*one.path.split(".")}:
         return True
     return _is_digest(one.there) and _is_digest(one.here)
 

@@ -23,10 +23,11 @@ from tests.faults.trunk import take_the_place_of_resnet18
 
 PATIENCE_SECONDS = 120.0
 """After which a command of a run in small counts as hung."""
-BAR = re.compile(
-    r"\d+%\||\d+(it|image|trial|step)?/s|\[\d\d:\d\d<|\?(it|image|trial)/s|s/(image|it)"
+BAR = re.compile(r"[^\r\n]*?\[(\d+:)?\d\d:\d\d<[^\]\r\n]*\]")
+"""A bar of progress; what follows it on its line is none."""
+NOTICE = re.compile(
+    r"is taken over from|was taken over|no heartbeat of|(is|was) damaged .*(again|taken)$"
 )
-NOTICE = re.compile(r"is taken over from|was taken over|no heartbeat of|is damaged .*again$")
 """Lines of the log that tell of another process or of what is mended, and are no errors."""
 FINE = (0, 3)
 LATE = (
@@ -168,5 +169,5 @@ def _be(arguments: list[str], place: Path, prepared: Callable[[], None], handles
 
 def without_bars(text: str) -> list[str]:
     """The lines of stderr that are no progress, each as it stands at last."""
-    lines = [part.strip() for line in text.split("\n") for part in line.split("\r")]
-    return [line for line in lines if line and not BAR.search(line)]
+    lines = [line.strip() for line in BAR.sub("\n", text).replace("\r", "\n").split("\n")]
+    return [line for line in lines if line]

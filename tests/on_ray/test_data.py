@@ -125,7 +125,8 @@ def test_shards_are_read_without_ray(plain):
     code = (
         "import sys, pyarrow.dataset as d\n"
         f"t = d.dataset({plain[0].location!r}, format='parquet',"
-        " exclude_invalid_files=False, ignore_prefixes=['.', 'pending', 'inflight']).to_table()\n"
+        " exclude_invalid_files=False,"
+        " ignore_prefixes=['.', '_', 'pending', 'inflight']).to_table()\n"
         "assert t.num_rows == 40 and 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,6 @@
 """Who is to blame: those who die together are tried alone; who dies alone, by whose doing."""
 
+import json
 import os
 import signal
 import sys
@@ -173,3 +174,13 @@ def test_a_kernel_that_has_killed_for_memory_meanwhile_on_that_machine_is_the_ca
     monkeypatch.setattr(deaths, "count_oom_kills", lambda: trace.oom_kills + 1)
     trace = trace if here else replace(trace, host="another")
     assert trace.cause(NoWitness()) == cause
+
+
+def test_a_note_of_an_earlier_version_blames_nobody_and_stops_nothing(tmp_path):
+    folder = Folder(str(tmp_path))
+    with CrashGuard(folder, ["a", "b"], NoWitness()).inflight(["a", "b"]):
+        (name,) = folder.names(".json")
+        folder.write(name, json.dumps({"deaths": {"a": 1}, "inflight": ["b"]}).encode())
+        guard = CrashGuard(folder, ["a", "b"], NoWitness())
+    assert not guard.given_up()
+    assert guard.groups() == [["a"], ["b"]]

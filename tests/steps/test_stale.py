@@ -1,6 +1,8 @@
 """What was made from something that has changed since is made again, and nothing else is."""
 
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +294,125 @@ def test_scores_of_folders_that_fit_no_more_say_so(data):
     told = [line for line in outcome.lines if line.startswith("stale: ")]
     assert [line.split()[1] for line in told] == ["seeds/cam", MASKS]
     assert outcome.left_out == 2
+
+
+def anew(data: Path, seed: int) -> None:
+    """Another classifier in the file that maps are made with."""
+    torch.manual_seed(seed)
+    facts = {"trunk": "resnet18", "stride": 16, "classes": ["cat", "dog"]}
+    weights = to_safetensors(CamClassifier("resnet18", 2), facts)
+    (data / "drawn.safetensors").write_bytes(weights)
+
+
+def test_a_folder_that_is_made_anew_for_a_few_images_gets_all_its_rows_again(data):
+    run(config(data), ENGINE)
+    anew(data, seed=1)
+    (data / "ids.txt").write_text("i05\n")
+    few = config(data, ids=str(data / "ids.txt"), compute=replace(COMPUTE, remake_stale=True))
+    make_seeds(few, ENGINE)
+    assert rows(data, "seeds/cam").keys() == TAGS.keys()
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_kill_while_a_folder_is_emptied_is_gone_on_from(data, monkeypatch, kept):
+    run(config(data), ENGINE)
+    (data / "run" / "seeds" / "cam" / "zz.safetensors").write_bytes(b"of a training")
+    anew(data, seed=1)
+    (data / "ids.txt").write_text("i05\n")
+    few = config(data, ids=str(data / "ids.txt"), compute=replace(COMPUTE, remake_stale=True))
+    delete, deleted = Folder.delete, []
+
+    def killed(folder: Folder, name: str) -> None:
+        if name != ".lock.json" and folder.location.endswith("seeds/cam"):
+            if len(deleted) == kept:
+                raise KeyboardInterrupt
+            deleted.append(name)
+        delete(folder, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_seeds(few, ENGINE)
+    make_seeds(few, ENGINE)
+    run(config(data, "fresh"), ENGINE)
+    assert rows(data, "seeds/cam") == rows(data, "seeds/cam", "fresh")
+
+
+def test_a_data_set_that_is_read_again_says_what_changed_with_the_flag_as_well(data):
+    remade = config(data, compute=replace(COMPUTE, remake_stale=True))
+    prepare(remade, ENGINE)
+    write_tags(data, TAGS | {"i03": "cat"})
+    assert "manifest: 1 image with other tags (i03)" in prepare(remade, ENGINE).lines
+
+
+def test_a_manifest_stays_where_its_data_set_cannot_be_read_again(data):
+    remade = config(data, compute=replace(COMPUTE, remake_stale=True))
+    prepare(remade, ENGINE)
+    (data / "tags.csv").write_text("nonsense\n1\n")
+    with pytest.raises(ValueError, match=r"tags.csv:1"):
+        prepare(remade, ENGINE)
+    assert (data / "run" / "manifest" / "manifest.parquet").exists()
+
+
+def test_a_data_set_whose_annotations_are_missing_is_named(data):
+    prepare(config(data), ENGINE)
+    (data / "tags.csv").rename(data / "moved.csv")
+    with pytest.raises((OSError, ValueError), match=r"tags not found at .*tags.csv"):
+        prepare(config(data), ENGINE)
+    (data / "moved.csv").rename(data / "tags.csv")
+    assert "manifest: 10 train; 2 classes" in prepare(config(data), ENGINE).lines
+
+
+def test_a_first_reading_that_is_killed_before_its_end_is_not_taken_for_whole(data, monkeypatch):
+    def killed(*given):
+        raise KeyboardInterrupt
+
+    write_tags(data, TAGS | {"none": "cat"})
+    with monkeypatch.context() as patch:
+        patch.setattr("rayseg.steps.preparing.write_sources", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config(data), ENGINE)
+    assert prepare(config(data), ENGINE).left_out
+    write_tags(data, TAGS)
+    with pytest.raises(ValueError, match=r"tags.csv has changed since"):
+        make_seeds(config(data), ENGINE)
+
+
+def test_networks_of_classes_that_were_renamed_are_trained_anew_with_the_flag(data):
+    run(with_training(data), ENGINE)
+    write_tags(data, {id_: {"cat": "cattle"}.get(tag, tag) for id_, tag in TAGS.items()})
+    with pytest.raises(ValueError, match=r"\(cat, dog, ...\).*--compute.remake-stale"):
+        run(with_training(data), ENGINE)
+    assert not run(with_training(data, remake=True), ENGINE).left_out
+
+
+def test_masks_can_be_exported_when_the_maps_that_they_came_from_are_deleted(data):
+    whole = config(data)
+    run(whole, ENGINE)
+    shutil.rmtree(data / "run" / "seeds")
+    export = ExportConfig(run=whole.run, masks="cam+threshold", out=str(data / "export"))
+    assert "10 masks" in write_export(export, ENGINE).lines[0]
+    assert not score(whole, ENGINE).left_out
+
+
+def test_nothing_reads_on_where_annotations_were_changed_and_not_read_again(data):
+    whole = config(data)
+    run(whole, ENGINE)
+    write_tags(data, TAGS | {"i03": "cat", "i04": "dog"})
+    export = ExportConfig(run=whole.run, masks="cam+threshold", out=str(data / "export"))
+    for job in (refine_seeds, partial(write_export, export)):
+        with pytest.raises(ValueError, match=r"tags.csv has changed since `rayseg prepare`"):
+            job(*([whole] if job is refine_seeds else []), ENGINE)
+    outcome = score(whole, ENGINE)
+    assert any(line.startswith("stale: ") and "tags.csv" in line for line in outcome.lines)
+    assert outcome.left_out
+
+
+def test_all_networks_that_learnt_from_something_else_are_named(data):
+    both = replace(with_training(data), labels=("cam+threshold", "truth"))
+    run(both, ENGINE)
+    Image.fromarray(np.full((48, 64), 1, np.uint8)).save(data / "masks" / "i02.png")
+    write_tags(data, TAGS | {"i03": "cat"})
+    told = "\n".join(line for line in run(both, ENGINE).lines if line.startswith("stale: "))
+    assert "segmenters/cam+threshold was trained" in told
+    assert "segmenters/truth was made from" in told

@@ -238,9 +238,10 @@ def names_what(case: Case, folder: Path, line: str, arguments: Sequence[str]) ->
     """Whether a message names a file or folder of those that it was given, or a flag."""
     if f"{folder}/" in line or any(Path(name).name in line for name in case.files):
         return True
-    flags = [part.lstrip("-").split("=")[0] for part in arguments if part.startswith("--")]
     said = line.replace("-", "_")
-    return not case.files and any(flag.split(".")[-1].replace("-", "_") in said for flag in flags)
+    given = [part.lstrip("-").replace("-", "_").split("=") for part in arguments]
+    named = (part for one in given for part in (one[0].split(".")[-1], *one))
+    return not case.files and any(len(part) > 1 and part[:200] in said for part in named)
 
 
 def remember_parsing() -> None:
