@@ -37,8 +37,7 @@ class Dataset(ABC):
         """Id of each class in the data set's own counting."""
         return tuple(range(1, len(self.classes) + 1))
 
-    @abstractmethod
-    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
+    def samples(self, workspace: Path, tally: Tally | None = None) -> Iterator[Sample]:
         """Yields the samples in a fixed order; ids are unique, paths absolute.
 
         An image that cannot be read stops nothing: its sample has height and width 0, and the
@@ -46,11 +45,16 @@ class Dataset(ABC):
 
         Args:
             workspace: folder that the reader may write images and masks into.
-            tally: gets each sample by `Tally.take_sample`, and what is left out with its reason.
+            tally: is told what was taken, and what was left out with its reason.
 
         Raises:
             DatasetError: something that is needed is missing or contradicts itself.
         """
+        return self.read(workspace, tally or Tally())
+
+    @abstractmethod
+    def read(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
+        """What `samples` yields; each is given to `Tally.take_sample`."""
 
     @abstractmethod
     def files(self) -> Iterator[Path]:

@@ -101,7 +101,7 @@ class COCO(Dataset):
     def _first(self) -> _Part:
         return _Part.opened(self.images, self.annotations, self.split)
 
-    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
+    def read(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the JSON in its order; writes ``workspace/masks/ID.png``."""
         parts = [self._first]
         index = {

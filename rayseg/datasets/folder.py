@@ -105,7 +105,7 @@ class FolderDataset(Dataset):
             return check_classes(self.class_names, "class_names")
         return self._names(self._read(Tally()))
 
-    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
+    def read(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the CSV in its order; writes masks if their values are given."""
         require(self.images, "images", "expected the folder that the CSV's names lie in")
         images = self._read(tally)

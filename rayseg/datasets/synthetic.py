@@ -91,7 +91,7 @@ class Synthetic(Dataset):
         """The five names in alphabetical order."""
         return CLASSES
 
-    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
+    def read(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Draws the scenes; writes ``workspace/images/ID.png`` and ``workspace/masks/ID.png``."""
         images, masks = workspace.absolute() / "images", workspace.absolute() / "masks"
         images.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ class VOC(Dataset):
         """The given names, else those that are found."""
         return self._classes
 
-    def samples(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
+    def read(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the lists, in their order; writes nothing."""
         folder = self._folder()
         listed = read_lists(folder, self.splits, self.list_file, tally)
