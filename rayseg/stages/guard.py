@@ -69,7 +69,7 @@ class CrashGuard:
             return {}
         try:
             known = json.loads(self.folder.read(self._name))
-            if known.get("inflight"):
+            if "suspects" in known and known.get("inflight"):
                 Trace(**known["trace"])
         except (ValueError, TypeError, KeyError, AttributeError):
             return {}
