@@ -338,8 +338,14 @@ def _write(path: Path, pieces: Iterable[str]) -> None:
     try:
         with draft.open("w", encoding="utf-8") as file:
             file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
         if path.exists() and not filecmp.cmp(draft, path, shallow=False):
             raise FileExistsError(f"{path} holds another export; choose another folder or split")
         os.replace(draft, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         draft.unlink(missing_ok=True)

@@ -143,9 +143,16 @@ def _write_mask(root: Path, id_: str, png: bytes, num_classes: int) -> None:
     labels = _decode(id_, png, num_classes)
     if not path.exists():
         _write(path, encode_labels(labels))
-    elif not np.array_equal(_decode(id_, path.read_bytes(), num_classes), labels):
-        # pixels and not bytes: another version of zlib may have written the same mask
+    elif not _holds(path, labels):
         raise FileExistsError(f"{path} holds another mask; choose another folder")
+
+
+def _holds(path: Path, labels: UInt8[ndarray, "h w"]) -> bool:
+    """Whether a file is the same mask; another version of zlib may have written other bytes."""
+    try:
+        return np.array_equal(decode_labels(path.read_bytes()), labels)
+    except ValueError:
+        return False
 
 
 def _decode(id_: str, png: bytes, num_classes: int) -> UInt8[ndarray, "h w"]:
@@ -174,6 +181,12 @@ def _unfinished(path: Path) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _unfinished(path).write_bytes(content)
-    os.replace(_unfinished(path), path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _unfinished(path).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
+        os.replace(_unfinished(path), path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error

@@ -101,8 +101,18 @@ def read_network_facts(
     if not set(needed) <= facts.keys():
         listed = f"{', '.join(needed[:-1])} and {needed[-1]}"
         raise ValueError(f"weights file {path} must say its {listed}, got {sorted(facts)}")
+    _check_trunk(path, facts["trunk"], facts["stride"])
     check_trained_on(path, facts["classes"], classes)
     return facts
+
+
+def _check_trunk(path: str, trunk: object, stride: object) -> None:
+    known = TRUNKS[trunk].strides if isinstance(trunk, str) and trunk in TRUNKS else ()
+    if stride not in known:
+        raise ValueError(
+            f"weights file {path} must be of a trunk and stride that are known, got "
+            f"{str(trunk)[:200]} at {str(stride)[:200]}"
+        )
 
 
 def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] | None) -> None:
@@ -111,6 +121,8 @@ def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] |
     Raises:
         ValueError: both sides are said.
     """
+    if not isinstance(trained, list | tuple) or not all(isinstance(one, str) for one in trained):
+        raise ValueError(f"weights file {path} must name its classes, got {str(trained)[:200]}")
     if classes is not None and list(trained) != list(classes):
         raise ValueError(
             f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "

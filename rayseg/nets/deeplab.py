@@ -198,7 +198,7 @@ def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter
             f"weights file {path} must be a segmenter's and say its {', '.join(needed)}, "
             f"got {', '.join(sorted(facts))}"
         )
-    trained: list[str] = list(facts["classes"])  # type: ignore[call-overload]
+    trained: list[str] = facts["classes"]  # type: ignore[assignment]
     check_trained_on(path, trained, classes)
     try:
         segmenter = Segmenter(
@@ -208,7 +208,7 @@ def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter
             int(str(facts["stride"])),
             input_scales=tuple(facts["input_scales"]),  # type: ignore[arg-type]
         )
-    except ValueError as error:  # a network that this version does not know
+    except (ValueError, TypeError) as error:  # a network that this version does not know
         raise ValueError(f"weights file {path}: {error}") from None
     load_into(segmenter, read_tensors(path), path)
     return segmenter.eval()

@@ -135,10 +135,11 @@ def _noted(path: str) -> dict[str, object] | None:
     """What `to_safetensors` wrote beside the tensors; None for the file of others."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("rayseg", "null"))
+            noted = json.loads((file.metadata() or {}).get("rayseg", "null"))
     except SafetensorError as error:
         raise ValueError(f"weights file {path} is no safetensors file: {error}; {AGAIN}") from None
-    except ValueError:
-        raise ValueError(
-            f"weights file {path} is damaged: its facts are no JSON; {AGAIN}"
-        ) from None
+    except (ValueError, RecursionError):
+        noted = ()
+    if noted is not None and not isinstance(noted, dict):
+        raise ValueError(f"weights file {path} is damaged: its facts are no JSON object; {AGAIN}")
+    return noted

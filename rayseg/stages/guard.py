@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ class CrashGuard:
         self.ids = ids
         self._witness = witness
         self._name = f"block-{hash_ids(ids)[:16]}.json"
-        known = json.loads(folder.read(self._name)) if folder.exists(self._name) else {}
+        known = self._noted()
         if "suspects" not in known:  # an earlier version's note blames without a cause
             known = {"suspects": [*known.get("deaths", []), *known.get("inflight", [])]}
         self.deaths: dict[str, dict[str, int]] = known.get("deaths", {})
@@ -61,6 +62,18 @@ class CrashGuard:
         if known.get("inflight"):
             self._blame(known["inflight"], Trace(**known["trace"]).cause(witness))
             self._write([])
+
+    def _noted(self) -> dict[str, Any]:
+        """What an earlier process wrote down; nothing where that is damaged."""
+        if not self.folder.exists(self._name):
+            return {}
+        try:
+            known = json.loads(self.folder.read(self._name))
+            if "suspects" in known and known.get("inflight"):
+                Trace(**known["trace"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return {}
+        return known
 
     def given_up(self) -> dict[str, Cause]:
         """The images that must not be tried again, and why."""

@@ -26,7 +26,7 @@ from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import digest, read_ids
+from rayseg.steps.sources import asked_for, digest
 from rayseg.steps.step import Fill, Step, carry_out
 from rayseg.steps.weights import ChosenDetector, choose_detector
 from rayseg.store import Folder, Manifest, local_copy, read_manifest, read_rows, write_run
@@ -54,7 +54,7 @@ def analysis_steps(config: AnalyseBoxesConfig) -> Iterator[Step]:
     compute, run_folder = config.compute, Folder(config.run)
     manifest = read_manifest(run_folder / "manifest")
     truths = TrueObjects(run_folder / "manifest", config.split)
-    asked = manifest.select(config.split, read_ids(config.ids))
+    asked = asked_for(manifest, config.split, config.ids)
     chosen = spread_objects(asked, truths, config.max_images)
     detector = choose_detector(config)
     fingerprint = digest(detector.address)

@@ -12,7 +12,7 @@ from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import digest, finished_config, read_ids
+from rayseg.steps.sources import asked_for, digest, finished_config, read_ids
 from rayseg.steps.step import Fill, Step, carry_out
 from rayseg.steps.weights import ChosenDetector, choose_detector
 from rayseg.store import Folder, local_copy, read_manifest, read_rows
@@ -24,7 +24,7 @@ READ = ("boxes_xyxy", "box_classes", "crowds")
 def make_box_maps(config: MakeBoxMapsConfig, engine: Engine) -> Outcome:
     """Makes the maps of each method."""
     manifest = read_manifest(Folder(config.run) / "manifest")
-    manifest.select(config.split, read_ids(config.ids))
+    asked_for(manifest, config.split, config.ids)
     _check(config, choose_detector(config), manifest.classes)
     with engine.open(config.address, config.run):
         return carry_out(box_map_steps(config), engine, config.compute)

@@ -22,6 +22,7 @@ from rayseg.store import (
     DamagedError,
     Folder,
     FolderLockedError,
+    changed_source,
     check_shards,
     dead_holder,
     kind_of,
@@ -112,6 +113,7 @@ def _check_manifest(checked: Checked) -> set[str] | None:
         aside = partial(folder.set_aside, "manifest.parquet")
         checked.found.append(Finding(what, aside, way_out))
         return None
+    _try(checked, partial(changed_source, folder))
     checked.rows = len(ids)
     return set(ids)
 
@@ -275,7 +277,7 @@ def _check_json(checked: Checked, name: str) -> None:
         return
     try:
         json.loads(folder.read(name))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = f"{folder.path(name)} is damaged: {error}"
         aside = partial(folder.set_aside, name)
         checked.found.append(Finding(what, aside, "`rayseg score` makes it again"))

@@ -21,7 +21,7 @@ from rayseg.scores import thresholds_every
 from rayseg.stages import CountLabels, SweepSeeds
 from rayseg.steps.engine import Engine
 from rayseg.steps.recipe import Part, recipe, settings_of
-from rayseg.steps.sources import read_ids
+from rayseg.steps.sources import asked_for
 from rayseg.store import (
     KINDS,
     Folder,
@@ -103,10 +103,7 @@ def calibrate(config: DoctorConfig, engine: Engine) -> list[Measured]:
 
 def _few_images(config: DoctorConfig, folder: Folder) -> Counts:
     manifest = read_manifest(Folder(config.run) / "manifest", true_masks=True)
-    train, tagged = (
-        manifest.select(config.split),
-        manifest.select(config.split, read_ids(config.ids)),
-    )
+    train, tagged = (manifest.select(config.split), asked_for(manifest, config.split, config.ids))
     splits = manifest.table.column("split").to_pylist()
     judged = config.val_split in splits and config.until == "segmenters"
     parts = [_draw(tagged, config.calibrate_images)]

@@ -15,6 +15,7 @@ from rayseg.steps.sources import digest
 from rayseg.steps.step import Once, Step, carry_out
 from rayseg.steps.taken import tell_classes, tell_taken
 from rayseg.store import (
+    SOURCES,
     FileFacts,
     Folder,
     Manifest,
@@ -70,7 +71,9 @@ class _Reading:
         facts = read_run(folder)
         if not folder.exists("manifest.parquet") or facts.get("done") is False:
             return False
-        return "sources" not in facts or facts["sources"] == self.sources
+        if "sources" not in facts:  # an earlier version's
+            return True
+        return folder.exists(SOURCES) and facts["sources"] == self.sources
 
     def read(self, folder: Folder, engine: Engine) -> dict[str, Any]:
         """Writes the manifest, and says what is not as it was."""

@@ -13,7 +13,7 @@ from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.outcome import Outcome
-from rayseg.steps.sources import digest, read_ids
+from rayseg.steps.sources import asked_for, digest, read_ids
 from rayseg.steps.step import Fill, Step, carry_out, nothing
 from rayseg.steps.weights import find_weights
 from rayseg.store import (
@@ -32,7 +32,7 @@ from rayseg.store import (
 def make_seeds(config: MakeSeedsConfig, engine: Engine) -> Outcome:
     """Makes the localization maps of each method."""
     manifest = read_manifest(Folder(config.run) / "manifest")
-    manifest.select(config.split, read_ids(config.ids))
+    asked_for(manifest, config.split, config.ids)
     for kind in config.network_kinds:  # a wrong file fails here
         NETWORKS[kind].load(local_copy(find_weights(config, kind)), manifest.classes)
     with engine.open(config.address, config.run):

@@ -6,6 +6,7 @@ from typing import Any
 
 from rayseg.store import (
     Folder,
+    Manifest,
     Stale,
     changed_source,
     digests_of,
@@ -37,6 +38,20 @@ def read_ids(path: str) -> list[str] | None:
     # not splitlines, which also cuts at characters that an id may hold
     lines = (line.strip(" \t") for line in re.split(r"\r\n|\n|\r", text))
     return [line for line in lines if line]
+
+
+def asked_for(manifest: Manifest, split: str, path: str) -> Manifest:
+    """The images of a split, and of those a text file of ids where one is named.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no image is left, or an id is of none; the text names the file.
+    """
+    ids = read_ids(path)
+    try:
+        return manifest.select(split, ids)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}" if path else str(error)) from None
 
 
 def digest(address: str) -> str:

@@ -47,7 +47,7 @@ from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
 from rayseg.steps.scoring import labels_of
 from rayseg.steps.seeds import SharedBank, identity
-from rayseg.steps.sources import digest, read_ids
+from rayseg.steps.sources import asked_for, digest
 from rayseg.steps.spaces import Space
 from rayseg.steps.weights import choose_detector, find_weights
 from rayseg.store import (
@@ -175,7 +175,7 @@ class Plan:
         """
         config = self.config
         manifest = read_manifest(Folder(config.run) / "manifest")
-        chosen = manifest.select(config.split, read_ids(config.ids))
+        chosen = asked_for(manifest, config.split, config.ids)
         if self.space.kind == "objects":
             known = spread_objects(chosen, self.true_objects, config.max_images)
             rows = known.table.to_pylist()

@@ -12,6 +12,7 @@ from rayseg.store.copies import local_copy, read_file
 from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.fingerprints import (
     MISSING,
+    SOURCES,
     FileFacts,
     changed_source,
     content_digest,

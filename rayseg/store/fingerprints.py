@@ -1,7 +1,6 @@
 """What a file is: a digest of its bytes, with the size and time by which a change is suspected."""
 
 import hashlib
-import io
 import os
 import stat
 from collections.abc import Collection, Iterable
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from rayseg.store.folder import Folder
+from rayseg.store.shards import read_shard, to_parquet
 
 SOURCES = "sources.pq"
 """File beside the manifest; no ``.parquet``, which would be the manifest's own."""
@@ -71,21 +70,20 @@ def write_sources(folder: Folder, files: Iterable[Path], images: Collection[str]
     rows = [(path, *pair) for path, pair in zip(paths, pairs, strict=True)]
     named = [dict(zip(_SOURCES.names, row, strict=True)) for row in rows]
     table = pa.Table.from_pylist(named, _SOURCES)
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    folder.write(SOURCES, sink.getvalue())
+    folder.write(SOURCES, to_parquet(table))
 
 
 def changed_source(folder: Folder) -> str:
     """The first file that a manifest was read from and that is another now; empty for none.
 
     A file that is not there cannot be compared: a job may run where the annotations are not.
+
+    Raises:
+        DamagedError: what was noted of them is not as it was written.
     """
     if not folder.exists(SOURCES):
         return ""
-    with folder.open(SOURCES) as file:
-        noted = pq.read_table(file, schema=_SOURCES).to_pylist()
-    for row in noted:
+    for row in read_shard(folder, SOURCES, _SOURCES.names).to_pylist():
         now = _size_and_time(row["path"])
         if now != NOWHERE and now != (row["size"], row["mtime_ns"]):
             return str(row["path"])

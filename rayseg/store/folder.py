@@ -134,7 +134,7 @@ class Folder:
                 file.write(data)
             return
         place, _, last = f"{path}/{name}".rpartition("/")
-        draft = f"{place}/{_draft(last)}"
+        draft = f"{place}/{draft_name(last)}"
         filesystem.create_dir(place, recursive=True)
         with filesystem.open_output_stream(draft) as file:
             file.write(data)
@@ -219,7 +219,7 @@ def _open_store(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _write_local(folder: Path, name: str, data: memoryview, durable: bool) -> None:
-    draft = folder / _draft(name)
+    draft = folder / draft_name(name)
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         _sync_folder(folder.parent)
@@ -238,7 +238,7 @@ def _write_local(folder: Path, name: str, data: memoryview, durable: bool) -> No
         _sync_folder(folder)
 
 
-def _draft(name: str) -> str:
+def draft_name(name: str) -> str:
     """A draft's name of this writer's own, which says who that is."""
     return f".{name}.{_this_space()}-{os.getpid()}-{uuid4().hex[:8]}.tmp"
 

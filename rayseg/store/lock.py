@@ -29,7 +29,7 @@ from datetime import datetime
 from typing import Self
 from uuid import uuid4
 
-from rayseg.store.folder import Folder
+from rayseg.store.folder import Folder, draft_name
 from rayseg.store.processes import process_space, runs
 
 LOCK = ".lock.json"
@@ -97,6 +97,8 @@ class _Lease:
     def __init__(self, folder: Folder, own: _Holder, beat_seconds: float):
         self.folder, self.own, self.entered = folder, own, 0
         _acquire(folder, own)
+        if folder.local_path:
+            folder.sweep()
         self.released = threading.Event()
         self.thread = threading.Thread(target=self._beat, args=(beat_seconds,), daemon=True)
         self.thread.start()
@@ -198,7 +200,7 @@ def _create(folder: Folder, own: _Holder) -> bool:
     if path is None:
         _write(folder, own)
         return False
-    draft = path / f".lock.{own.token}.tmp"  # linked when it is whole, to be seen so or not at all
+    draft = path / draft_name(LOCK)  # linked when it is whole, to be seen so or not at all
     try:
         draft.write_bytes(_encoded(own))
         os.link(draft, path / LOCK)

@@ -119,7 +119,8 @@ class Manifest:
                     f"{len(missing)} of {len(wanted)} ids are not in the manifest"
                     f"{f' split {split!r}' if split else ''}, such as {min(missing)!r}"
                 )
-            table = table.filter(pc.is_in(table.column("id"), pa.array(sorted(wanted))))
+            kept = pa.array(sorted(wanted), pa.string())
+            table = table.filter(pc.is_in(table.column("id"), kept))
         if not table.num_rows:
             have = sorted(set(self.table.column("split").to_pylist()))
             raise ValueError(f"no image is left of split {split!r}; the manifest has {have}")

@@ -219,7 +219,7 @@ def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:
     data = folder.read(name)
     try:
         found = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(folder, name, in_one_line(error, data)) from None
     if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
         raise DamagedError(folder, name, f"it must hold a configuration, got {data[:40]!r}")

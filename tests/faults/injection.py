@@ -28,6 +28,10 @@ BROKEN = (errno.EIO, "Input/output error")
 LOCKED = (errno.EROFS, "Read-only file system")
 
 
+def nothing() -> None:
+    """What half of an operation does that is no write."""
+
+
 @dataclass
 class Operations:
     """Counts a process's operations on the files of a folder, and does something at one of them.
@@ -61,7 +65,7 @@ class Operations:
         _patch_syncing(self)
         sys.addaudithook(self._hear)
 
-    def meet(self, path: object, write: Callable[[], None] = lambda: None) -> None:
+    def meet(self, path: object, write: Callable[[], None] = nothing) -> None:
         """An operation on that path is about to happen.
 
         Args:
@@ -77,7 +81,12 @@ class Operations:
         if due:
             if self.amid:
                 write()
-            self.act()
+            try:
+                self.act()
+            except OSError as error:
+                if write is nothing:  # of a write alone, the operating system says no name
+                    error.filename = os.fsdecode(path)  # type: ignore[arg-type]
+                raise
 
     def _is_mine(self, path: object) -> bool:
         try:

@@ -204,15 +204,21 @@ def damage(scene: Scene, how: Callable[[Scene, bytes], bytes]) -> list[Ended]:
         ended = scene.at_one(kill())
     else:
         ended = [run_command(scene.line(), scene.run)]
-    files = [
-        path for path in sorted(scene.run.rglob("*"))
-        if path.is_file() and path.name not in ("run.toml", "report.html") and path.stat().st_size
-    ]  # fmt: skip
+    files = [path for path in files_of(scene) if path.stat().st_size]
     own = [path for path in files if is_of(path.relative_to(scene.run), scene)] or files
     path = scene.random.choice(own if scene.random.random() < 0.7 else files)
     path.write_bytes(how(scene, path.read_bytes()))
-    (scene.run.parent / f"{scene.run.name}.damaged").write_text(str(path))
     return ended
+
+
+def files_of(scene: Scene) -> list[Path]:
+    """Files that rayseg reads again; not what is exported, which is the user's then."""
+    exported = scene.run / (scene.command.out or "nothing")
+    return [
+        path for path in sorted(scene.run.rglob("*"))
+        if path.is_file() and path.name not in ("run.toml", "report.html")
+        and exported not in path.parents
+    ]  # fmt: skip
 
 
 def is_of(place: Path, scene: Scene) -> bool:
@@ -243,10 +249,8 @@ def emptied(scene: Scene, data: bytes) -> bytes:
 def deleted(scene: Scene) -> list[Ended]:
     """One file of what the command made."""
     ended = [run_command(scene.line(), scene.run)]
-    own = [
-        path for path in sorted(scene.run.rglob("*"))
-        if path.is_file() and is_of(path.relative_to(scene.run), scene)
-    ]  # fmt: skip
+    files = files_of(scene)
+    own = [path for path in files if is_of(path.relative_to(scene.run), scene)] or files
     scene.random.choice(own).unlink()
     return ended
 

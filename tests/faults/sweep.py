@@ -18,7 +18,7 @@ def tune(config: TuneConfig, engine: Engine) -> Outcome:
     chosen = plan.choose()
     folder, identity = plan.folder, plan.identity(chosen)
     with lease(folder, "tune"), engine.open(config.address, config.run):
-        claim(folder / "trials", identity, "tuning")
+        claim(folder / "trials", identity, "tuning", config.compute.remake_stale)
         write_run(folder, {"config": identity, "kind": "tuning", "done": False})
         plan = plan.with_bank(engine)
         images = [plan.image(row) for row in chosen]
