@@ -18,7 +18,15 @@ from typing import Any, NoReturn
 from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.job_list import JOBS
 from rayseg.config.secrets import masked
-from rayseg.ending import GOES_ON, explained, raise_at_signals, say, supervised, was_asked
+from rayseg.ending import (
+    GOES_ON,
+    explained,
+    first_lines,
+    raise_at_signals,
+    say,
+    supervised,
+    was_asked,
+)
 from rayseg.toml import hint
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
@@ -186,7 +194,9 @@ def _unboxed(text: str) -> str:
     for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
         text = text.replace(f"{title} {start}", start.capitalize())
     wrong = re.search(r"Invalid choice '([^']*)'.*Expected one of \((.*)\)", text)
-    return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2])) if wrong else text
+    if not wrong:
+        return first_lines(text)  # it may propose many flags, with the help of each
+    return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2]))
 
 
 def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:

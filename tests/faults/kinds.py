@@ -17,6 +17,10 @@ from tests.faults.commands import Ended, run_command, start_command
 from tests.faults.injection import BROKEN, FULL, LOCKED, Operations, kill, lose_power, refuse
 
 HOUR = 3600.0
+FOR_USERS = (
+    "run.toml", "report.html", "trials.json", "table.csv", "best.toml", "sensitivity.png",
+)  # fmt: skip
+"""Files that are made anew by every command that makes them, and read by none."""
 
 
 @dataclass(frozen=True)
@@ -212,11 +216,11 @@ def damage(scene: Scene, how: Callable[[Scene, bytes], bytes]) -> list[Ended]:
 
 
 def files_of(scene: Scene) -> list[Path]:
-    """Files that rayseg reads again; not what is exported, which is the user's then."""
+    """Files that rayseg reads again; not what is made for the user alone."""
     exported = scene.run / (scene.command.out or "nothing")
     return [
         path for path in sorted(scene.run.rglob("*"))
-        if path.is_file() and path.name not in ("run.toml", "report.html")
+        if path.is_file() and path.name not in FOR_USERS
         and exported not in path.parents
     ]  # fmt: skip
 
