@@ -53,8 +53,9 @@ def check(config: CheckConfig, engine: Engine) -> Outcome:
     for place, folder in _folders(run):
         checked.append(Checked(place, folder))
         _check_folder(checked[-1], run, known)
+        _check_json(checked[-1], "trials.json", "the same `rayseg tune` makes it again")
     checked.append(Checked("run", run))
-    _check_json(checked[-1], "scores.json")
+    _check_json(checked[-1], "scores.json", "`rayseg score` makes it again")
     lines = table({one.place: one.cells for one in checked})
     number = sum(len(one.found) for one in checked)
     for one in checked:
@@ -271,7 +272,7 @@ def _try(checked: Checked, read: Callable[[], Any]) -> None:
         checked.found.append(Finding(what, partial(error.folder.set_aside, error.name)))
 
 
-def _check_json(checked: Checked, name: str) -> None:
+def _check_json(checked: Checked, name: str, way_out: str) -> None:
     folder = checked.folder
     if not folder.exists(name):
         return
@@ -280,4 +281,4 @@ def _check_json(checked: Checked, name: str) -> None:
     except (ValueError, RecursionError) as error:
         what = f"{folder.path(name)} is damaged: {error}"
         aside = partial(folder.set_aside, name)
-        checked.found.append(Finding(what, aside, "`rayseg score` makes it again"))
+        checked.found.append(Finding(what, aside, way_out))
