@@ -240,5 +240,5 @@ def test_what_a_training_went_on_from_is_cleared_when_it_has_ended(detector):
     detector.folder.write("state.safetensors", b"numbers")
     (detector.folder / "ray").write("log", b"lines")
     finish(detector)
-    assert detector.folder.names() == ["run.json"]
+    assert detector.folder.names() == [".run-copy.json", "run.json"]
     assert detector.folder.folders() == []
