@@ -136,12 +136,15 @@ def test_a_run_is_submitted_once_followed_and_told_true(server, code, tmp_path):
     while not (tmp_path / "run/manifest/run.json").exists():
         assert first.poll() is None, (tmp_path / "said").read_text()
         time.sleep(0.5)
-    (job,) = processes("rayseg.cli", "run", "--run", tmp_path / "run")
-    os.kill(job, signal.SIGSTOP)  # else it might end before it is submitted again
+    jobs = processes("rayseg.cli", "run", "--run", tmp_path / "run")
+    assert jobs
+    for job in jobs:  # else it might end before it is submitted again
+        os.kill(job, signal.SIGSTOP)
     try:
         again = submit(server, code, *flags)
     finally:
-        os.kill(job, signal.SIGCONT)
+        for job in jobs:
+            os.kill(job, signal.SIGCONT)
     assert again.returncode == 1
     assert "is submitted already, as rayseg-run-" in again.stderr
     assert len(again.stderr.splitlines()) == 1
