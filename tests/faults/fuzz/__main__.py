@@ -34,8 +34,7 @@ def main(plant: Callable[[], None] = lambda: None) -> int:
     warm_up()
     began = time.monotonic()
     try:
-        known = borders(make_undisturbed(folder / "undisturbed"))
-        chosen = [one for one in known.values() if any(part in one.name for part in given.borders)]
+        chosen = _chosen(given, folder)
         for border in chosen:
             border.make(_template(folder, border))
         plant()
@@ -56,6 +55,14 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--replay", help="folder of cases that are played as well")
     parser.add_argument("--keep", default=str(FOUND), help="folder that distinct failures go to")
     return parser.parse_args()
+
+
+def _chosen(given: argparse.Namespace, folder: Path) -> list[Border]:
+    """The borders that are asked for; a run is made for those that take one."""
+    names = [name for name in borders(None) if any(part in name for part in given.borders)]
+    needed = any(borders(None)[name].of_run for name in names)
+    known = borders(make_undisturbed(folder / "undisturbed") if needed else None)
+    return [known[name] for name in names]
 
 
 def _template(folder: Path, border: Border) -> Path:

@@ -42,6 +42,11 @@ class Border:
     commands: Callable[[Path, Random], list[list[str]]]
     cases: int
 
+    @property
+    def of_run(self) -> bool:
+        """Whether what is right is taken from a run."""
+        return isinstance(self.make, partial)
+
 
 def save_image(path: Path, number: int, size_hw: tuple[int, int] = SIZE_HW) -> None:
     """Noise of that number."""
@@ -259,8 +264,8 @@ def make_run(undisturbed: Undisturbed, folder: Path) -> None:
     shutil.copy(undisturbed.settings, folder / "tiny.toml")
 
 
-def borders(undisturbed: Undisturbed) -> dict[str, Border]:
-    """All of them by name."""
+def borders(undisturbed: Undisturbed | None) -> dict[str, Border]:
+    """All of them by name; without a run, those that take none can be used."""
     with_weights, finished = partial(make_more, undisturbed), partial(make_run, undisturbed)
     own = mutations
     return {
