@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent")
 
 
 def adopt_orphans() -> None:
     """What loses its parent becomes a child of this process, and so is found and ended by it."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """This process is killed when its parent ends, however that is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def descendants(root: int | None = None) -> list[int]:

@@ -187,6 +187,8 @@ def _let_a_lease_lapse(run: Path) -> None:
     """As if two minutes passed."""
     for path in run.rglob(LOCK):
         then = path.stat().st_mtime - 120
+        holder = re.sub(rb'"beat": [\d.]+', b'"beat": 0.0', path.read_bytes())
+        path.write_bytes(holder)
         os.utime(path, (then, then))
 
 

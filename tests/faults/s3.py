@@ -15,6 +15,7 @@ import boto3
 from tests.faults.commands import Ended, run_command
 from tests.faults.compare import Differences, compare
 from tests.faults.kinds import Scene
+from tests.faults.processes import die_with_parent
 
 BUCKET = "bucket"
 ACCESS = {
@@ -36,7 +37,7 @@ def store() -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere)
+    process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, preexec_fn=die_with_parent)
     try:
         _wait_for(port)
         _client(port).create_bucket(Bucket=BUCKET)
