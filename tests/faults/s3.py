@@ -37,7 +37,8 @@ def store() -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, preexec_fn=die_with_parent)
+    options = {"stdout": nowhere, "stderr": nowhere, "preexec_fn": die_with_parent}
+    process = subprocess.Popen(command, **options)
     try:
         _wait_for(port)
         _client(port).create_bucket(Bucket=BUCKET)
