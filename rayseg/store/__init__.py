@@ -55,7 +55,7 @@ from rayseg.store.provenance import (
     rebind,
     write_run,
 )
-from rayseg.store.receipts import receipts_of, store_rows
+from rayseg.store.receipts import receipt_of_stored, receipts_of, store_rows
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,

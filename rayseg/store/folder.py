@@ -70,6 +70,10 @@ class Folder:
         """Whether there is a file of that name: no folder, pipe or device, which may never end."""
         return bool(self._info(name).is_file)
 
+    def size(self, name: str) -> int:
+        """Bytes of a file; 0 where there is none."""
+        return self._info(name).size or 0
+
     def sizes(self, suffix: str = "") -> dict[str, int]:
         """Bytes of the files directly in the folder that end so, by name, sorted by it."""
         files = (item for item in self._list() if item.is_file)

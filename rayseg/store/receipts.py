@@ -1,7 +1,7 @@
 """Receipts of shards: what was written goes into the index without being read again."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rayseg.store.folder import Folder
 from rayseg.store.index import add_to_index, lines_of
-from rayseg.store.shards import put_shard
+from rayseg.store.shards import place_of_new, put_shard, read_shard, shard_name
 
 SECONDS = 60.0
 """Between two writes of the index; what a killed job has written since is read from its shards."""
@@ -23,15 +23,35 @@ def store_rows(folder: Folder, table: pa.Table) -> dict[str, Any]:
         the index as an Arrow stream.
     """
     name, size = put_shard(folder, table)
-    lines, sink = lines_of(table, name), pa.BufferOutputStream()
+    return _receipt(name, size, lines_of(table, name))
+
+
+def receipt_of_stored(folder: Folder, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The receipt of a shard that lies there and was made of just these rows; None without one.
+
+    A process may be lost with the receipt of what it has stored.
+
+    Args:
+        rows: of the source, each with its `id`, and its `digest` where it has one.
+    """
+    name = place_of_new(folder, shard_name(row["id"] for row in rows))
+    if not folder.exists(name):
+        return None
+    try:
+        lines, size = lines_of(read_shard(folder, name), name), folder.size(name)
+    except (OSError, ValueError, KeyError):  # damaged, or gone since: it is made again
+        return None
+    made_of = dict(zip(*lines.select(["id", "follows"]).to_pydict().values(), strict=True))
+    fits = made_of == {row["id"]: row.get("digest") or "" for row in rows}
+    return _receipt(name, size, lines) if fits else None
+
+
+def _receipt(name: str, size: int, lines: pa.Table) -> dict[str, Any]:
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, lines.schema) as writer:
         writer.write_table(lines)
-    return {
-        "shard": name,
-        "bytes": size,
-        "rows": table.num_rows,
-        "lines": sink.getvalue().to_pybytes(),
-    }
+    packed = sink.getvalue().to_pybytes()
+    return {"shard": name, "bytes": size, "rows": lines.num_rows, "lines": packed}
 
 
 class Receipts:

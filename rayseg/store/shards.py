@@ -82,16 +82,20 @@ def write_shard(folder: Folder, table: pa.Table) -> str:
 
 
 def put_shard(folder: Folder, table: pa.Table) -> tuple[str, int]:
-    """As `write_shard`, with the size in bytes.
-
-    On an object store it lies in a folder of its own until the shards are put together, since a
-    folder is deleted there at one go and a file by three requests.
-    """
-    name = shard_name(table.column("id").to_pylist())
-    name = name if folder.local_path else f"{FRESH}/{name}"
+    """As `write_shard`, with the size in bytes."""
+    name = place_of_new(folder, shard_name(table.column("id").to_pylist()))
     data = to_parquet(table)
     folder.write(name, data)
     return name, len(data)
+
+
+def place_of_new(folder: Folder, name: str) -> str:
+    """Where in a folder a new shard lies.
+
+    On an object store in a folder of its own until the shards are put together, since a folder is
+    deleted there at one go and a file by three requests.
+    """
+    return name if folder.local_path else f"{FRESH}/{name}"
 
 
 def shard_sizes(folder: Folder) -> dict[str, int]:

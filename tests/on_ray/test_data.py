@@ -18,6 +18,7 @@ import ray
 
 import rayseg.on_ray
 from rayseg.on_ray.data import (
+    PROBE,
     Crew,
     _Writer,
     collect,
@@ -251,6 +252,20 @@ def test_a_process_that_does_not_see_the_folder_is_refused(tmp_path):
     out = Folder(str(tmp_path))
     with pytest.raises(ValueError, match=r"must lie in a folder that all machines .* does not see"):
         _Writer(partial(Counting, str(tmp_path)), out / "running", SEEDS_SCHEMA, out)
+
+
+def test_rows_that_a_lost_process_had_stored_are_not_computed_again(tmp_path):
+    out, marks = Folder(str(tmp_path / "seeds")), tmp_path / "marks"
+    marks.mkdir()
+    (out / "inflight").write(PROBE, b"")
+    block = manifest_table(2).select(["id", "height", "width"])
+    block = block.append_column("status", pa.array(["", ""]))
+    receipts = [
+        _Writer(partial(Counting, str(marks)), out / "running", SEEDS_SCHEMA, out)(block)
+        for _ in range(2)
+    ]
+    assert receipts[0] == receipts[1]
+    assert computed(marks) == {"i0000": 1, "i0001": 1}
 
 
 def test_collecting_from_a_stage_that_fails_is_a_one_line_error(tmp_path):

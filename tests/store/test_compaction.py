@@ -20,6 +20,7 @@ from rayseg.store import (
     read_index,
     read_rows,
     read_shard,
+    receipt_of_stored,
     receipts_of,
     rows_to_table,
     shard_names,
@@ -244,6 +245,35 @@ def test_receipts_say_what_the_shards_say(folder):
     folder.delete("_index.pq")
     assert by_receipts.equals(read_index(folder))
     assert isinstance(by_receipts, pa.Table)
+
+
+@pytest.fixture
+def stored(folder):
+    """The receipt of four rows that lie in the folder, and what they were made of."""
+    rows = [made(number) | {"follows": f"of {number}"} for number in range(4)]
+    return store_rows(folder, rows_to_table(rows, MASKS_SCHEMA)), [
+        {"id": row["id"], "digest": row["follows"]} for row in rows
+    ]
+
+
+def test_what_is_stored_already_has_its_receipt(folder, stored):
+    receipt, sources = stored
+    assert receipt_of_stored(folder, sources[::-1]) == receipt
+
+
+def test_rows_that_are_not_stored_have_no_receipt(folder, stored):
+    assert receipt_of_stored(folder, stored[1][:3]) is None
+
+
+def test_rows_of_another_source_have_no_receipt(folder, stored):
+    changed = [row | {"digest": "another"} for row in stored[1]]
+    assert receipt_of_stored(folder, changed) is None
+
+
+def test_a_damaged_shard_has_no_receipt(folder, stored):
+    receipt, sources = stored
+    folder.write(receipt["shard"], folder.read(receipt["shard"])[:-9])
+    assert receipt_of_stored(folder, sources) is None
 
 
 def test_receipts_of_a_job_that_fails_are_kept(folder):
