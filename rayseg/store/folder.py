@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EACCES, EDQUOT, EINVAL, ENOSPC, ENOTSUP, EPERM, EROFS
 from functools import cached_property
@@ -97,8 +97,13 @@ class Folder:
         return f"{self.location.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
-        """The whole file."""
-        with self.open(name) as file:
+        """The whole file.
+
+        Raises:
+            FileNotFoundError: there is none of that name.
+            OSError: it cannot be read.
+        """
+        with self.open(name) as file, self._named("read", name):
             return file.read()
 
     def open(self, name: str) -> pa.NativeFile:
@@ -106,12 +111,11 @@ class Folder:
 
         Raises:
             FileNotFoundError: there is none of that name.
+            OSError: it cannot be read.
         """
         filesystem, path = self._where
-        try:
+        with self._named("read", name):
             return filesystem.open_input_file(f"{path}/{name}")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path(name)} does not exist") from None
 
     def write(self, name: str, data: bytes, durable: bool = True) -> None:
         """Writes the file so that a reader sees all of it or nothing.
@@ -123,13 +127,11 @@ class Folder:
             OSError: it cannot be written; what was there before stays.
         """
         whole = memoryview(data)  # what is no bytes is refused before anything is touched
-        try:
+        with self._named("write", name):
             if self.local_path:
                 _write_local(self.local_path, name, whole, durable)
             else:
                 self._write_remote(name, whole)
-        except OSError as error:
-            raise self._refused("write", name, error) from error
 
     def _write_remote(self, name: str, data: memoryview) -> None:
         filesystem, path = self._where
@@ -144,12 +146,19 @@ class Folder:
             file.write(data)
         filesystem.move(draft, f"{path}/{name}")
 
-    def _refused(self, what: str, name: str, error: OSError) -> OSError:
-        reason = error.strerror or " ".join(str(error).split())
-        way_out = _WAYS_OUT.get(error.errno or 0, "")
-        return OSError(
-            f"cannot {what} {self.path(name)}: {reason}{'; ' if way_out else ''}{way_out}"
-        )
+    @contextmanager
+    def _named(self, what: str, name: str = "") -> Iterator[None]:
+        """Errors of the file system name the file, or the folder, and a way out."""
+        place = self.path(name) if name else self.location
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and what != "write":
+                raise FileNotFoundError(f"{place} does not exist") from None
+            reason = error.strerror or " ".join(str(error).split())
+            way_out = _WAYS_OUT.get(error.errno or 0, "")
+            more = f"; {way_out}" if way_out else ""
+            raise OSError(f"cannot {what} {place}: {reason}{more}") from error
 
     def delete(self, name: str) -> None:
         """Deletes the file.
@@ -159,12 +168,8 @@ class Folder:
             OSError: it cannot be deleted.
         """
         filesystem, path = self._where
-        try:
+        with self._named("delete", name):
             filesystem.delete_file(f"{path}/{name}")
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.path(name)} does not exist") from None
-        except OSError as error:
-            raise self._refused("delete", name, error) from error
 
     def set_aside(self, name: str) -> str:
         """Renames a damaged file so that nobody takes it for a good one, and returns the name.
@@ -175,10 +180,8 @@ class Folder:
         filesystem, path = self._where
         # whatever reads files of one ending does not read it
         aside = f".damaged-{name.rpartition('/')[2]}.{uuid4().hex[:8]}"
-        try:
+        with self._named("rename", name):
             filesystem.move(f"{path}/{name}", f"{path}/{aside}")
-        except OSError as error:
-            raise self._refused("rename", name, error) from error
         return aside
 
     def drafts(self) -> list[str]:
@@ -195,7 +198,8 @@ class Folder:
         """Deletes the folder with all that is in it, where there is one."""
         filesystem, path = self._where
         if self.exists():
-            filesystem.delete_dir(path)
+            with self._named("delete"):
+                filesystem.delete_dir(path)
 
     def clear(self, keep: Collection[str]) -> None:
         """Deletes what is in the folder, but for the files of these names."""
@@ -207,12 +211,14 @@ class Folder:
 
     def _list(self) -> list[fs.FileInfo]:
         filesystem, path = self._where
-        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        with self._named("list"):
+            found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return sorted(found, key=lambda item: item.base_name)
 
     def _info(self, name: str) -> fs.FileInfo:
         filesystem, path = self._where
-        return filesystem.get_file_info(f"{path}/{name}" if name else path)
+        with self._named("read", name):
+            return filesystem.get_file_info(f"{path}/{name}" if name else path)
 
 
 def _open_store(uri: str) -> tuple[fs.FileSystem, str]:
