@@ -19,18 +19,23 @@ from tests.faults.fuzz.strange import strange_values
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = Path(__file__).parent / "found"
-DYING = """
+PLANTED = """
 import os, sys
+from pathlib import Path
 from tests.faults.fuzz.__main__ import main
+
+def prepare(config, engine):
+    number = len(os.listdir({marks!r}))
+    Path({marks!r}, str(number)).touch()
+    [os.abort, lambda: {{}}["x"], lambda: open("../escaped", "w")][number % 3]()
 
 def plant():
     from rayseg.steps import preparing
-    plain = preparing.prepare
-    preparing.prepare = lambda config, engine: {what}
+    preparing.prepare = prepare
 
 sys.exit(main(plant))
 """
-"""A program in which prepare has a fault."""
+"""A program in which prepare has three faults, one after the other."""
 
 
 def program(*arguments):
@@ -47,20 +52,15 @@ def test_a_few_cases_and_all_that_were_found_once(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        ("os.abort()", "died: 'exit -6'"),
-        ("{}['x']", "unforeseen"),
-        ("open('../escaped', 'w')", "outside"),
-    ],
-)
-def test_planted_faults_are_found(tmp_path, what, said):
-    flags = ("--cases", "3", "--workers", "1", "--keep", str(tmp_path), "--borders", "tables")
-    done = program("-c", DYING.format(what=what), *flags)
+def test_planted_faults_are_found(tmp_path):
+    marks, kept = tmp_path / "marks", tmp_path / "kept"
+    marks.mkdir()
+    flags = ("--cases", "3", "--workers", "1", "--keep", str(kept), "--borders", "tables")
+    done = program("-c", PLANTED.format(marks=str(marks)), *flags)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert said in done.stdout
-    assert list(tmp_path.glob("*.json"))
+    for said in ("died: 'exit -6'", "unforeseen", "outside"):
+        assert said in done.stdout
+    assert len(list(kept.glob("*.json"))) == 3
 
 
 @pytest.fixture

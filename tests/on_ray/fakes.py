@@ -50,7 +50,6 @@ class Counting:
         held_after: rows after which the next ones wait until a file "go" lies beside the marks; 0
             never waits.
         deadly: ids that make the process die of a fatal signal.
-        exiting: ids that end the process without one.
         killed: ids whose process somebody kills, the first three times.
         meet: processes that wait for each other before they compute anything.
     """
@@ -58,7 +57,6 @@ class Counting:
     marks: str
     held_after: int = 0
     deadly: tuple[str, ...] = ()
-    exiting: tuple[str, ...] = ()
     killed: tuple[str, ...] = ()
     meet: int = 0
 
@@ -79,8 +77,6 @@ class Counting:
         (Path(self.marks) / f"{id_}.{uuid.uuid4().hex}").touch()
         if id_ in self.deadly:
             os.abort()
-        if id_ in self.exiting:
-            os._exit(7)
         if id_ in self.killed and len(seen) < 3:
             os.kill(os.getpid(), signal.SIGKILL)
         row["classes"] = []  # a stage may change its rows: they are nobody else's

@@ -1,4 +1,4 @@
-"""Several nodes in one process, of which one dies or joins: ``node_job.py FOLDER kill|join``.
+"""Several nodes in one process, of which one dies before one joins: ``node_job.py FOLDER``.
 
 Logical GPUs, one a node, so that each node has one actor. It writes what happened to
 FOLDER/facts.json.
@@ -37,28 +37,26 @@ def processes(folder):
     return {path.name.removeprefix("process-") for path in Path(folder).glob("process-*")}
 
 
-def main(folder, how):
+def main(folder):
     os.environ["RAY_AUTH_MODE"] = "disabled"
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 2, "num_gpus": 0, "object_store_memory": 100_000_000},
     )
     worker = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100_000_000}
-    nodes = [cluster.add_node(**worker) for _ in range(1 if how == "join" else 3)]
+    nodes = [cluster.add_node(**worker) for _ in range(2)]
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
     out = Folder(f"{folder}/seeds")
     pool = Crew(
-        partial(Counting, f"{folder}/marks", HELD_AFTER), rows=2, actors=1 if how == "join" else 3,
-        max_actors=3, cpus=0, gpus=1,
+        partial(Counting, f"{folder}/marks", HELD_AFTER), rows=2, actors=2, cpus=0, gpus=1,
     )  # fmt: skip
     source = decoded(manifest_rows(manifest_table(ROWS), out / "pending", 2), Undecoded(), out)
     arguments = (source, ROWS, pool, out, SEEDS_SCHEMA, "node job")
     job = threading.Thread(target=write_rows, args=arguments)
     job.start()  # not the other way round: only the main thread may start a node
     wait_for(lambda: len(stored_ids(out)) >= 12, job)
-    if how == "kill":
-        cluster.remove_node(nodes[1], allow_graceful=False)
+    cluster.remove_node(nodes[1], allow_graceful=False)
     facts = {"stored_before": sorted(stored_ids(out))}
     before = processes(folder)
     cluster.add_node(**worker)
@@ -72,4 +70,4 @@ def main(folder, how):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

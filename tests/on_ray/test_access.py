@@ -192,18 +192,21 @@ def test_a_session_leaves_no_folder_behind(held):
     assert not Path(facts["folder"]).parent.parent.exists()
 
 
-def test_a_whole_run_with_two_training_workers_listens_to_nobody_else(tmp_path):
+def test_a_training_by_two_workers_listens_to_nobody_else(tmp_path):
     lay_traps(tmp_path)
-    command = [Path(sys.executable).parent / "rayseg", "run", "--run", "run", *TINY]
+    rayseg, scenes, training = Path(sys.executable).parent / "rayseg", TINY[:10], TINY[14:]
+    prepare = [rayseg, "prepare", "--run", "run", *scenes]
+    subprocess.run(prepare, cwd=tmp_path, env=environment(), check=True)
+    command = [rayseg, "train-classifier", "--run", "run", "--compute.workers", "2", *training]
     seen = {}
     with networks() as (here, _), (tmp_path / "said").open("wb") as said:
         job = subprocess.Popen(
-            inside(here, *command, "--compute.workers", "2", "--until", "seeds"),
+            inside(here, *command),
             cwd=tmp_path, env=environment(), stdout=said, stderr=said,
         )  # fmt: skip
         while job.poll() is None:
             seen |= listening(here)
-            time.sleep(0.05)  # of a training's ports, too, one is seen
+            time.sleep(0.2)  # of a training's ports, too, one is seen
         assert job.returncode == 0, (tmp_path / "said").read_text()[-3000:]
         assert len(seen) > 10
         assert {place: who for place, who in seen.items() if not on_loopback(place)} == {}

@@ -71,14 +71,13 @@ def plain(cluster, tmp_path_factory):
     return send(folder / "seeds", manifest_table(40), make), folder / "marks"
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["tasks", "actor"])
-def deadly(request, cluster, tmp_path_factory):
-    """20 rows of which two always end their process, and one is in it when somebody kills it."""
+@pytest.fixture(scope="module")
+def deadly(cluster, tmp_path_factory):
+    """20 rows of which one always kills its process, and one is in it when somebody kills it."""
     folder = tmp_path_factory.mktemp("deadly")
     (folder / "marks").mkdir()
-    bad = {"deadly": ("i0005",), "exiting": ("i0009",), "killed": ("i0013",)}
-    make = partial(Counting, str(folder / "marks"), **bad)
-    out = send(folder / "seeds", manifest_table(20), make, request.param)
+    make = partial(Counting, str(folder / "marks"), deadly=("i0005",), killed=("i0013",))
+    out = send(folder / "seeds", manifest_table(20), make, actors=1)
     return {row["id"]: row for row in read_rows(out)}, computed(folder / "marks"), out
 
 
@@ -195,12 +194,6 @@ def test_a_row_is_given_up_after_a_death_in_company_and_two_alone(deadly):
     assert deadly[1]["i0005"] == 3
 
 
-def test_a_row_that_ends_its_process_without_a_sign_ends_as_poison_after_more(deadly):
-    assert deadly[0]["i0009"]["status"] == "poison"
-    assert "without a sign" in deadly[0]["i0009"]["error"]
-    assert deadly[1]["i0009"] == 6
-
-
 def test_a_row_whose_process_is_killed_from_outside_again_and_again_ends_well(deadly):
     assert deadly[0]["i0013"]["status"] == "ok"
     assert deadly[1]["i0013"] == 4
@@ -209,7 +202,7 @@ def test_a_row_whose_process_is_killed_from_outside_again_and_again_ends_well(de
 def test_a_death_costs_no_neighbour(deadly):
     rows, _, _ = deadly
     assert len(rows) == 20
-    assert {id_ for id_, row in rows.items() if row["status"] != "ok"} == {"i0005", "i0009"}
+    assert {id_ for id_, row in rows.items() if row["status"] != "ok"} == {"i0005"}
 
 
 def test_a_death_makes_no_row_twice(deadly):
@@ -218,6 +211,15 @@ def test_a_death_makes_no_row_twice(deadly):
 
 def test_the_guard_leaves_nothing_behind(deadly):
     assert (deadly[2] / "inflight").names() == []
+
+
+def test_a_row_that_kills_its_task_is_poison_too(cluster, tmp_path):
+    (tmp_path / "marks").mkdir()
+    make = partial(Counting, str(tmp_path / "marks"), deadly=("i0002",))
+    out = send(tmp_path / "seeds", manifest_table(8), make, actors=0)
+    statuses = {row["id"]: row["status"] for row in read_rows(out)}
+    assert statuses == {f"i{n:04d}": "poison" if n == 2 else "ok" for n in range(8)}
+    assert computed(tmp_path / "marks")["i0002"] == 3
 
 
 def test_an_image_that_kills_the_decoder_is_poison_and_costs_no_neighbour(cluster, tmp_path):
