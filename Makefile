@@ -1,7 +1,7 @@
 # make demo    tags to masks to segmenters on synthetic scenes
 # make test    formatter, linter, type checker, tests
 # make faults  300 rounds of faults into docs/faults.md, half an hour
-# make fuzz    12,000 cases of wrong input, 20 minutes
+# make fuzz    12,000 cases of wrong input into docs/fuzz.md, 20 minutes
 # make lock    the versions that the suite has passed with, after `make test`
 # PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
 
@@ -28,7 +28,7 @@ faults: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults --rounds 300 --seed 1 --out docs/faults.md
 
 fuzz: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults.fuzz --cases 12000 --seed 1
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.faults.fuzz --cases 12000 --seed 1 --out docs/fuzz.md
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -22,9 +22,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, so that two workers end together."""
+    """Files on Ray first, so that none of it runs beside the others; then those with slow tests."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path.parent.name != "on_ray", item.path not in slow))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,10 +17,22 @@ from tests.faults.chain import make_undisturbed
 from tests.faults.commands import warm_up
 from tests.faults.fuzz.borders import Border, borders
 from tests.faults.fuzz.cases import Case, Verdict, batch, draw
+from tests.faults.table import describe
 
 FOUND = Path(__file__).parents[1] / "found"
 BATCH = 25
 """Cases of one child."""
+PAGE = """# Wrong input
+
+What came of the last `make fuzz`. Each case is an input of one border, such as a COCO JSON or an
+image, with values that are strange or bytes that are wrong, and the commands that read it.
+Numbers are of cases in which a process died or did not end, a traceback or an unforeseen error was
+shown, a status was none of 0, 1, 2 and 3, a message was more than one line, longer than 1,000
+characters or without the name of a file, or something was written outside the run.
+`tests/faults/fuzz/` says what each border is.
+
+{said}"""
+"""Of the documentation."""
 
 
 def main(plant: Callable[[], None] = lambda: None) -> int:
@@ -41,8 +53,10 @@ def main(plant: Callable[[], None] = lambda: None) -> int:
         verdicts = list(_verdicts(given, chosen, folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(table(verdicts))
-    print(f"\nSeed {given.seed}, {time.monotonic() - began:.0f} s.")
+    said = f"{describe(given.seed, time.monotonic() - began)}\n\n{table(verdicts)}\n"
+    print(said)
+    if given.out:
+        Path(given.out).write_text(PAGE.format(said=said))
     return int(not all(verdicts))
 
 
@@ -53,6 +67,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--borders", nargs="*", default=[""], help="only these; parts of names")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--replay", help="folder of cases that are played as well")
+    parser.add_argument("--out", help="file that the table is written to")
     parser.add_argument("--keep", default=str(FOUND), help="folder that distinct failures go to")
     return parser.parse_args()
 
