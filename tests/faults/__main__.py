@@ -13,7 +13,7 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.faults.chain import CHAIN, make_undisturbed
+from tests.faults.chain import CHAIN, kept_undisturbed, make_undisturbed
 from tests.faults.commands import warm_up
 from tests.faults.kinds import KINDS
 from tests.faults.ray_kinds import JOBS_ON_RAY, RAY_KINDS
@@ -36,7 +36,8 @@ def main() -> int:
     began = time.monotonic()
     try:
         with ExitStack() as opened:
-            grounds = _grounds({kind for kind, _ in rounds}, folder, opened)
+            chain = Path(given.chain) if given.chain else folder / "undisturbed"
+            grounds = _grounds({kind for kind, _ in rounds}, folder, chain, opened)
             found = list(_played(rounds, grounds, folder, given.workers))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -55,6 +56,7 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument("--engine", choices=("plain", "ray", "both"), default="both")
     parser.add_argument("--repeat", help="a round's own seed, as a failing one is printed with")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--chain", help="folder that the undisturbed chain is kept in, or is made")
     parser.add_argument("--out", help="file that the table is written to")
     given = parser.parse_args()
     given.kinds = [
@@ -75,8 +77,8 @@ def drawn(given: argparse.Namespace) -> list[tuple[str, str]]:
     return rounds
 
 
-def _grounds(kinds: set[str], folder: Path, opened: ExitStack) -> Grounds:
-    plain = make_undisturbed(folder / "undisturbed")
+def _grounds(kinds: set[str], folder: Path, kept: Path, opened: ExitStack) -> Grounds:
+    plain = kept_undisturbed(kept)
     ray, port = None, 0
     if kinds & RAY_KINDS.keys():
         ray = make_undisturbed(folder / "undisturbed-ray", RAY_CHAIN, give_it_back)

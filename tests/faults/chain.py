@@ -1,5 +1,6 @@
 """A run in small that nobody disturbs: its data, its commands in order, a copy before each."""
 
+import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,6 +119,14 @@ def make_undisturbed(
         found.append((ended, int(told.read_text())))
     run.rename(folder / "runs" / str(len(chain)))
     return Undisturbed(folder, chain, *map(tuple, zip(*found, strict=True)))
+
+
+def kept_undisturbed(folder: Path) -> Undisturbed:
+    """The whole chain, as it was carried out there before, or is now."""
+    kept = folder / "undisturbed.pickle"
+    if not kept.exists():
+        kept.write_bytes(pickle.dumps(make_undisturbed(folder)))
+    return pickle.loads(kept.read_bytes())
 
 
 def _count(prepared: Callable[[], None], operations: Operations) -> None:

@@ -36,16 +36,22 @@ def program(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """Flags by which the undisturbed chain is carried out once for all."""
+    return "--chain", str(tmp_path_factory.mktemp("undisturbed"))
+
+
 @pytest.mark.slow
-def test_a_few_rounds_lose_double_and_change_nothing():
+def test_a_few_rounds_lose_double_and_change_nothing(chain):
     done = program("-m", "tests.faults", "--engine", "plain", "--rounds", "12", "--workers", "1",
-                   "--kinds", "SIG", "power", "cut", "disk", "at once")  # fmt: skip
+                   *chain, "--kinds", "SIG", "power", "cut", "disk", "at once")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_a_planted_bug_is_found():
-    flags = ("--rounds", "12", "--workers", "1", "--kinds", "SIGKILL between")
+def test_a_planted_bug_is_found(chain):
+    flags = (*chain, "--rounds", "12", "--workers", "1", "--kinds", "SIGKILL between")
     done = program("-c", FORGETTING, *flags)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "lost" in done.stderr

@@ -60,15 +60,14 @@ def descendants(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("part", ["gcs_server", "raylet"])
-def test_a_ray_that_is_killed_ends_the_job_in_one_line(tmp_path, part):
+def test_a_ray_that_is_killed_ends_the_job_in_one_line(tmp_path):
     job = held(tmp_path)
     for pid, command in descendants(job.pid).items():
-        if command.split("\0")[0].endswith(f"/{part}"):
+        if command.split("\0")[0].endswith("/gcs_server"):
             os.kill(pid, signal.SIGKILL)
     assert job.wait() == 1
     (line,) = lines(tmp_path)
-    assert f"held ended, since Ray's {part} on this machine was killed" in line
+    assert "held ended, since Ray's gcs_server on this machine was killed" in line
     assert "the same command goes on" in line
     assert not (tmp_path / "seeds" / ".lock.json").exists()
 

@@ -22,6 +22,7 @@ from rayseg.nets.weights import to_safetensors
 from rayseg.on_ray.engine import RayEngine
 from rayseg.on_ray.session import session
 from rayseg.on_ray.tune import load_images, tune
+from rayseg.plain import PlainEngine
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
 from rayseg.refine import BoxCRF
@@ -39,7 +40,7 @@ CLASSES = ("cat", "dog")
 ENGINE = RayEngine()
 ADVCAM = AdvCAM(scales=(1.0,), precision="fp32")
 COMPUTE = Compute(actors=2, threads=1, num_gpus=0)
-GRID = ("restrict_weight=0,7", "restrict_threshold=0.3,0.6", "num_steps=1,2,3")
+GRID = ("restrict_weight=0,7", "restrict_threshold=0.3", "num_steps=1,2,3")
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
     assert outcome.left_out == 1
     assert any("left out: 1 images, such as i3" in line for line in outcome.lines)
     facts = read_run(Folder(str(run / "tuning/advcam")))
-    assert (facts["trajectories"], facts["settings"], facts["images"]) == (4, 12, 6)
+    assert (facts["trajectories"], facts["settings"], facts["images"]) == (2, 6, 6)
     best = facts["best"]
     before = stored(run)
     assert tune(config(run), ENGINE).lines == outcome.lines
@@ -129,21 +130,21 @@ def test_a_sweep_scores_triples_from_pairs_and_repeats_nothing(run):
             tune(config(run, **changed), ENGINE)
     # other values join, also of what only flags say
     tune(config(run, grid=("restrict_weight=7.0,9", *GRID[1:])), ENGINE)
-    assert len(stored(run)) == 6
+    assert len(stored(run)) == 3
     other = replace(ADVCAM, step_size=0.3)
     tune(
         config(run, advcam=other, grid=("restrict_weight=0", "restrict_threshold=0.3", GRID[2])),
         ENGINE,
     )
     after = stored(run)
-    assert len(after) == 7
+    assert len(after) == 4
     assert before.items() <= after.items()
     # the file is one that the jobs take, and the maps that it makes score as the sweep says
     toml = run / "tuning/advcam/best.toml"
     made = read_toml(str(toml), MakeSeedsConfig(run=str(run), methods=("advcam",), compute=COMPUTE))
     assert made.advcam.num_steps in (1, 2, 3)
-    make_seeds(made, ENGINE)
-    score(ScoreConfig(run=str(run), compute=COMPUTE), ENGINE)
+    make_seeds(made, PlainEngine())
+    score(ScoreConfig(run=str(run), compute=COMPUTE), PlainEngine())
     scored = json.loads((run / "scores.json").read_text())["seeds/advcam"]
     now = read_run(Folder(str(run / "tuning/advcam")))["best"]
     assert now["miou"] >= best["miou"]
