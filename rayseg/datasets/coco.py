@@ -32,6 +32,7 @@ from rayseg.datasets.listing import walk
 from rayseg.datasets.reading import read_text
 from rayseg.datasets.tally import Tally
 from rayseg.records import Sample
+from rayseg.records.bounds import check_folder_name
 from rayseg.records.file_names import apart, file_stem
 
 _Json = dict[str, Any]
@@ -77,6 +78,7 @@ class COCO(Dataset):
     crowd: Literal["ignore", "class"] = "ignore"
 
     def __post_init__(self) -> None:
+        check_folder_name("split", self.split)
         if (self.val_images is None) != (self.val_annotations is None):
             raise DatasetError(
                 "val_images and val_annotations go together, got "

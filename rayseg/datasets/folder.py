@@ -23,6 +23,7 @@ from rayseg.datasets.tag_cells import NO_VALUE, TagCells
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.true_masks import TrueMasks, check_mask_values, label_of_values
 from rayseg.records import Sample
+from rayseg.records.bounds import check_folder_name
 
 _IMAGE_COLUMNS = ("image", "file", "filename", "id")
 _TAG_COLUMNS = ("tags", "tag", "labels", "label", "class")
@@ -96,6 +97,7 @@ class FolderDataset(Dataset):
     split: str = "train"
 
     def __post_init__(self) -> None:
+        check_folder_name("split", self.split)
         check_mask_values(self.mask_values or ())
 
     @property

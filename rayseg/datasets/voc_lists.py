@@ -10,6 +10,7 @@ from rayseg.datasets.finding import IMAGE_SUFFIXES, find_image, leaves
 from rayseg.datasets.listing import composed
 from rayseg.datasets.reading import lines_of, read_text
 from rayseg.datasets.tally import Tally
+from rayseg.records.bounds import check_folder_name
 
 _FLAGGED = re.compile(r"(.*\S)\s+(-1|0|1)")
 _SUFFIX = "|".join(map(re.escape, IMAGE_SUFFIXES))
@@ -54,6 +55,8 @@ def read_lists(
     names = tuple(splits)
     if not names:
         raise DatasetError("splits is empty, expected at least one name such as train")
+    for split in names:
+        check_folder_name("split", split)
     lists = {split: find_list(folder, split) for split in names}
     if list_file is not None:
         home = {

@@ -16,7 +16,8 @@ FLAGS = [
     ("make-seeds", "--methods"), ("refine-seeds", "--refiners"), ("make-box-maps", "--box-methods"),
     ("train-segmenter", "--labels"), ("train-segmenter", "--val-split"), ("run", "--train-split"),
     ("predict", "--labels"), ("score", "--split"), ("export", "--masks"), ("export", "--split"),
-    ("export", "--format"), ("run", "--until"),
+    ("export", "--format"), ("run", "--until"), ("prepare", "--coco.split"),
+    ("prepare", "--folder.split"),
 ]  # fmt: skip
 
 
