@@ -132,7 +132,11 @@ def _check_folder(checked: Checked, run: Folder, known: set[str] | None) -> None
         _check_rows(checked, check_shards(folder, kind.schema), facts)
         _check_sources(checked, run, facts, known)
     _check_network(checked, facts)
-    for name in (folder / "trials").names(".npz"):
+    trials = Checked(checked.place, folder / "trials", found=checked.found)
+    if trials.folder.exists():
+        _check_run(trials)
+        _check_left(trials)
+    for name in trials.folder.names(".npz"):
         checked.files += 1
         _try(checked, partial(read_trial, folder, name))
 

@@ -27,7 +27,7 @@ BAR = re.compile(r"[^\r\n]*?\[(\d+:)?\d\d:\d\d<[^\]\r\n]*\]")
 """A bar of progress; what follows it on its line is none."""
 NOTICE = re.compile(
     r"^(?!rayseg: ).*(is taken over from|was taken over|no heartbeat of|its copy is taken$|"
-    r"(is|was) damaged .*(again|taken)$)"
+    r"(is|was) damaged .*(again|anew|taken)$)"
 )
 """Lines of the log that tell of another process or of what is mended, and are no errors."""
 FINE = (0, 3)

@@ -111,7 +111,7 @@ def _content(path: Path, run: Path) -> Any:
             with np.load(path) as arrays:
                 facts = json.loads(arrays["facts"].tobytes())
                 return arrays["counts"].tolist(), without_times(facts)
-        if path.suffix == ".parquet":
+        if path.suffix in (".parquet", ".pq"):
             return pq.read_table(path).to_pylist()
     except Exception as error:
         return f"{type(error).__name__}: {error}"

@@ -23,6 +23,8 @@ from rayseg.store import (
     DamagedError,
     Folder,
     check_shards,
+    claim,
+    read_facts,
     read_run,
     read_shard,
     rows_to_table,
@@ -255,6 +257,20 @@ def test_a_training_whose_weights_are_gone_is_trained_again(data):
     lines, _ = said(data, repair=True)
     assert "`rayseg train-classifier` trains it again" in lines
     run(config(data, **flags), ENGINE)
+    assert said(data)[1] == 0
+
+
+def test_the_settings_of_the_trials_of_a_sweep_are_read_too(whole):
+    data, _ = whole
+    sweep = Folder(str(data / "run" / "tuning" / "cam"))
+    for folder in (sweep, sweep / "trials"):
+        claim(folder, {"slice_images": 2}, "tuning")
+    (sweep / "trials").write("run.json", bytes(40))
+    lines, found = said(data)
+    assert found == 1
+    assert "trials/run.json is damaged: the file holds zeros only; its copy is good" in lines
+    said(data, repair=True)
+    assert read_facts(sweep / "trials")["config"] == {"slice_images": 2}
     assert said(data)[1] == 0
 
 
