@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 GOES_ON = "what is written stays, and the same command goes on"
 ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -144,14 +145,31 @@ def supervised(work: Callable[[], int]) -> int:
 def _noted(work: Callable[[], int], writer: int) -> int:
     """Does the work and leaves the status in a pipe, by which the parent knows an orderly end."""
     status = 1
+    _noted_in.append(writer)
     try:
         status = work()
     except SystemExit as ending:
         status = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
         raise
     finally:
-        os.write(writer, bytes([status]))
+        _note(status)
     return status
+
+
+_noted_in: list[int] = []
+"""The pipe of this process, where it is a child."""
+
+
+def _note(status: int) -> None:
+    for pipe in _noted_in:
+        os.write(pipe, bytes([status]))
+
+
+def end_at_once(message: str) -> NoReturn:
+    """Ends this process with a line and status 1, whatever it waits for."""
+    say(message)
+    _note(1)
+    os._exit(1)
 
 
 def _pass_on_signals(child: int) -> None:

@@ -36,6 +36,7 @@ def test_a_status_that_was_given_holds_whatever_happens_on_the_way_out():
         ("os.abort()", 1, "died of SIGABRT"),
         ("os._exit(1)", 1, "ended at once with status 1"),
         ("os.kill(os.getpid(), signal.SIGTERM)", 143, "ended by SIGTERM"),
+        ("end_at_once('it is over; the same command goes on')", 1, "it is over"),
     ],
 )
 def test_an_end_without_a_word_gets_a_line(work, status, said):

@@ -2,17 +2,17 @@
 
 import logging
 import os
-import signal
 import socket
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ray
+from ray._private import utils
 from ray._private import worker as ray_worker
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
@@ -104,7 +104,8 @@ def _start(where: dict[str, Any]) -> None:
     """
     for _ in range(STARTS):
         try:
-            with _silent_stderr(), _signals_kept():
+            # Ray's own answer to SIGTERM would be to end without a word
+            with _silent_stderr(), mock.patch.object(utils, "set_sigterm_handler"):
                 ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
                 return
         except Exception as error:
@@ -248,17 +249,6 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Keeps Ray from what it does at SIGTERM, which is to end without a word."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    kept = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, kept)
 
 
 def _quieten() -> None:

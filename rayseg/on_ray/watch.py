@@ -4,7 +4,6 @@ Ray itself waits a minute for a head that is gone, ends the process that waits w
 starts again without end what its memory monitor kills. The watch ends such a wait in one line.
 """
 
-import os
 import re
 import signal
 import socket
@@ -24,7 +23,7 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.exceptions import RayError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from rayseg.ending import GOES_ON, first_cause, say
+from rayseg.ending import GOES_ON, end_at_once, first_cause
 from rayseg.stages import Cause
 
 POLL_SECONDS = 1.0
@@ -137,8 +136,7 @@ class Watch:
         assert main is not None
         signal.pthread_kill(main, signal.SIGUSR1)
         if not self._stopped.wait(END_SECONDS):
-            say(reason)
-            os._exit(1)
+            end_at_once(reason)
 
 
 def _is_own() -> bool:

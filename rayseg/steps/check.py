@@ -149,10 +149,7 @@ def _check_run(checked: Checked) -> dict[str, Any] | None:
         _check_copy(checked, facts)
         return facts
     except FileNotFoundError:
-        if shard_names(folder):
-            way_out = "what made its rows is not known: delete the folder"
-            checked.found.append(Finding(f"{folder} has shards and no run.json", None, way_out))
-        return {}
+        what = f"{folder.path('run.json')} is missing"
     except DamagedError as error:
         what = f"{error.path} is damaged: {error.reason}"
     try:
@@ -163,7 +160,11 @@ def _check_run(checked: Checked) -> dict[str, Any] | None:
         way_out = "what made the folder is not known any more: all of it is made again"
         checked.found.append(Finding(what, aside, way_out))
         return None
-    checked.found.append(Finding(what, partial(write_run, folder, {}), "its copy is good"))
+    if facts:
+        checked.found.append(Finding(what, partial(write_run, folder, {}), "its copy is good"))
+    elif shard_names(folder):
+        way_out = "what made its rows is not known: delete the folder"
+        checked.found.append(Finding(f"{folder} has shards and no run.json", None, way_out))
     return facts
 
 

@@ -96,15 +96,24 @@ def _asked_again(folder: Folder) -> dict[str, Any]:
 
 
 def _mend(folder: Folder) -> None:
-    """Writes a damaged run.json anew, where its copy is good."""
+    """Writes a run.json that is damaged or gone anew, where its copy is good."""
     try:
         read_facts(folder)
     except FileNotFoundError:
-        return
+        if facts := _copy_of_lost(folder):
+            write_run(folder, facts)
+            logger.warning("%s was gone: its copy is taken", folder.path(RUN))
     except DamagedError as error:
         with suppress(DamagedError):  # which matters only where the folder holds something
             write_run(folder, read_copy(error))
             logger.warning("%s was damaged (%s): its copy is taken", error.path, error.reason)
+
+
+def _copy_of_lost(folder: Folder) -> dict[str, Any]:
+    """What the copy says of a folder without run.json; empty where there is none."""
+    with suppress(FileNotFoundError, DamagedError):
+        return read_facts(folder, COPY)
+    return {}
 
 
 def _copy_says(folder: Folder, config: object) -> bool:
@@ -193,7 +202,7 @@ def read_run(folder: Folder) -> dict[str, Any]:
     try:
         return read_facts(folder)
     except FileNotFoundError:
-        return {}
+        return _copy_of_lost(folder)
     except DamagedError as error:
         return read_copy(error)
 

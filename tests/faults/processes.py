@@ -43,23 +43,29 @@ def titled(kind: str, root: int) -> list[int]:
     return [pid for pid in descendants(root) if _is_of(kind, pid)]
 
 
-def _is_of(kind: str, pid: int) -> bool:
+def _title(pid: int) -> str:
     try:
-        title = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except OSError:
-        return False
+        return ""
+    scripts = [word for word in words[1:3] if word.endswith(".py")]
+    return (scripts or words)[0]
+
+
+def _is_of(kind: str, pid: int) -> bool:
+    title = _title(pid)
     if kind == "ray::":
         return title.startswith(kind) and not any(agent in title for agent in AGENTS)
     return title.rpartition("/")[2] == kind
 
 
-def end_all(patience: float = 20.0) -> int:
-    """Waits for this process's descendants to end, and ends what is left; how many that were."""
+def end_all(patience: float = 20.0) -> list[str]:
+    """Waits for this process's descendants to end, and ends what is left, whose titles it gives."""
     until = time.monotonic() + patience
     while descendants() and time.monotonic() < until:
         _reap()
         time.sleep(0.1)
-    left = descendants()
+    left = {pid: _title(pid) for pid in descendants()}
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -67,7 +73,7 @@ def end_all(patience: float = 20.0) -> int:
         _reap()
         time.sleep(0.05)
     _reap()
-    return len(left)
+    return sorted(left.values())
 
 
 def _reap() -> None:

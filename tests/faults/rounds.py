@@ -118,7 +118,7 @@ def _play_on_ray(scene: Scene, found: Round) -> None:
 
 def _end_all(found: Round) -> None:
     if left := end_all():
-        found.hung.append(f"{left} processes of Ray")
+        found.hung.append(f"left running: {left}")
 
 
 def _play_on_s3(scene: Scene, port: int, found: Round) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -139,6 +140,8 @@ def play(scene: Scene, port: int, tries: int) -> tuple[list[Ended], Differences]
     while not ended[-1].fine and len(ended) <= tries:
         ended.append(run_command(command, scene.run, lambda: _enter(port)))
     there = scene.run.with_name("fetched")
+    if out := scene.command.out:  # which lies on this machine
+        shutil.copytree(scene.run / out, there / out)
     listed = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{name}/")
     for one in (entry for page in listed for entry in page.get("Contents", [])):
         path = there / one["Key"].removeprefix(f"{name}/")
