@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -104,8 +106,7 @@ def _start(where: dict[str, Any]) -> None:
     """
     for _ in range(STARTS):
         try:
-            # Ray's own answer to SIGTERM would be to end without a word
-            with _silent_stderr(), mock.patch.object(utils, "set_sigterm_handler"):
+            with _silent_stderr(), _signals_kept():
                 ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
                 return
         except Exception as error:
@@ -249,6 +250,22 @@ def _silent_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps Ray from what it does at SIGTERM, which is to end without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = signal.getsignal(signal.SIGTERM)
+
+    def keep(handler: object) -> None:
+        signal.signal(signal.SIGTERM, kept)  # again, since Ray's core has one of its own too
+
+    with mock.patch.object(utils, "set_sigterm_handler", keep):
+        yield
+    keep(None)
 
 
 def _quieten() -> None:

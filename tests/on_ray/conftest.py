@@ -11,6 +11,7 @@ import pytest
 def cluster():
     import ray
 
+    before = dict(os.environ)
     os.environ["RAY_AUTH_MODE"] = "disabled"
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"  # trainings are short here
@@ -32,6 +33,8 @@ def cluster():
         )
     yield
     ray.shutdown()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

@@ -17,13 +17,14 @@ pytestmark = [pytest.mark.ray]
 
 def start(folder, held_after, **environment):
     command = [sys.executable, "-m", "tests.on_ray.held_job", str(folder), str(held_after)]
+    own = {name: text for name, text in os.environ.items() if not name.startswith("RAY_")}
     with open(folder / "said", "wb") as said:
         return subprocess.Popen(
             command,
             cwd=ROOT,
             stdout=said,
             stderr=said,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            env=own | {"PYTHONPATH": str(ROOT)} | environment,
         )
 
 
