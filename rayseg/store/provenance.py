@@ -1,5 +1,6 @@
 """What made a folder: its run.json."""
 
+import hashlib
 import json
 import logging
 import platform
@@ -232,13 +233,22 @@ def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:
         raise DamagedError(folder, name, in_one_line(error, data)) from None
     if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
         raise DamagedError(folder, name, f"it must hold a configuration, got {data[:40]!r}")
+    if found.pop("digest", None) not in (None, _digest(found)):  # earlier versions have none
+        raise DamagedError(folder, name, "what it says is not what was written")
     return found
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """Of all that a run.json says, as it is read."""
+    said = json.dumps(facts, sort_keys=True).encode()
+    return hashlib.blake2b(said, digest_size=16).hexdigest()
 
 
 def write_run(folder: Folder, facts: Mapping[str, Any]) -> None:
     """Adds facts to the folder's run.json, with the versions of what made it."""
     merged = read_run(folder) | dict(facts) | {"versions": _versions()}
-    data = json.dumps(merged, indent=2).encode()
+    said = json.loads(json.dumps(merged))
+    data = json.dumps(said | {"digest": _digest(said)}, indent=2).encode()
     folder.write(COPY, data)
     folder.write(RUN, data)
 

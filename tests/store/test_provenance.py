@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from rayseg.store import claim, kind_of, read_run, write_run, write_shard
+from rayseg.store import DamagedError, claim, kind_of, read_facts, read_run, write_run, write_shard
 from tests.store.tables import rows
 
 
@@ -43,6 +43,27 @@ def test_run_json_keeps_what_is_not_written_anew_and_names_versions(folder):
     run = json.loads(folder.read("run.json"))
     assert (run["a"], run["b"]) == (1, 3)
     assert run["versions"]["pyarrow"] == pa.__version__
+
+
+@pytest.mark.parametrize(("before", "after"), [(b'"ok": 10', b'"ok": 18'), (b"seeds", b"seedz")])
+def test_a_run_json_that_says_something_else_than_was_written_is_known(folder, before, after):
+    claim(folder, {}, "seeds")
+    write_run(folder, {"counts": {"ok": 10}})
+    good = read_run(folder)
+    folder.write("run.json", folder.read("run.json").replace(before, after))
+    with pytest.raises(DamagedError, match="what it says is not what was written"):
+        read_facts(folder)
+    assert read_run(folder) == good
+
+
+def test_a_run_json_that_is_gone_is_read_from_its_copy(folder):
+    claim(folder, {"a": 1}, "seeds")
+    write_shard(folder, rows("a"))
+    good = read_run(folder)
+    folder.delete("run.json")
+    assert read_run(folder) == good
+    claim(folder, {"a": 1})
+    assert read_facts(folder)["config"] == {"a": 1}
 
 
 def test_drafts_and_the_lock_are_no_products(folder):
