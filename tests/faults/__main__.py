@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.faults.chain import CHAIN, kept_undisturbed, make_undisturbed
 from tests.faults.commands import warm_up
+from tests.faults.compare import Differences
 from tests.faults.kinds import KINDS
 from tests.faults.ray_kinds import JOBS_ON_RAY, RAY_KINDS
 from tests.faults.rounds import S3_KIND, Grounds, Round, play
@@ -24,6 +25,8 @@ from tests.faults.trunk import give_it_back
 
 WEIGHTS = {**dict.fromkeys(KINDS, 13), S3_KIND: 9, **dict.fromkeys(RAY_KINDS, 3)}
 """Shares of the kinds; one on Ray takes as long as ten others."""
+RAY_ROUNDS_AT_ONCE = 2
+"""Most of such a round is waiting."""
 RAY_CHAIN = tuple(one for one in CHAIN if one.name in ("prepare", "classifier", *JOBS_ON_RAY))
 
 
@@ -90,16 +93,16 @@ def _grounds(kinds: set[str], folder: Path, kept: Path, opened: ExitStack) -> Gr
 def _played(
     rounds: Sequence[tuple[str, str]], grounds: Grounds, folder: Path, workers: int
 ) -> Iterator[Round]:
-    """The rounds on Ray one after the other, beside them the others."""
+    """The rounds on Ray, and beside them the others."""
     run = partial(_play, grounds, folder)
     ray = [one for one in rounds if one[0] in RAY_KINDS]
     plain = [one for one in rounds if one[0] not in RAY_KINDS]
     context = get_context("fork")
     with (
         ProcessPoolExecutor(max(workers - bool(ray), 1), mp_context=context) as many,
-        ProcessPoolExecutor(1, mp_context=context) as one,
+        ProcessPoolExecutor(RAY_ROUNDS_AT_ONCE, mp_context=context) as few,
     ):
-        on_ray = one.map(run, ray)
+        on_ray = few.map(run, ray)
         for found in chain(many.map(run, plain), on_ray):
             if not found or len(rounds) == 1:
                 _tell(found)
@@ -109,7 +112,10 @@ def _played(
 def _play(grounds: Grounds, folder: Path, given: tuple[str, str]) -> Round:
     kind, seed = given
     place = folder / f"{list(WEIGHTS).index(kind)}-{seed.replace('/', '-')}"
-    return play(grounds, kind, seed, place)
+    try:
+        return play(grounds, kind, seed, place)
+    except Exception as error:  # the others go on
+        return Round(kind, seed, "", Differences(wrong=[f"the round itself failed: {error!r}"]))
 
 
 def _tell(found: Round) -> None:

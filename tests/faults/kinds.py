@@ -209,6 +209,8 @@ def damage(scene: Scene, how: Callable[[Scene, bytes], bytes]) -> list[Ended]:
     else:
         ended = [run_command(scene.line(), scene.run)]
     files = [path for path in files_of(scene) if path.stat().st_size]
+    if not files:  # it was killed before its first one
+        return ended
     own = [path for path in files if is_of(path.relative_to(scene.run), scene)] or files
     path = scene.random.choice(own if scene.random.random() < 0.7 else files)
     path.write_bytes(how(scene, path.read_bytes()))
