@@ -152,7 +152,8 @@ class FolderDataset(Dataset):
         """What the CSVs say, one entry an image, in their order."""
         if self.tags is None and self.boxes is None:
             raise DatasetError(
-                "expected a CSV of tags or one of boxes, got neither: give tags or boxes"
+                "expected a CSV of tags or one of boxes, got neither: give --folder.tags or "
+                "--folder.boxes"
             )
         found: dict[str, _Image] = {}
         if self.tags is not None:

@@ -46,6 +46,8 @@ def session(address: str = "", run: str = "") -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # Ray doubles its wait after each kill for memory, up to hours; the watch gives up before
     os.environ.setdefault("RAY_task_oom_retry_delay_base_ms", "0")
+    # a page of Ray's own where one of its helpers is lost, which costs a job nothing
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         _quieten()
         check_shared(run)

@@ -231,11 +231,21 @@ def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DamagedError(folder, name, in_one_line(error, data)) from None
-    if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
+    if not isinstance(found, dict) or not _is_shaped(found):
         raise DamagedError(folder, name, f"it must hold a configuration, got {data[:40]!r}")
     if found.pop("digest", None) not in (None, _digest(found)):  # earlier versions have none
         raise DamagedError(folder, name, "what it says is not what was written")
     return found
+
+
+def _is_shaped(facts: Mapping[str, Any]) -> bool:
+    """Whether what jobs go on from is what it must be, in a file of an earlier version too."""
+    again = facts.get("again", [])
+    return (
+        all(isinstance(facts.get(name, {}), dict) for name in ("config", "source"))
+        and isinstance(again, list)
+        and all(isinstance(one, str) for one in again)
+    )
 
 
 def _digest(facts: Mapping[str, Any]) -> str:

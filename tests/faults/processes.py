@@ -59,7 +59,7 @@ def _is_of(kind: str, pid: int) -> bool:
     return title.rpartition("/")[2] == kind
 
 
-def end_all(patience: float = 90.0) -> list[str]:  # Ray's agents look a minute for a head
+def end_all(patience: float = 180.0) -> list[str]:  # of a minute, for which Ray looks for a head
     """Waits for this process's descendants to end, and ends what is left, whose titles it gives."""
     until = time.monotonic() + patience
     while descendants() and time.monotonic() < until:

@@ -238,6 +238,8 @@ def names_what(case: Case, folder: Path, line: str, arguments: Sequence[str]) ->
     """Whether a message names a file or folder of those that it was given, or a flag."""
     if f"{folder}/" in line or any(Path(name).name in line for name in case.files):
         return True
+    if any(len(part) > 1 and part in line for part in arguments) and not case.files:
+        return True
     said = line.replace("-", "_")
     given = [part.lstrip("-").replace("-", "_").split("=") for part in arguments]
     named = (part for one in given for part in (one[0].split(".")[-1], *one))
