@@ -191,7 +191,9 @@ def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path, drawn):
     for labels in (("cam",), ("made", "cam")):  # before it trains on made
         with pytest.raises(FileNotFoundError, match=r"masks/cam holds no masks; .* has made$"):
             trained(tmp_path, "segmenter", labels=labels)
-    with pytest.raises(FileNotFoundError, match=r"masks/made holds no masks of objects; .* has made"):
+    with pytest.raises(
+        FileNotFoundError, match=r"masks/made holds no masks of objects; .* has made"
+    ):
         trained(tmp_path, "mask_rcnn", labels=("made",))
     masks = Folder(str(tmp_path)) / "masks" / "made"
     masks.write("run.json", b'{"config": {}}')
