@@ -9,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test bench lint lock clean
+.PHONY: demo test bench faults fuzz lint lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/rayseg run --config jobs/presets/demo.toml

@@ -126,4 +126,4 @@ def refuse_changed(manifest: Folder) -> None:
 
 def others_there(run_folder: Folder, kind: str) -> str:
     """Which folders of a kind a run has, for the end of an error."""
-    return f"; {run_folder} has {', '.join((run_folder / kind).folders()) or 'none'}"
+    return f"; {run_folder / kind} has: {', '.join((run_folder / kind).folders()) or 'none'}"

@@ -26,7 +26,7 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 _DRAFT = re.compile(r"\..+\.(?:(?P<space>\w{8})-(?P<pid>\d+)-)?[0-9a-f]{8,32}\.tmp")
 _WAYS_OUT = {
     **dict.fromkeys((ENOSPC, EDQUOT), "free some and run the same command, which goes on"),
-    **dict.fromkeys((EACCES, EPERM, EROFS), "make it writable or choose another place"),
+    **dict.fromkeys((EACCES, EPERM, EROFS), "make it {able} or choose another place"),
 }
 
 
@@ -156,7 +156,8 @@ class Folder:
             if isinstance(error, FileNotFoundError) and what != "write":
                 raise FileNotFoundError(f"{place} does not exist") from None
             reason = error.strerror or " ".join(str(error).split())
-            way_out = _WAYS_OUT.get(error.errno or 0, "")
+            able = "readable" if what in ("read", "list") else "writable"
+            way_out = _WAYS_OUT.get(error.errno or 0, "").format(able=able)
             more = f"; {way_out}" if way_out else ""
             raise OSError(f"cannot {what} {place}: {reason}{more}") from error
 

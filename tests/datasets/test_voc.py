@@ -99,6 +99,13 @@ def test_parents_of_the_root_will_do(root, tmp_path):
         assert [sample.path for sample in VOC(parent).samples(tmp_path, Tally())] == direct
 
 
+@pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", ""])
+def test_a_list_lies_in_the_data_set(root, tmp_path, name):
+    (root.parent / "outside.txt").write_text("2007_000003\n")
+    with pytest.raises(ValueError, match="split must be a plain name"):
+        list(VOC(root, splits=(name,)).samples(tmp_path, Tally()))
+
+
 def test_a_list_file_replaces_the_lists_and_keeps_their_splits(root, tmp_path):
     ids = tmp_path / "ids.txt"
     ids.write_text("2007_000003\n2007_000001\n")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent")
+PATIENCE_SECONDS = 180.0
+"""What Ray leaves ends by itself once it has looked for a head that is gone for a minute."""
 
 
 def adopt_orphans() -> None:
@@ -59,7 +61,7 @@ def _is_of(kind: str, pid: int) -> bool:
     return title.rpartition("/")[2] == kind
 
 
-def end_all(patience: float = 180.0) -> list[str]:  # of a minute, for which Ray looks for a head
+def end_all(patience: float = PATIENCE_SECONDS) -> list[str]:
     """Waits for this process's descendants to end, and ends what is left, whose titles it gives."""
     until = time.monotonic() + patience
     while descendants() and time.monotonic() < until:

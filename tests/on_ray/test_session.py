@@ -1,16 +1,18 @@
 """Joining Ray and refusing what would hang there."""
 
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 import ray
+from ray._private import utils
 
 from rayseg.config import Compute
 from rayseg.on_ray import access
 from rayseg.on_ray.engine import RayEngine
-from rayseg.on_ray.session import gpus_each, preflight, session
+from rayseg.on_ray.session import _signals_kept, gpus_each, preflight, session
 from rayseg.on_ray.watch import one_line_errors
 from rayseg.steps.engine import Pool
 from rayseg.steps.machine import threads_each
@@ -39,6 +41,15 @@ def test_an_address_with_nobody_there_is_a_one_line_error_and_ray_does_not_searc
 
 
 @pytest.mark.usefixtures("cluster")
+def test_ray_takes_nobody_s_handler_of_sigterm():
+    own = signal.getsignal(signal.SIGTERM)
+    with _signals_kept():
+        utils.set_sigterm_handler(lambda number, frame: None)
+        assert signal.getsignal(signal.SIGTERM) is own
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray's core has one of its own
+    assert signal.getsignal(signal.SIGTERM) is own
+
+
 def test_a_session_inside_another_leaves_it_running():
     with session():
         pass

@@ -27,6 +27,42 @@ def test_a_write_that_fails_leaves_the_old_file(folder, monkeypatch):
     assert folder.read("a.bin") == b"old"
 
 
+class Cut:
+    """A file system whose line is cut."""
+
+    type_name = "s3"
+
+    def __getattr__(self, name):
+        def fail(*given, **more):
+            raise OSError("When getting information: Connection reset by peer")
+
+        return fail
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda run: run.exists("a.bin"), lambda run: run.size("a.bin"),
+        lambda run: run.read("a.bin"), lambda run: run.open("a.bin"),
+        lambda run: run.write("a.bin", b""), lambda run: run.delete("a.bin"),
+        lambda run: run.set_aside("a.bin"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_reached_is_named(act):
+    run = Folder("s3://bucket/run")
+    run.__dict__["_where"] = Cut(), "bucket/run"
+    with pytest.raises(OSError, match=r"^cannot \w+ s3://bucket/run/a.bin: .*reset by peer$"):
+        act(run)
+
+
+@pytest.mark.parametrize("act", [Folder.names, Folder.folders, Folder.exists, Folder.remove])
+def test_a_folder_that_cannot_be_reached_is_named(act):
+    run = Folder("s3://bucket/run")
+    run.__dict__["_where"] = Cut(), "bucket/run"
+    with pytest.raises(OSError, match=r"^cannot \w+ s3://bucket/run: .*reset by peer$"):
+        act(run)
+
+
 def test_half_a_file_is_not_seen(folder):
     write_shard(folder, rows("a"))
     (half,) = [folder.path(f".{name}.tmp") for name in folder.names()]

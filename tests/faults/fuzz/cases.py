@@ -238,12 +238,13 @@ def names_what(case: Case, folder: Path, line: str, arguments: Sequence[str]) ->
     """Whether a message names a file or folder of those that it was given, or a flag."""
     if f"{folder}/" in line or any(Path(name).name in line for name in case.files):
         return True
-    if any(len(part) > 1 and part in line for part in arguments) and not case.files:
-        return True
+    if case.files:
+        return False
     said = line.replace("-", "_")
-    given = [part.lstrip("-").replace("-", "_").split("=") for part in arguments]
-    named = (part for one in given for part in (one[0].split(".")[-1], *one))
-    return not case.files and any(len(part) > 1 and part[:200] in said for part in named)
+    given = [part.replace("-", "_").split("=") for part in arguments[1:]]  # after the job's name
+    bare = [[one[0].lstrip("_"), *one[1:]] for one in given]
+    named = (part for one in given + bare for part in (one[0].split(".")[-1], *one))
+    return any(len(part) > 1 and part[:200] in said for part in named)
 
 
 def remember_parsing() -> None:
