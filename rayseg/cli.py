@@ -7,6 +7,7 @@ that have a row saying why, 130 and 143 ended by SIGINT and SIGTERM.
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -37,6 +38,11 @@ jobs:
 
 `rayseg <job> --help` lists the job's flags; `submit` runs a job on a cluster, follows its logs and
 ends with its exit status."""
+
+
+_UNRECOGNIZED = "Unrecognized options: "
+_FRAME = "╭╮╰╯│─-"
+"""Characters of the parser's frame."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -161,7 +167,7 @@ def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobC
         if not ending.code:
             print(output.getvalue(), end="")
             raise
-        _stop(2, _unboxed(output.getvalue() + errors.getvalue()))
+        _stop(2, _placed(_unboxed(output.getvalue() + errors.getvalue()), rest))
 
 
 def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[str]]:
@@ -188,7 +194,7 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
 
 def _unboxed(text: str) -> str:
     """The parser's message without its frame, in one line."""
-    words = [line.strip("╭╮╰╯│─- ") for line in text.splitlines()]
+    words = [line.strip(_FRAME + " ") for line in text.splitlines()]
     kept = [line for line in words if line and not line.startswith("For full helptext")]
     text = " ".join(kept)  # of which the first words are the frame's title, which repeats
     for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
@@ -197,6 +203,23 @@ def _unboxed(text: str) -> str:
     if not wrong:
         return first_lines(text)  # it may propose many flags, with the help of each
     return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2]))
+
+
+def _placed(message: str, arguments: Sequence[str]) -> str:
+    """The message, with the flag that a value follows which none takes there."""
+    words = [word for one in arguments for word in one.split("=", 1 if one[:2] == "--" else 0)]
+    said = message.removeprefix(_UNRECOGNIZED)
+    if said == message or said.startswith("--"):
+        return message
+    for flag, value in itertools.pairwise(words):
+        if flag[:2] == "--" and _bare(value) and _bare(said).startswith(_bare(value)[:99]):
+            return f"{flag} takes no value, got {said}"
+    return message
+
+
+def _bare(text: str) -> str:
+    """Without what the parser's frame takes away of a text."""
+    return re.sub(rf"[\s{_FRAME}]", "", text)
 
 
 def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:

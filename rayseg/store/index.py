@@ -89,8 +89,9 @@ def stored_index(folder: Folder) -> tuple[pa.Table, dict[str, int]]:
     """The index as it lies there, and the sizes of the shards that it was made from."""
     with suppress(OSError, ValueError):  # damage too: it is made again
         table = read_shard(folder, INDEX)
-        if table.schema.equals(INDEX_SCHEMA):
-            return table, json.loads((table.schema.metadata or {}).get(b"shards", b"{}"))
+        known = json.loads((table.schema.metadata or {}).get(b"shards", b"{}"))
+        if table.schema.equals(INDEX_SCHEMA) and isinstance(known, dict) and not _holes(table):
+            return table, known
     return INDEX_SCHEMA.empty_table(), {}
 
 
@@ -109,7 +110,14 @@ def lines_of(table: pa.Table, shard: str) -> pa.Table:
         table = table.append_column(name, pa.array([""] * len(table), pa.string()))
     table = table.select(_OF_ROWS)
     table = table.append_column("shard", pa.array([shard] * len(table), pa.string()))
+    if holes := _holes(table):
+        raise pa.ArrowInvalid(f"{', '.join(holes)} without a value in some of them")
     return table.cast(INDEX_SCHEMA).replace_schema_metadata()
+
+
+def _holes(table: pa.Table) -> list[str]:
+    """Columns that have no value in some row, which no row that was written lacks."""
+    return [name for name in table.column_names if table.column(name).null_count]
 
 
 def add_to_index(folder: Folder, lines: pa.Table, sizes: Mapping[str, int]) -> None:

@@ -12,6 +12,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 AGENTS = ("DashboardAgent", "RuntimeEnvAgent")
 PATIENCE_SECONDS = 180.0
 """What Ray leaves ends by itself once it has looked for a head that is gone for a minute."""
+LOOKS = 5
+"""At what is left that must find nothing, since one alone overlooks whose parent dies meanwhile."""
 
 
 def adopt_orphans() -> None:
@@ -29,8 +31,9 @@ def descendants(root: int | None = None) -> list[int]:
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            state, parent = path.read_text().rpartition(") ")[2].split()[:2]
-            if state != "Z":
+            words = path.read_text().rpartition(") ")[2].split()
+            (state, parent), threads = words[:2], words[17]
+            if state != "Z" or threads != "1":  # one that has ended may have threads that have not
                 parents.setdefault(int(parent), []).append(int(path.parent.name))
     found, waiting = [], [root or os.getpid()]
     while waiting:
@@ -54,6 +57,15 @@ def _title(pid: int) -> str:
     return (scripts or words)[0]
 
 
+def _state(pid: int) -> str:
+    """Number of a process and of its parent, its state and the number of its threads."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return "(gone)"
+    return f"({pid} of {words[1]}, {words[0]}, {words[17]} threads)"
+
+
 def _is_of(kind: str, pid: int) -> bool:
     title = _title(pid)
     if kind == "ray::":
@@ -62,12 +74,14 @@ def _is_of(kind: str, pid: int) -> bool:
 
 
 def end_all(patience: float = PATIENCE_SECONDS) -> list[str]:
-    """Waits for this process's descendants to end, and ends what is left, whose titles it gives."""
+    """Waits for this process's descendants to end, and ends what is left, which it describes."""
     until = time.monotonic() + patience
-    while descendants() and time.monotonic() < until:
+    looks = 0
+    while looks < LOOKS and time.monotonic() < until:
         _reap()
+        looks = 0 if descendants() else looks + 1
         time.sleep(0.1)
-    left = {pid: _title(pid) for pid in descendants()}
+    left = {pid: f"{_title(pid)} {_state(pid)}" for pid in descendants()}
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -158,7 +158,7 @@ def test_rows_that_are_tried_again_have_their_new_status_though_shards_keep_name
     assert count_status(folder) == {"empty": 1}
 
 
-@pytest.mark.parametrize("data", [None, b"", b"PAR1 half", "other"])
+@pytest.mark.parametrize("data", [None, b"", b"PAR1 half", "other", "a list", "a hole"])
 def test_an_index_that_is_missing_or_damaged_is_made_again(folder, data):
     write_shard(folder, rows("a"))
     stored_ids(folder)
@@ -166,6 +166,11 @@ def test_an_index_that_is_missing_or_damaged_is_made_again(folder, data):
         folder.delete("_index.pq")
     elif data == "other":
         pq.write_table(pa.table({"id": ["z"]}), folder.path("_index.pq"))
+    elif data in ("a list", "a hole"):
+        index = pq.read_table(folder.path("_index.pq"))
+        holed = index.set_column(0, "id", pa.array([None], pa.string()))
+        changed = index.replace_schema_metadata({"shards": "[]"}) if data == "a list" else holed
+        pq.write_table(changed, folder.path("_index.pq"))
     else:
         folder.write("_index.pq", data)
     assert stored_ids(folder) == {"a"}
@@ -201,6 +206,18 @@ def test_a_shard_that_cannot_be_read_is_named(folder):
     with pytest.raises(ValueError, match=rf"{shard} cannot be read: ") as caught:
         stored_ids(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["id", "status"])
+def test_a_shard_with_a_row_without_a_value_is_named(folder, name):
+    shard = write_shard(folder, rows("a", "b"))
+    table = read_shard(folder, shard)
+    holed = pa.array(["ok", None], pa.string())
+    pq.write_table(
+        table.set_column(table.column_names.index(name), name, holed), folder.path(shard)
+    )
+    with pytest.raises(ValueError, match=rf"{shard} cannot be read: .* {name} without a value"):
+        stored_ids(folder)
 
 
 def test_the_index_is_no_shard_to_those_who_read_the_whole_folder(folder):
