@@ -1,7 +1,7 @@
 # make demo    tags to masks to segmenters on synthetic scenes
 # make test    formatter, linter, type checker, tests
-# make faults  300 rounds of faults into docs/faults.md, half an hour
-# make fuzz    12,000 cases of wrong input into docs/fuzz.md, 20 minutes
+# make faults  300 rounds of faults into docs/faults.md, 20 minutes
+# make fuzz    12,000 cases of wrong input into docs/fuzz.md, 12 minutes
 # make lock    the versions that the suite has passed with, after `make test`
 # PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
 
