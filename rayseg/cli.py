@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -167,7 +168,7 @@ def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobC
         if not ending.code:
             print(output.getvalue(), end="")
             raise
-        _stop(2, _placed(_unboxed(output.getvalue() + errors.getvalue()), rest))
+        _stop(2, _placed(_unboxed(output.getvalue() + errors.getvalue()), rest, base))
 
 
 def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[str]]:
@@ -205,16 +206,25 @@ def _unboxed(text: str) -> str:
     return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2]))
 
 
-def _placed(message: str, arguments: Sequence[str]) -> str:
-    """The message, with the flag that a value follows which none takes there."""
+def _placed(message: str, arguments: Sequence[str], base: JobConfig) -> str:
+    """The message; where it shows a value that follows a switch, with that one's flag."""
     words = [word for one in arguments for word in one.split("=", 1 if one[:2] == "--" else 0)]
     said = message.removeprefix(_UNRECOGNIZED)
     if said == message or said.startswith("--"):
         return message
     for flag, value in itertools.pairwise(words):
-        if flag[:2] == "--" and _bare(value) and _bare(said).startswith(_bare(value)[:99]):
+        if _is_switch(flag, base) and _bare(value) and _bare(said).startswith(_bare(value)[:99]):
             return f"{flag} takes no value, got {said}"
     return message
+
+
+def _is_switch(flag: str, base: JobConfig) -> bool:
+    """Whether a flag is of those that take no value."""
+    name = re.sub(r"(^--|\.)no-", r"\1", flag).removeprefix("--").replace("-", "_")
+    try:
+        return flag[:2] == "--" and isinstance(attrgetter(name)(base), bool)
+    except AttributeError:
+        return False
 
 
 def _bare(text: str) -> str:

@@ -52,6 +52,8 @@ def refused(capsys, arguments):
         (["score", "--threshold-step", "0"], 2, "threshold_step must lie in (0, 0.5], got 0"),
         (["score", "--compute.remake-stale", "[-1]"], 2, "remake-stale takes no value, got ["),
         (["score", "--compute.remake-stale=yes"], 2, "--compute.remake-stale takes no value"),
+        (["score", "--compute.no-remake-stale", "5"], 2, "no-remake-stale takes no value, got 5"),
+        (["score", "--run", "a", "a"], 2, "Unrecognized options: a"),
         (["score", "--config", "nowhere.toml"], 1, "nowhere.toml does not exist"),
         (["score", "--config"], 2, "--config must be followed by a value"),
         (["score", "--preset", "offical"], 2, "preset must be official or as_written"),

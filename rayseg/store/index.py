@@ -116,8 +116,8 @@ def lines_of(table: pa.Table, shard: str) -> pa.Table:
 
 
 def _holes(table: pa.Table) -> list[str]:
-    """Columns that have no value in some row, which no row that was written lacks."""
-    return [name for name in table.column_names if table.column(name).null_count]
+    """Which of id and status has no value in some row; no row that was written lacks them."""
+    return [name for name in ("id", "status") if table.column(name).null_count]
 
 
 def add_to_index(folder: Folder, lines: pa.Table, sizes: Mapping[str, int]) -> None:

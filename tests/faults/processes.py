@@ -29,12 +29,11 @@ def die_with_parent() -> None:
 def descendants(root: int | None = None) -> list[int]:
     """Numbers of the living processes below one, of this process where none is named."""
     parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
         with suppress(OSError):
-            words = path.read_text().rpartition(") ")[2].split()
-            (state, parent), threads = words[:2], words[17]
+            state, parent, threads = _stat(pid)
             if state != "Z" or threads != "1":  # one that has ended may have threads that have not
-                parents.setdefault(int(parent), []).append(int(path.parent.name))
+                parents.setdefault(int(parent), []).append(pid)
     found, waiting = [], [root or os.getpid()]
     while waiting:
         children = parents.get(waiting.pop(), [])
@@ -57,13 +56,18 @@ def _title(pid: int) -> str:
     return (scripts or words)[0]
 
 
+def _stat(pid: int) -> tuple[str, str, str]:
+    """State of a process, number of its parent, number of its threads."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return words[0], words[1], words[17]
+
+
 def _state(pid: int) -> str:
-    """Number of a process and of its parent, its state and the number of its threads."""
     try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        state, parent, threads = _stat(pid)
     except OSError:
         return "(gone)"
-    return f"({pid} of {words[1]}, {words[0]}, {words[17]} threads)"
+    return f"({pid} of {parent}, {state}, {threads} threads)"
 
 
 def _is_of(kind: str, pid: int) -> bool:
