@@ -35,11 +35,9 @@ def receipt_of_stored(folder: Folder, rows: Sequence[Mapping[str, Any]]) -> dict
         rows: of the source, each with its `id`, and its `digest` where it has one.
     """
     name = place_of_new(folder, shard_name(row["id"] for row in rows))
-    if not folder.exists(name):
-        return None
     try:
         lines, size = lines_of(read_shard(folder, name), name), folder.size(name)
-    except (OSError, ValueError, KeyError):  # damaged, or gone since: it is made again
+    except (OSError, ValueError, KeyError):  # not there, or damaged: it is made
         return None
     made_of = dict(zip(*lines.select(["id", "follows"]).to_pydict().values(), strict=True))
     fits = made_of == {row["id"]: row.get("digest") or "" for row in rows}

@@ -28,6 +28,7 @@ from rayseg.store import (
     compact,
     count_status,
     forget_repeats,
+    receipt_of_stored,
     receipts_of,
     rows_to_table,
     shard_names,
@@ -68,6 +69,8 @@ def fill(folder, images, rows):
                 }
                 for height, width, id_ in order[start : start + rows]
             ]  # fmt: skip
+            if receipt_of_stored(folder, made) is not None:  # what an actor asks first
+                raise AssertionError("a shard is there before it was written")
             receipts.take(store_rows(folder, rows_to_table(made, MASKS_SCHEMA)))
 
 
