@@ -10,7 +10,6 @@ export, anything else is refused.
 import filecmp
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from pycocotools import mask as codec
 
 from rayseg.export.base import Export
+from rayseg.export.files import make_folder, written
 from rayseg.export.polygons import mask_polygons, polygons_iou
 from rayseg.records.rle import as_rle, decode_mask, mask_area
 
@@ -333,19 +333,8 @@ def _joined(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _write(path: Path, pieces: Iterable[str]) -> None:
-    draft = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
+    make_folder(path.parent)
+    encoded = (piece.encode() for piece in pieces)
+    with written(path.parent, path, encoded) as draft:
         if path.exists() and not filecmp.cmp(draft, path, shallow=False):
             raise FileExistsError(f"{path} holds another export; choose another folder or split")
-        os.replace(draft, path)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)

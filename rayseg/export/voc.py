@@ -9,7 +9,6 @@ is there must be an earlier, perhaps interrupted, export of the same masks, or o
 the same classes; anything else is refused.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.export.base import Export
+from rayseg.export.files import check_inside, draft_of, make_folder, written
 from rayseg.records import IGNORE, MAX_CLASSES
 from rayseg.records.file_names import file_stem
 from rayseg.records.palette import VOC_PALETTE, decode_labels, encode_labels
@@ -61,7 +61,7 @@ def write_voc(
             raise ValueError(f"id {id_!r} comes twice; a VOC folder has one mask an image")
         ids[id_] = None
         _write_mask(root, id_, png, len(classes))
-    _write_list(root / "ImageSets" / "Segmentation" / f"{split}.txt", list(map(file_stem, ids)))
+    _write_list(root, split, list(map(file_stem, ids)))
     return len(ids)
 
 
@@ -123,26 +123,25 @@ def _labelmap(classes: Sequence[str]) -> str:
 def _claim(root: Path, labelmap: str) -> None:
     """Takes an empty folder, or one that was exported with the same classes."""
     path = root / "labelmap.txt"
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     if not path.exists():
-        strangers = [p.name for p in root.iterdir() if p.name != _unfinished(path).name]
+        strangers = [p.name for p in root.iterdir() if p.name != draft_of(path).name]
         if strangers:
             raise FileExistsError(
                 f"{root} holds {sorted(strangers)[0]!r} and no labelmap.txt, so it is no earlier "
                 "export; choose an empty folder"
             )
-        _write(path, labelmap.encode())
+        _write(root, path, labelmap.encode())
     elif path.read_bytes() != labelmap.encode():
         raise FileExistsError(f"{path} lists other classes than this export; choose another folder")
 
 
 def _write_mask(root: Path, id_: str, png: bytes, num_classes: int) -> None:
     path = root / "SegmentationClass" / f"{file_stem(id_)}.png"
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"id {id_!r} leads out of {root} through a link")
+    check_inside(root, path)
     labels = _decode(id_, png, num_classes)
     if not path.exists():
-        _write(path, encode_labels(labels))
+        _write(root, path, encode_labels(labels))
     elif not _holds(path, labels):
         raise FileExistsError(f"{path} holds another mask; choose another folder")
 
@@ -169,24 +168,15 @@ def _decode(id_: str, png: bytes, num_classes: int) -> UInt8[ndarray, "h w"]:
     return labels
 
 
-def _write_list(path: Path, ids: list[str]) -> None:
+def _write_list(root: Path, split: str, ids: list[str]) -> None:
+    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    check_inside(root, path)
     if not path.exists():
-        _write(path, "".join(f"{id_}\n" for id_ in ids).encode())
+        _write(root, path, "".join(f"{id_}\n" for id_ in ids).encode())
     elif sorted(path.read_text(encoding="utf-8").splitlines()) != sorted(ids):
         raise FileExistsError(f"{path} lists other images than this export; choose another folder")
 
 
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _unfinished(path).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # before it has its name, or a power cut leaves it empty
-        os.replace(_unfinished(path), path)
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+def _write(root: Path, path: Path, content: bytes) -> None:
+    with written(root, path, [content]):
+        pass

@@ -11,28 +11,21 @@ from typing import Any
 from ray._private import ray_constants
 from ray._private.runtime_env import packaging
 
-
-def _any_case(ending: str) -> str:
-    return "*." + "".join(f"[{letter}{letter.upper()}]" for letter in ending)
-
+from rayseg.config.secrets import SECRET_FILES, any_case
 
 RESULTS = (
     ".git", ".venv", "venv", "*.egg-info", "__pycache__", ".*_cache", "/data", "/runs", "/export",
     "*.pth", "*.safetensors", "*.onnx", "*.parquet",
 )  # fmt: skip
 """History, environments, data, weights, results."""
-SECRETS = (
-    ".env*", ".aws", ".azure", ".boto", ".config", ".docker", ".git-credentials", ".gnupg",
-    ".htpasswd", ".huggingface", ".kaggle", ".kube", ".netrc", "_netrc", ".npmrc", ".pgpass",
-    ".pypirc", ".ray", ".s3cfg", ".ssh", "credentials*", "client_secret*", "kaggle.json",
-    "service*account*.json", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
-    # but for code, such as tokenizer.py
-    "*token", "*token*.txt", "*token*.json", "*token*.toml", "*token*.y*ml",
-    *map(_any_case, ("jks", "kdbx", "key", "keytab", "p12", "pem", "pfx", "ppk")),
+IMAGES = tuple(
+    any_case(f"*.{ending}")
+    for ending in (
+        "avif", "bmp", "gif", "heic", "heif", "jfif", "jp2", "jpeg", "jpg", "png", "ppm", "tif",
+        "tiff", "webp",
+    )
 )  # fmt: skip
-"""Keys, passwords and tokens, by the names that programs give them."""
-IMAGES = tuple(map(_any_case, ("bmp", "gif", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")))
-EXCLUDES = RESULTS + SECRETS + IMAGES
+EXCLUDES = RESULTS + SECRET_FILES + IMAGES
 """Patterns of git's kind."""
 LIMIT = min(packaging.GCS_STORAGE_MAX_SIZE, ray_constants.DASHBOARD_CLIENT_MAX_SIZE)
 """Bytes that a cluster takes, which Ray sends uncompressed."""

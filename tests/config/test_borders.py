@@ -54,6 +54,9 @@ SECRET = [
     "s3://AKIAKEY:hunter2@bucket/run", "s3://AKIAKEY:hunt/er2@bucket/run",
     "s3://bucket/run?access_key=AKIAKEY&secret_key=hunter2", "http://user:hunter2@head:8265",
     "s3://bucket/run?region=eu&session_token=hunter2", "gs://bucket/run?X-Amz-Signature=hunter2",
+    "s3://AKIAKEY:123456/hunter@bucket/run", "s3://AKIAKEY%3Ahunter2@bucket/run",
+    "https://hunter2@head/x", "s3://bucket/run?account_key=hunter2", "s3://bucket/run?sas=hunter2",
+    "s3://bucket/run?auth=hunter2&region=eu", "s3://bucket/run?passphrase=hunter2",
 ]  # fmt: skip
 
 
@@ -67,7 +70,8 @@ def test_a_secret_is_masked(address):
 @pytest.mark.parametrize(
     "address",
     ["s3://bucket/run?scheme=http&endpoint_override=127.0.0.1:9", "http://head:8265/a@b",
-     "/mnt/a:b/c@d", "ray-head:6379", "s3://bucket/a:b@c", "s3://bucket/run?region=eu-west-1"],
+     "/mnt/a:b/c@d", "ray-head:6379", "s3://bucket/a:b@c", "s3://bucket/run?region=eu-west-1",
+     "abfs://box@account.dfs.core.windows.net/run", "s3://bucket/run?author=me&keyword=a"],
 )  # fmt: skip
 def test_an_address_without_a_secret_stays_as_it_is(address):
     assert masked(address) == address

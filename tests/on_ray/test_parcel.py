@@ -10,9 +10,17 @@ SECRET = [
     ".docker/config.json", "tls/server.pem", "tls/SERVER.PEM", "tls/server.key", "id_rsa",
     "keys/id_ed25519.pub", "hf_token", "api_token.txt", "deep/er/.env", "credentials.json",
     ".git-credentials", ".ray/auth_token", "service-account-1.json", ".config/gcloud/x.db",
+    ".streamlit/secrets.toml", "secrets.json", "secret.yaml", "password.txt", "Passwords.csv",
+    "key.json", "gcp-key.json", "api_key.txt", "rootkey.csv", "accessKeys.csv", "HF_TOKEN",
+    "new_user_credentials.csv", "Token.json", "prod.env", "rclone.conf", ".databrickscfg",
+    "kubeconfig", "terraform.tfvars", "terraform.tfstate", "auth.json", "config.p8", "x.gpg",
+    "wandb.netrc", ".bash_history",
 ]  # fmt: skip
-IMAGE = ["a.jpg", "sub/b.PNG", "c.jpeg", "d.tif", "e.webp"]
-CODE = ["rayseg/cli.py", "tokenizer.py", "rayseg/config/secrets.py", "run.toml", "keys.py"]
+IMAGE = ["a.jpg", "sub/b.PNG", "c.jpeg", "d.tif", "e.webp", "f.HEIC", "g.jp2", "h.avif"]
+CODE = [
+    "rayseg/cli.py", "tokenizer.py", "rayseg/config/secrets.py", "run.toml", "keys.py",
+    "labels.json", "monkey.csv", "secretary.py", "passage.txt", "keyboard.json",
+]  # fmt: skip
 
 
 def lay(folder, names, size=1):
