@@ -131,6 +131,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
         config = parse(job.config, arguments, f"rayseg {name}")
         outcome = job.run(config)
     except (Exception, KeyboardInterrupt) as error:
+        _print(getattr(error, "__notes__", []))  # what a run had to say before it
         _stop_for(error)
     _print([*outcome.lines, *_left_out(outcome)])
     return 3 if outcome.failed or outcome.left_out else 0
@@ -145,7 +146,7 @@ def _left_out(outcome: Any) -> list[str]:
 def _print(lines: list[str]) -> None:
     """Lines on stdout; whoever reads them may stop early, as `head` does."""
     try:
-        print("\n".join(lines), flush=True)
+        print(*lines, sep="\n", end="\n" if lines else "", flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python says so when it ends
 
@@ -200,6 +201,8 @@ def _unboxed(text: str) -> str:
     text = " ".join(kept)  # of which the first words are the frame's title, which repeats
     for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
         text = text.replace(f"{title} {start}", start.capitalize())
+    text = re.sub(r"^Value error (?=Error parsing)", "", text)
+    text = re.sub(r"^Error parsing (?:\w+Config: |(?=[\w-]))", "", text)
     wrong = re.search(r"Invalid choice '([^']*)'.*Expected one of \((.*)\)", text)
     if not wrong:
         return first_lines(text)  # it may propose many flags, with the help of each

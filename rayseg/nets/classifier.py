@@ -125,7 +125,11 @@ def check_trained_on(path: str, trained: Sequence[str], classes: Sequence[str] |
         raise ValueError(f"weights file {path} must name its classes, got {str(trained)[:200]}")
     if classes is not None and list(trained) != list(classes):
         raise ValueError(
-            f"{path} was trained on {len(trained)} classes ({', '.join(trained[:5])}, ...), "
-            f"the manifest has {len(classes)} ({', '.join(list(classes)[:5])}, ...); "
+            f"{path} was trained on {len(trained)} classes ({_first(trained)}), "
+            f"the manifest has {len(classes)} ({_first(classes)}); "
             "--compute.remake-stale trains a run's own network anew, others must be of its classes"
         )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])

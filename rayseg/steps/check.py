@@ -38,6 +38,8 @@ from rayseg.store import (
     write_run,
 )
 
+_PREPARED_AGAIN = "`rayseg prepare` with the same flags makes it again"
+
 
 def check(config: CheckConfig, engine: Engine) -> Outcome:
     """Reads every file of a run, and with `repair` sets aside what is damaged.
@@ -48,6 +50,8 @@ def check(config: CheckConfig, engine: Engine) -> Outcome:
     run = Folder(config.run)
     if not run.exists():
         raise FileNotFoundError(f"run {run} does not exist")
+    if not any((run / kind.folder).exists() for kind in KINDS.values()):
+        raise FileNotFoundError(f"{run} is no run: it has no manifest and no results; check --run")
     checked = [Checked("manifest", run / "manifest", "manifest")]
     known = _check_manifest(checked[0])
     for place, folder in _folders(run):
@@ -66,7 +70,7 @@ def check(config: CheckConfig, engine: Engine) -> Outcome:
 
 
 def _said(finding: Finding) -> str:
-    return f"{finding.what}; {finding.way_out}"
+    return f"{finding.what}; {'after a repair ' if finding.stays else ''}{finding.way_out}"
 
 
 def _mend(checked: Checked) -> list[str]:
@@ -107,12 +111,13 @@ def _check_manifest(checked: Checked) -> set[str] | None:
     try:
         ids = read_manifest(folder, true_masks=True).table.column("id").to_pylist()
     except FileNotFoundError:
+        what = f"{folder.path('manifest.parquet')} is missing"
+        checked.found.append(Finding(what, None, _PREPARED_AGAIN))
         return None
     except (DamagedError, ValueError) as error:
         what = str(error).partition("; `rayseg check")[0]
-        way_out = "`rayseg prepare` makes it again"
         aside = partial(folder.set_aside, "manifest.parquet")
-        checked.found.append(Finding(what, aside, way_out))
+        checked.found.append(Finding(what, aside, _PREPARED_AGAIN, stays=True))
         return None
     _try(checked, partial(changed_source, folder))
     checked.rows = len(ids)
@@ -197,7 +202,7 @@ def _check_rows(checked: Checked, shards: CheckedShards, facts: dict[str, Any]) 
     checked.rows, checked.files = shards.lines.num_rows, shards.shards
     for error in shards.damaged:
         what = f"{error.path} is damaged: {error.reason}"
-        checked.found.append(Finding(what, partial(_set_rows_aside, error)))
+        checked.found.append(Finding(what, partial(_set_rows_aside, error), stays=True))
     if shards.repeated:
         what = f"{folder} has {len(shards.repeated)} rows twice ({shards.repeated[0]!r})"
         checked.found.append(Finding(what, partial(tidy, folder), "one of each stays"))
@@ -260,7 +265,7 @@ def _check_network(checked: Checked, facts: dict[str, Any]) -> None:
         aside = partial(_set_weights_aside, folder, network.file)
         way_out = f"`rayseg {network.job}` trains it again"
         what = " ".join(str(error).partition(f"; {AGAIN}")[0].split())
-        checked.found.append(Finding(what, aside, way_out))
+        checked.found.append(Finding(what, aside, way_out, stays=True))
 
 
 def _set_weights_aside(folder: Folder, name: str) -> None:

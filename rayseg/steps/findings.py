@@ -15,11 +15,13 @@ class Finding:
         what: in words, with its place.
         repair: puts it in order; None where a command does so anyway.
         way_out: what happens then.
+        stays: no command looks at it again before the repair.
     """
 
     what: str
     repair: Callable[[], Any] | None = None
     way_out: str = "the command that made it makes it again"
+    stays: bool = False
 
 
 @dataclass

@@ -178,12 +178,18 @@ def is_judged(config: RunConfig) -> bool:
 
 def run(config: RunConfig, engine: Engine) -> Outcome:
     """All jobs in order, from tags or from boxes; what is done already is skipped."""
+    so_far: list[str] = []
     with lease(Folder(config.run), "run"):
-        return _in_order(config, engine)
+        try:
+            return _in_order(config, engine, so_far)
+        except Exception as error:
+            error.__notes__ = so_far  # which the command line says before the error
+            raise
 
 
-def _in_order(config: RunConfig, engine: Engine) -> Outcome:
+def _in_order(config: RunConfig, engine: Engine, so_far: list[str]) -> Outcome:
     outcome = prepare(config, engine)
+    so_far += outcome.lines
     Folder(config.run).write("run.toml", as_toml(config).encode())
     if config.until == "segmenters":
         check_labels(config)
@@ -192,7 +198,9 @@ def _in_order(config: RunConfig, engine: Engine) -> Outcome:
     with engine.open(config.address, config.run):
         for part in jobs:
             done = _done(part, config, engine)
-            outcome += done if part.shown else Outcome()
+            if part.shown:
+                outcome += done
+                so_far += done.lines
         if config.until == "segmenters" and not judged:
             outcome += _unjudged(config)
         return outcome + last.job(config, engine)

@@ -240,12 +240,20 @@ def read_facts(folder: Folder, name: str = RUN) -> dict[str, Any]:
 
 def _is_shaped(facts: Mapping[str, Any]) -> bool:
     """Whether what jobs go on from is what it must be, in a file of an earlier version too."""
-    again = facts.get("again", [])
+    again, source = facts.get("again", []), facts.get("source") or {}
     return (
-        all(isinstance(facts.get(name, {}), dict) for name in ("config", "source"))
+        all(isinstance(one, dict) for one in (facts.get("config", {}), source))
+        and all(isinstance(facts.get(name) or {}, dict) for name in ("counts", "tally"))
+        and isinstance(facts.get("kind", ""), str)
+        and _is_inside(source.get("folder", ""))
         and isinstance(again, list)
         and all(isinstance(one, str) for one in again)
     )
+
+
+def _is_inside(folder: object) -> bool:
+    """Whether it names a folder of the run."""
+    return isinstance(folder, str) and folder[:1] != "/" and ".." not in folder.split("/")
 
 
 def _digest(facts: Mapping[str, Any]) -> str:

@@ -301,3 +301,17 @@ def test_real_truth_leaves_and_comes_back(real_data, tmp_path, capsys, polygons)
         np.testing.assert_allclose(judge(judged, judged.loadRes(results))[:6], 1)
     assert written.left_out == 0
     assert written.worst_iou in (None, 1)
+
+
+def test_nothing_is_written_through_a_link(tmp_path, rows):
+    victim, path = tmp_path / "victim", tmp_path / "out/instances_train.json"
+    victim.write_text("precious")
+    path.parent.mkdir()
+    (path.parent / ".instances_train.json.part").symlink_to(victim)
+    write_coco(rows, path.parent, CLASSES, IDS)
+    assert not path.is_symlink()
+    path.unlink()
+    path.symlink_to(victim)
+    with pytest.raises(ValueError, match="leads out of"):
+        write_coco(rows, path.parent, CLASSES, IDS)
+    assert victim.read_text() == "precious"

@@ -109,6 +109,31 @@ def test_links_do_not_lead_out_of_the_folder(tmp_path):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.parametrize(
+    "name", ["labelmap.txt", "SegmentationClass/2007_000000.png", "ImageSets/Segmentation/val.txt"]
+)
+def test_nothing_is_written_through_a_link(tmp_path, name):
+    victim, path = tmp_path / "victim", tmp_path / "voc" / name
+    victim.write_text("precious")
+    path.parent.mkdir(parents=True)
+    path.with_name(f".{path.name}.part").symlink_to(victim)
+    write_voc(draw_masks(1), tmp_path / "voc", CLASSES, "val")
+    assert victim.read_text() == "precious"
+    assert not path.is_symlink()
+    path.unlink()
+    path.symlink_to(victim)
+    with pytest.raises((ValueError, FileExistsError), match="leads out|other classes"):
+        write_voc(draw_masks(1), tmp_path / "voc", CLASSES, "val")
+    assert victim.read_text() == "precious"
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/voc"):
+        with pytest.raises(NotADirectoryError, match=r"expected a folder, found the file .*/file;"):
+            write_voc([], folder, CLASSES)
+
+
 @pytest.mark.parametrize("split", ["", "../train", "a/b", "a\n"])
 def test_bad_splits_are_refused(tmp_path, split):
     with pytest.raises(ValueError, match="without '/'"):

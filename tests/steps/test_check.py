@@ -2,6 +2,7 @@
 
 # ruff: noqa: F401, F811 - fixtures of another file
 
+import json
 import os
 
 import numpy as np
@@ -155,7 +156,8 @@ def test_a_damaged_manifest_is_made_again_after_the_repair(whole):
     file.write_bytes(file.read_bytes()[:99])
     with pytest.raises(DamagedError, match=r"manifest.parquet cannot be read: .*; `rayseg check "):
         make(data)
-    assert "`rayseg prepare` makes it again" in said(data, repair=True)[0]
+    assert "after a repair `rayseg prepare` with the same flags makes it again" in said(data)[0]
+    said(data, repair=True)
     make(data)
     assert {folder: rows(data, folder) for folder in before} == before
 
@@ -274,6 +276,33 @@ def test_the_settings_of_the_trials_of_a_sweep_are_read_too(whole):
     assert said(data)[1] == 0
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"kind": ["x"]}, {"counts": 5}, {"source": {"folder": "../../etc"}}, {"source": {"folder": 3}},
+     {"source": {"folder": "/etc"}}, {"tally": [1]}],
+)  # fmt: skip
+def test_facts_that_nobody_wrote_so_are_damage(whole, facts):
+    data, _ = whole
+    file = data / "run" / "seeds/cam/run.json"
+    found = json.loads(file.read_text()) | facts
+    del found["digest"]
+    file.write_text(json.dumps(found))
+    assert f"{file} is damaged: it must hold a configuration" in said(data)[0]
+
+
+def test_a_manifest_that_is_gone_is_found(whole):
+    data, before = whole
+    (data / "run" / "manifest/manifest.parquet").unlink()
+    lines, found = said(data)
+    assert found == 1
+    assert "manifest.parquet is missing; `rayseg prepare` with the same flags" in lines
+    make(data)
+    assert {folder: rows(data, folder) for folder in before} == before
+
+
 def test_there_must_be_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run .* does not exist"):
         check(CheckConfig(run=str(tmp_path / "none")), ENGINE)
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="is no run: it has no manifest"):
+        check(CheckConfig(run=str(tmp_path)), ENGINE)
