@@ -63,7 +63,7 @@ def categories(content: dict[str, Any], path: Path) -> list[tuple[Key, str]]:
         key, own = id_key(entry["id"]), entry["id"]
         if key is None:
             raise DatasetError(f"{path}: category id {own!r} must be a number or a word: renumber")
-        if not is_text(f"{own}{entry['name']}"):
+        if isinstance(entry["name"], list | dict) or not is_text(f"{own}{entry['name']}"):
             raise DatasetError(f"{path}: category {own!r} must be text of whole letters: rename it")
         pairs.append((key, own if isinstance(own, str) else key, str(entry["name"])))
     counts = Counter(key for key, _, _ in pairs)
