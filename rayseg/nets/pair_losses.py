@@ -76,7 +76,7 @@ def small_labels(
     return (IGNORE - best % (IGNORE + 1)).to(labels.dtype)
 
 
-def edge_affinities(edges: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n p s"]:
+def affinities_of_edges(edges: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n p s"]:
     """1 minus the strongest edge on the way from a source to each target.
 
     Args:
@@ -93,7 +93,7 @@ def edge_affinities(edges: Float[Tensor, "n h w"], radius: int) -> Float[Tensor,
     return torch.stack(found, 1)
 
 
-def feature_affinities(
+def affinities_of_features(
     features: Float[Tensor, "n d h w"], radius: int, distance: Literal["mean", "sum"] = "mean"
 ) -> Float[Tensor, "n p s"]:
     """exp(-|f_i - f_j|) of sources and targets.
