@@ -33,7 +33,7 @@ from rayseg.refine.chebyshev import Transitions
 _PRECISIONS = {"fp64": (torch.float64, 1e-11), "fp32": (torch.float32, 1e-7)}
 """Number format, and how much the polynomials that are left out may add up to."""
 _BATCH_BYTES = 2**28
-"""Weights of images that are walked on at once, but at least one image's."""
+"""Of the weights of images that are walked on at once, and of their maps; at least one of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,12 @@ class _Walk:
         powers = (plane**self.beta for plane in affinities)
         height, width = maps.shape[2:]
         transitions = Transitions(powers, self.radius, (height, width))
-        _, tolerance = _PRECISIONS[self.precision]
-        return transitions.powers(maps, [2**one for one in log_steps], tolerance).to(maps.dtype)
+        dtype, tolerance = _PRECISIONS[self.precision]
+        steps = [2**one for one in log_steps]
+        numbers = len(maps) * height * width * (3 + len(steps))
+        at_once = max(1, _BATCH_BYTES // (numbers * dtype.itemsize))
+        found = [transitions.powers(some, steps, tolerance) for some in maps.split(at_once, 1)]
+        return torch.cat([one.to(maps.dtype) for one in found], 2)
 
     def _batches(self, maps: Tensor, beside: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Maps of some images at a time, and what stands beside in the walk's number format."""
