@@ -8,7 +8,7 @@ each connected part.
 
 Source: Ahn et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel
 Relations", CVPR 2019 (IRNet), section 5; step/make_ins_seg_labels.py and misc/indexing.py of its
-code (METHODS 1.7). Recalled from that code, and not run against it: the group of its own, that parts
+code (METHODS 1.7). Recalled from that code, not run against it: the group of its own, that parts
 connect by four neighbours, and that an object's score is its greatest value.
 """
 
