@@ -1,12 +1,12 @@
 """The sparse random walk against IRN's dense squaring and against the CRF, in one run.
 
-Run from the repository root: ``python tests/benchmarks/bench_walk.py [--help]``. Rounds of the forms
-alternate, so that whatever else the machine does hits all alike; figures are medians.
+Run from the repository root: ``python tests/benchmarks/bench_walk.py [--help]``. Rounds of the
+forms alternate, so that whatever else the machine does hits all alike; figures are medians.
 
 Dense: IRN squares the transition matrix of 94x125 cells (375x500 pixels at stride 4) eight times.
 One squaring is timed each round, and eight are counted; the building of the matrix and the last
-product count for nothing. The sparse walk counts from the edge map to the walked maps. Its result is
-compared with 256 products of the maps with the dense matrix in float64.
+product count for nothing. The sparse walk counts from the edge map to the walked maps. Its result
+is compared with 256 products of the maps with the dense matrix in float64.
 
 CRF: `LabelCRF` of an image of 375x500 with two classes, both its calls on one lattice, and a single
 call; the walk counts from the edge map to the maps at the image's size. The CRF has one thread.
