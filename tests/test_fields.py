@@ -136,6 +136,7 @@ CHANGES = {
         "alpha": to(20.0),
         "threshold": to(0.5, background="constant"),
     },
+    "affinity_labels": {**KERNELS, "low_alpha": to(1.0), "high_alpha": to(6.0)},
     "box_crf": {
         **KERNELS,
         "foreground": to(0.5),
@@ -178,7 +179,7 @@ SMALL = {
 WEAK = {"gaussian_compat": 1, "bilateral_compat": 1}
 """Kernels that leave something to the maps."""
 SMALL["label_crf"] = {"gaussian_compat": 3, "bilateral_compat": 3, "iterations": 2}
-SMALL["soft_crf"] = SMALL["box_threshold"] = {**WEAK, "iterations": 2}
+SMALL["soft_crf"] = SMALL["affinity_labels"] = SMALL["box_threshold"] = {**WEAK, "iterations": 2}
 SMALL["box_crf"] = {**WEAK, "iterations": 3, "blur": 2, "blur_gain": 4}
 SMALL["bbam"] |= {"stride_base": 6.0, "stride_range": 8.0, "steps": 6, "lr": 0.05, "tv": 0.1}
 SMALL["box_smooth_grad"] |= {"num_copies": 3}

@@ -7,6 +7,7 @@ box refiner as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an obj
 arguments and are no refiners in this sense.
 """
 
+from rayseg.refine.affinity_labels import AffinityLabels
 from rayseg.refine.box_masks import BoxCRF, BoxMask, BoxThreshold
 from rayseg.refine.crf import LabelCRF, SoftCRF, Threshold
 from rayseg.refine.instances import semantic_labels
@@ -14,5 +15,10 @@ from rayseg.refine.mask_proposals import ProposalRefinement, SuperpixelProposals
 from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.refine.segmenter_crf import SegmenterCRF
 
-REFINERS = {"label_crf": LabelCRF, "soft_crf": SoftCRF, "threshold": Threshold}
+REFINERS = {
+    "label_crf": LabelCRF,
+    "soft_crf": SoftCRF,
+    "affinity_labels": AffinityLabels,
+    "threshold": Threshold,
+}
 BOX_REFINERS = {"box_crf": BoxCRF, "box_threshold": BoxThreshold}
