@@ -1,8 +1,8 @@
 """From localization maps to masks; REFINERS and BOX_REFINERS are the only lists of refiners.
 
 Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, uint8 (h, w); one
-that works on a network is what its ``prepare(network, device)`` gives. Every box refiner is called as
-``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
+that works on a network is what its ``prepare(network, device)`` gives. Every box refiner is called
+as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
 `ProposalRefinement` refines such a mask with mask proposals and `semantic_labels` joins them.
 `SegmenterCRF` refines a segmenter's probabilities and `SaliencyAgreement` a mask; they take other
 arguments and are no refiners in this sense.
