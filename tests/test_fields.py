@@ -54,6 +54,13 @@ KERNELS = {
     "bilateral_srgb": to(60),
     "bilateral_compat": to(6),
 }
+WALK = {
+    "radius": to(3),
+    "beta": to(1.0),
+    "log_steps": to(2),
+    "max_pixels": to(4096, size=2),
+    "precision": to("bf16"),
+}
 CHANGES = {
     "cam": SCALES,
     "gradcam": {**SCALES, "pooled": to(False)},
@@ -135,6 +142,18 @@ CHANGES = {
         "background": to("constant"),
         "alpha": to(20.0),
         "threshold": to(0.5, background="constant"),
+    },
+    "irnet": {
+        **WALK,
+        "cam_power": to(2.0),
+        "background_threshold": to(0.6),
+        "pad": to(128),
+    },
+    "psa": {
+        **WALK,
+        "alpha": to(2.0),
+        "borders": to("clipped"),
+        "distance": to("sum"),
     },
     "affinity_labels": {**KERNELS, "low_alpha": to(1.0), "high_alpha": to(6.0)},
     "box_crf": {
