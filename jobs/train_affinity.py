@@ -1,7 +1,7 @@
 r"""Trains AffinityNet, PSA's network, on masks of whose pixels some are unsure.
 
 Reads RUN/manifest/, the images that it names, RUN/masks/NAME/.
-Writes RUN/affinity/NAME/: affinity.safetensors; loss curve and share of pairs told right in run.json.
+Writes RUN/affinity/NAME/: affinity.safetensors; loss curve and share of pairs in run.json.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_affinity.py --run /mnt/shared/voc --labels advcam+affinity_labels

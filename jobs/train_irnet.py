@@ -1,7 +1,7 @@
 r"""Trains IRNet, which finds class boundaries, on masks of whose pixels some are unsure.
 
 Reads RUN/manifest/, the images that it names, RUN/masks/NAME/.
-Writes RUN/irnet/NAME/: irnet.safetensors; loss curve and share of pairs told right in run.json.
+Writes RUN/irnet/NAME/: irnet.safetensors; loss curve and share of pairs in run.json.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_irnet.py --run /mnt/shared/voc --labels advcam+label_crf

@@ -5,34 +5,23 @@ Both walks spread maps over pixels that belong together, and every pixel gets a 
 `IRNetRefinement` is IRN's step/make_sem_seg_labels.py (Ahn et al., CVPR 2019), `PSARefinement`
 PSA's infer_aff.py (Ahn and Kwak, CVPR 2018); METHODS 1.6, 1.7 and 2. The dissertation follows both
 (2.3.2) and names none of their constants, so that `as_written` differs in Eq. 2.5 alone.
-
-An image takes about 1 GB of memory for each million pixels that the network sees, and larger images
-than `max_pixels` are seen smaller, so that no photograph takes more than that.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
-from numpy import ndarray
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from rayseg.nets.affinity import CELL as AFFINITY_CELL
 from rayseg.nets.affinity import AffinityNet
-from rayseg.nets.inputs import Precision, choose_dtype, normalise
 from rayseg.nets.irnet import CELL, IRNet
 from rayseg.nets.taps import grid_of
 from rayseg.records.bounds import check_least
-from rayseg.refine.crf import check_arguments, label_values
+from rayseg.refine.network_refiner import NetworkRefiner
 from rayseg.refine.walk import EdgeWalk, FeatureWalk
-
-Labeller = Callable[
-    [UInt8[ndarray, "h w 3"], Float32[ndarray, "k h w"], Sequence[int]], UInt8[ndarray, "h w"]
-]
 
 # (cam_power, background_threshold) that each method's public code walks with on VOC (METHODS 1.7);
 # RIB has .22 on COCO. Grad-CAM has no code for this; it is CAM's map here, and takes CAM's values.
@@ -46,77 +35,7 @@ OFFICIAL_WALKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _LearnedWalk:
-    radius: int = 5
-    beta: float = 10.0
-    log_steps: int = 8
-    max_pixels: int = 4_000_000
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        check_least(self, max_pixels=4096)
-
-    def __call__(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        maps: Float32[ndarray, "k h w"],
-        classes: Sequence[int],
-    ) -> UInt8[ndarray, "h w"]:
-        """Refused: a refiner that works on a network is called once it is prepared.
-
-        Raises:
-            TypeError: always.
-        """
-        raise TypeError("prepare(network, device) gives the refiner that can be called")
-
-    def prepare(self, network: Any, device: torch.device | None = None) -> Labeller:
-        """The refiner on a network; called as every refiner is (see `LabelCRF.__call__`)."""
-        device = device or next(network.parameters()).device
-        return _Prepared(self, network.to(device).eval(), device)
-
-    def planes(
-        self, network: Any, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
-    ) -> Float[Tensor, "1 k+1 h w"]:
-        """Scores of background and classes; the greatest of a pixel is its label."""
-        raise NotImplementedError
-
-    def _seen(self, network: Any, images: Tensor) -> Any:
-        dtype = choose_dtype(self.precision, images.device)
-        with torch.autocast(images.device.type, dtype, dtype != torch.float32):
-            return network(images)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A refiner with its network."""
-
-    refiner: _LearnedWalk
-    network: Any
-    device: torch.device
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        image: UInt8[ndarray, "h w 3"],
-        maps: Float32[ndarray, "k h w"],
-        classes: Sequence[int],
-    ) -> UInt8[ndarray, "h w"]:
-        check_arguments(image, maps, classes)
-        size_hw = image.shape[:2]
-        if not len(classes):
-            return np.zeros(size_hw, np.uint8)
-        pixels = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None]
-        given = torch.from_numpy(maps.copy()).to(self.device)[None]
-        small_hw = _within(size_hw, self.refiner.max_pixels)
-        planes = self.refiner.planes(
-            self.network, _resized(normalise(pixels), small_hw), _resized(given, small_hw)
-        )
-        labels = _resized(planes, size_hw)[0].argmax(0).cpu().numpy()
-        return label_values(classes)[labels]
-
-
-@dataclass(frozen=True, kw_only=True)
-class IRNetRefinement(_LearnedWalk):
+class IRNetRefinement(NetworkRefiner):
     """IRNet's walk: maps spread where its edges are weak.
 
     Attributes:
@@ -132,6 +51,9 @@ class IRNetRefinement(_LearnedWalk):
         precision: Number format of the network; auto is bf16 where the device is fast in it.
     """
 
+    radius: int = 5
+    beta: float = 10.0
+    log_steps: int = 8
     cam_power: float = 1.0
     background_threshold: float = 0.25
     pad: int = 0
@@ -202,13 +124,13 @@ class IRNetRefinement(_LearnedWalk):
             for side, own in zip(wanted, image.shape[2:], strict=True)
         ]
         padded = functional.pad(image, (0, room[1], 0, room[0]))
-        seen = self._seen(network.edges, torch.cat([padded, padded.flip(3)])).float()
+        seen = self.seen(network.edges, torch.cat([padded, padded.flip(3)])).float()
         both = seen[0] / 2 + seen[1].flip(2) / 2
         return both.sigmoid()[:, :rows, :columns]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSARefinement(_LearnedWalk):
+class PSARefinement(NetworkRefiner):
     """PSA's walk: maps and their background spread where AffinityNet's features are alike.
 
     Attributes:
@@ -223,8 +145,10 @@ class PSARefinement(_LearnedWalk):
         precision: Number format of the network; auto is bf16 where the device is fast in it.
     """
 
-    alpha: float = 16.0
+    radius: int = 5
     beta: float = 8.0
+    log_steps: int = 8
+    alpha: float = 16.0
     borders: Literal["quirk", "clipped"] = "quirk"
     distance: Literal["mean", "sum"] = "mean"
 
@@ -268,7 +192,7 @@ class PSARefinement(_LearnedWalk):
             for one in (image, torch.cat([background, maps], 1))
         )
         small = functional.avg_pool2d(planes, AFFINITY_CELL)
-        walked = self.walk(small, self._seen(network, image).float())
+        walked = self.walk(small, self.seen(network, image).float())
         grown = functional.interpolate(
             walked, planes.shape[2:], mode="bilinear", align_corners=False
         )
@@ -282,16 +206,3 @@ def _on_cells(maps: Float[Tensor, "n k h w"], cell: int) -> Float[Tensor, "n k y
     return functional.interpolate(
         whole, scale_factor=1 / cell, mode="bilinear", align_corners=False
     )
-
-
-def _within(size_hw: tuple[int, ...], max_pixels: int) -> tuple[int, int]:
-    """The size of an image of no more pixels than that, in its shape."""
-    height, width = size_hw
-    factor = min((max_pixels / (height * width)) ** 0.5, 1.0)
-    return max(int(height * factor), 1), max(int(width * factor), 1)
-
-
-def _resized(planes: Float[Tensor, "n k h w"], size_hw: Sequence[int]) -> Tensor:
-    if tuple(planes.shape[2:]) == tuple(size_hw):
-        return planes
-    return functional.interpolate(planes, tuple(size_hw), mode="bilinear", align_corners=False)
