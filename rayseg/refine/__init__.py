@@ -17,8 +17,8 @@ from rayseg.refine.segmenter_crf import SegmenterCRF
 
 REFINERS = {
     "label_crf": LabelCRF,
-    "soft_crf": SoftCRF,
     "affinity_labels": AffinityLabels,
+    "soft_crf": SoftCRF,
     "threshold": Threshold,
 }
 BOX_REFINERS = {"box_crf": BoxCRF, "box_threshold": BoxThreshold}
