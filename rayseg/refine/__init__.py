@@ -19,8 +19,8 @@ from rayseg.refine.segmenter_crf import SegmenterCRF
 
 REFINERS = {
     "label_crf": LabelCRF,
-    "soft_crf": SoftCRF,
     "affinity_labels": AffinityLabels,
+    "soft_crf": SoftCRF,
     "threshold": Threshold,
     "irnet": IRNetRefinement,
     "psa": PSARefinement,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rayseg.records.pairs import pixel_pairs
 
-Product = tuple[Tensor, Tensor, Tensor]
+Term = tuple[Tensor, Tensor, Tensor]
 
 _BLOCK = 2**14
 """Pixels that a CPU works on at a time, so that they stay in its cache."""
@@ -54,14 +54,15 @@ class Transitions:
                 self.planes.append(self.flat(plane[:, None]))  # (n, 1, cells)
                 self.shifts.append(int(down * self.pitch + right))
         sums = self._sums(plane)
-        self.own, self.root = 2 / sums, sums.sqrt()
+        roots = sums.sqrt()
         for plane, shift in zip(self.planes, self.shifts, strict=True):
             kept = self.cells - shift
-            plane[..., :kept] *= 2 / (self.root[..., :kept] * self.root[..., shift:])
+            plane[..., :kept] *= 2 / (roots[..., :kept] * roots[..., shift:])
+        self.own, self.root = (2 / sums).to(plane.dtype), roots.to(plane.dtype)
 
     def _sums(self, like: Tensor) -> Float[Tensor, "n 1 cells"]:
-        """D, 1 in the empty cells."""
-        sums = like.new_ones(len(like), 1, self.cells)
+        """D, 1 in the empty cells; in float64, as n steps make n times their error of it."""
+        sums = like.new_ones(len(like), 1, self.cells, dtype=torch.float64)
         for plane, shift in zip(self.planes, self.shifts, strict=True):
             sums += plane
             sums[..., shift:] += plane[..., : self.cells - shift]
@@ -85,29 +86,36 @@ class Transitions:
         last = max(map(len, series)) - 1
         # y = D^-1/2 S^n D^1/2 x, since T's transpose is D^-1 A
         now = self.flat(maps.to(self.root.dtype)).mul_(self.root)  # T_k(S) D^1/2 x
-        before = torch.zeros_like(now)
+        before, product = torch.zeros_like(now), torch.empty_like(now)
         sums = now.new_zeros(len(exponents), *now.shape)
-        into_before, into_now = self._products(now, before), self._products(before, now)
+        of_now, of_before = self._terms(now, product), self._terms(before, product)
         for k in range(last + 1):
             for total, factors in zip(sums, series, strict=True):
                 if k < len(factors) and factors[k]:
                     total.add_(now, alpha=factors[k])
             if k < last:
-                self._advance(before, now, into_before)
+                self._multiply(now, product, of_now)
+                torch.sub(product, before, out=before)
             if k == 0:
                 before.mul_(0.5)  # T_1(S) = S
-            before, now, into_before, into_now = now, before, into_now, into_before
+            now, before, of_now, of_before = before, now, of_before, of_now
         sums /= self.root
         return sums.unflatten(3, (self.height, self.pitch))[..., : self.width]
 
-    def _advance(self, target: Tensor, source: Tensor, products: Iterable[Product]) -> None:
-        """2 S source - target, in place of target."""
-        target.neg_().addcmul_(self.own, source)
-        for some, weight, other in products:
-            some.addcmul_(weight, other)
+    def _multiply(self, source: Tensor, product: Tensor, terms: Iterable[Term]) -> None:
+        """2 S source into the product.
 
-    def _products(self, source: Tensor, target: Tensor) -> list[Product]:
-        """Views of target, weights and source; the product of the latter is added to the first."""
+        The many small terms are added first: each is rounded to the size of the sum that it joins,
+        alike in every step, and with T_k-1 or the pixel's own term in it that gives 4e-4 in float32
+        instead of 3e-5.
+        """
+        product.zero_()
+        for some, weight, other in terms:
+            some.addcmul_(weight, other)
+        product.addcmul_(self.own, source)
+
+    def _terms(self, source: Tensor, product: Tensor) -> list[Term]:
+        """Views of product, weights and source; the first gets what the others give multiplied."""
         block = self.cells if source.is_cuda else _BLOCK
         found = []
         for low in range(0, self.cells, block):
@@ -116,10 +124,10 @@ class Transitions:
                 stop, start = min(high, self.cells - shift), max(low, shift)
                 if stop > low:  # from the targets of pairs to their sources
                     to, other = slice(low, stop), slice(low + shift, stop + shift)
-                    found.append((target[..., to], plane[..., to], source[..., other]))
+                    found.append((product[..., to], plane[..., to], source[..., other]))
                 if high > start:  # ... and the other way
                     to, other = slice(start, high), slice(start - shift, high - shift)
-                    found.append((target[..., to], plane[..., other], source[..., other]))
+                    found.append((product[..., to], plane[..., other], source[..., other]))
         return found
 
 

@@ -10,8 +10,8 @@ PSA (`FeatureWalk`): A_ij = exp(-mean over the channels of |f_i - f_j|)
 
 The authors square the dense matrix T, of all pixels by all pixels, log_steps times. Here T is never
 made: `chebyshev` has the same power as a hundred sparse products. An image takes 34 weights (radius
-5) and 5 numbers a class for each pixel; that is 3.5 MB in float64 for the quarter size of 375x500,
-and 0.24 GB for that of 4000x3000.
+5) and 5 numbers a class for each pixel: a process grows by less than 10 MB in float64 for the
+quarter size of 375x500, and by half a gigabyte for that of 4000x3000.
 
 Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity", CVPR 2018 (PSA; infer_aff.py); Ahn
 et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019
@@ -84,7 +84,7 @@ class EdgeWalk(_Walk):
         radius: Distance in pixels that no pair reaches.
         beta: Exponent of the affinities.
         log_steps: Binary logarithm of the number of steps; exp_times of the code.
-        precision: Number format of the walk; fp32 needs half the memory and is good to 1e-5.
+        precision: Number format of the walk; fp32 needs half the memory and is good to 5e-5.
     """
 
     beta: float = 10
@@ -151,7 +151,7 @@ class FeatureWalk(_Walk):
             ``clipped`` takes all pairs in the image.
         distance: Distance of two features; ``mean`` over the channels is the code, ``sum`` is
             equation 2.5.
-        precision: Number format of the walk; fp32 needs half the memory and is good to 1e-5.
+        precision: Number format of the walk; fp32 needs half the memory and is good to 5e-5.
     """
 
     borders: Borders = "quirk"
