@@ -43,9 +43,9 @@ class AffinityTraining(PairTraining):
             the weights; trained learns them; auto freezes them where there are weights.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
         radius: Distance in cells of eight pixels that no pair reaches.
-        distance: Of two features over their channels: the mean, as the code has it, or the sum, as
-            Eq. 2.5 has it.
-        cell_label: Of a cell: the label that most of its pixels have, or that of its centre.
+        distance: Two features differ by the mean over their channels, as in the code, or by the
+            sum, as in Eq. 2.5.
+        cell_label: A cell has the label of most of its pixels (majority), or that of its centre.
         epochs: Passes over the images.
         iterations: Steps after which the training ends before its epochs do; 0 is no limit.
         batch_size: Images in each step, over all workers.

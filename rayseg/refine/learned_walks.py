@@ -139,8 +139,8 @@ class PSARefinement(NetworkRefiner):
         beta: Exponent of the affinities.
         log_steps: Binary logarithm of the number of steps; SEAM has 6.
         borders: Pairs that count near the border; quirk is the authors' code (see `FeatureWalk`).
-        distance: Of two features over their channels: the mean, as the code has it, or the sum, as
-            Eq. 2.5 has it.
+        distance: Two features differ by the mean over their channels, as in the code, or by the
+            sum, as in Eq. 2.5; as AffinityNet was trained.
         max_pixels: Larger images are seen with no more pixels than this, to save memory.
         precision: Number format of the network; auto is bf16 where the device is fast in it.
     """

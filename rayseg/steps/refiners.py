@@ -1,6 +1,7 @@
 """Refiners that work on a network: what it learns from, and the one that goes with some seeds."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from rayseg.config import RefineSeedsConfig
@@ -28,7 +29,7 @@ def network_of(config: RefineSeedsConfig, name: str, method: str) -> str:
         ValueError: it was trained on other seeds, or on another split than these seeds are of.
     """
     run_folder, kind = Folder(config.run), network_kind(getattr(config, name))
-    place = dict(zip(config.methods, config.learnt_from(name).mask_names(), strict=True))[method]
+    (place,) = replace(config.learnt_from(name), methods=(method,)).mask_names()
     weights = own_weights(run_folder, kind, labels=place)
     _refuse_others(run_folder, run_folder / NETWORKS[kind].place / place, method)
     return weights

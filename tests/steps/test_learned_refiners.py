@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rayseg.attribution import CAM
-from rayseg.config import Compute, RefineSeedsConfig, RunConfig
+from rayseg.config import Compute, RefineSeedsConfig, RunConfig, TuneConfig
 from rayseg.datasets import DATASETS
 from rayseg.learn import (
     AffinityTraining,
@@ -21,7 +21,9 @@ from rayseg.records.palette import decode_labels
 from rayseg.steps.masks import refine_seeds
 from rayseg.steps.recipe import recipe, run
 from rayseg.steps.seeds import make_seeds
+from rayseg.steps.spaces import load_space
 from rayseg.steps.training import train
+from rayseg.steps.trials import Plan
 from rayseg.store import Folder, read_rows, read_run
 
 ENGINE = PlainEngine()
@@ -125,6 +127,19 @@ def test_each_method_walks_with_its_own_values():
     assert config.refiner("irnet", "cam").cam_power == 1.0
     with pytest.raises(ValueError, match=r"set walks\.<method> in place of irnet's own"):
         replace(config, irnet=replace(config.irnet, cam_power=2.0))
+
+
+def test_trials_of_a_sweep_walk_on_the_runs_network(made):
+    settings = {"run": made[0].run, "seeds_of": "cam", "engine": "plain", "space": "irnet"}
+    plan = Plan.of(TuneConfig(**settings), load_space("irnet"))
+    assert plan.identity(plan.choose())["weights"]
+    (row, *_) = plan.choose()
+    found = [
+        plan.trial({"background_threshold": value}).count(plan.image(row)).sum(0)
+        for value in (0.01, 0.99)
+    ]
+    assert found[0].sum() == found[1].sum() == 72 * 72
+    assert found[0][0] < found[1][0]  # more is background
 
 
 def test_a_missing_network_is_named_with_the_command_that_trains_it(copied):
