@@ -1,7 +1,9 @@
 """Refiners that work on a network: what a run puts in front, and which seeds they take."""
 
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +100,14 @@ def test_each_network_is_trained_on_its_own_refiners_masks(made):
         assert facts["judged"][-1]["images"] == 2
         assert set(facts["config"]["labels"]) == {place.rpartition("+")[2], "seeds"}
     assert sum("masks cam+label_crf" in line for line in outcome.lines) == 1
+
+
+def test_the_page_shows_how_the_networks_were_trained(made):
+    page = (Path(made[0].run) / "report.html").read_text()
+    assert "Training of IRNet and AffinityNet" in page
+    assert "Loss and pairs of IRNet and AffinityNet by iteration" in page
+    for name in ("cam+label_crf", "cam+affinity_labels"):
+        assert re.search(rf"</span>{re.escape(name)}: 8 images", page), name
 
 
 @pytest.mark.parametrize("name", REFINED[:2])
