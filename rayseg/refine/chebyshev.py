@@ -39,30 +39,38 @@ class Transitions:
         affinities: A, one plane for each offset of `pixel_pairs`; 0 where the target lies outside.
             They are read one after the other, so that they need not lie in memory together.
         radius: of the pairs.
-        size_hw: of the images.
+        like: of the shape, number format and device of such a plane.
     """
 
     def __init__(
-        self, affinities: Iterable[Float[Tensor, "n h w"]], radius: int, size_hw: tuple[int, int]
+        self,
+        affinities: Iterable[Float[Tensor, "n h w"]],
+        radius: int,
+        like: Float[Tensor, "n h w"],
     ):
-        self.height, self.width = size_hw
+        number, self.height, self.width = like.shape
         self.pitch = self.width + radius - 1
         self.cells = self.height * self.pitch
-        self.planes, self.shifts = [], []
-        for plane, (down, right) in zip(affinities, pixel_pairs(radius).offsets_yx, strict=True):
-            if down < self.height and abs(right) < self.width:
-                self.planes.append(self.flat(plane[:, None]))  # (n, 1, cells)
-                self.shifts.append(int(down * self.pitch + right))
-        sums = self._sums(plane)
+        offsets = pixel_pairs(radius).offsets_yx.tolist()
+        inside = [y < self.height and abs(x) < self.width for y, x in offsets]
+        shifts = [y * self.pitch + x for y, x in offsets]
+        self.shifts = [shift for shift, kept in zip(shifts, inside, strict=True) if kept]
+        # one tensor: pieces of megabytes leave holes between them in the memory of a process
+        self.planes = like.new_zeros(len(self.shifts), number, 1, self.cells)
+        grids = iter(self.planes.unflatten(3, (self.height, self.pitch)))
+        for plane, kept in zip(affinities, inside, strict=True):
+            if kept:
+                next(grids)[:, 0, :, : self.width] = plane
+        sums = self._sums()
         roots = sums.sqrt()
         for plane, shift in zip(self.planes, self.shifts, strict=True):
             kept = self.cells - shift
             plane[..., :kept] *= 2 / (roots[..., :kept] * roots[..., shift:])
-        self.own, self.root = (2 / sums).to(plane.dtype), roots.to(plane.dtype)
+        self.own, self.root = (2 / sums).to(like.dtype), roots.to(like.dtype)
 
-    def _sums(self, like: Tensor) -> Float[Tensor, "n 1 cells"]:
+    def _sums(self) -> Float[Tensor, "n 1 cells"]:
         """D, 1 in the empty cells; in float64, as n steps make n times their error of it."""
-        sums = like.new_ones(len(like), 1, self.cells, dtype=torch.float64)
+        sums = self.planes.new_ones(self.planes.shape[1:], dtype=torch.float64)
         for plane, shift in zip(self.planes, self.shifts, strict=True):
             sums += plane
             sums[..., shift:] += plane[..., : self.cells - shift]

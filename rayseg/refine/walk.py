@@ -55,14 +55,14 @@ class _Walk:
         self,
         maps: Float[Tensor, "n k h w"],
         affinities: Iterable[Float[Tensor, "n h w"]],
+        like: Float[Tensor, "n h w"],
         log_steps: Sequence[int],
     ) -> Float[Tensor, "t n k h w"]:
         powers = (plane**self.beta for plane in affinities)
-        height, width = maps.shape[2:]
-        transitions = Transitions(powers, self.radius, (height, width))
+        transitions = Transitions(powers, self.radius, like)
         dtype, tolerance = _PRECISIONS[self.precision]
         steps = [2**one for one in log_steps]
-        numbers = len(maps) * height * width * (3 + len(steps))
+        numbers = like.numel() * (4 + len(steps))
         at_once = max(1, _BATCH_BYTES // (numbers * dtype.itemsize))
         found = [transitions.powers(some, steps, tolerance) for some in maps.split(at_once, 1)]
         return torch.cat([one.to(maps.dtype) for one in found], 2)
@@ -130,6 +130,7 @@ class EdgeWalk(_Walk):
             self._spread(
                 some * (1 - edge)[:, None].to(some.dtype),
                 edge_affinities(edge, self.radius),
+                edge,
                 log_steps,
             )
             for some, edge in self._batches(maps, edges)
@@ -203,7 +204,10 @@ class FeatureWalk(_Walk):
             raise ValueError("features must have a channel and be finite")
         found = [
             self._spread(
-                some, feature_affinities(one, self.radius, self.borders, self.distance), log_steps
+                some,
+                feature_affinities(one, self.radius, self.borders, self.distance),
+                one[:, 0],
+                log_steps,
             )
             for some, one in self._batches(maps, features)
         ]

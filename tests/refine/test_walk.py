@@ -199,17 +199,22 @@ def test_the_series_is_the_power(exponent):
 
 
 SCRIPT = """
-import resource, torch
+import pathlib, torch
 from rayseg.refine.walk import EdgeWalk
+def status(line):
+    text = pathlib.Path("/proc/self/status").read_text()
+    return int(text.partition(line + ":")[2].split()[0])
 maps, edges = torch.rand(1, 2, {height}, {width}), torch.rand(1, {height}, {width}) ** 3
 walk = EdgeWalk(log_steps={log_steps})
 EdgeWalk(log_steps=1)(maps[..., :9, :9], edges[..., :9, :9])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = status("VmRSS")
 assert walk(maps, edges).isfinite().all()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((status("VmHWM") - before) / 1024)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 @pytest.mark.parametrize(
     ("size", "log_steps", "megabytes"), [((94, 125), 8, 50), ((750, 1000), 1, 600)]
 )
@@ -220,7 +225,8 @@ def test_memory_is_bounded(size, log_steps, megabytes):
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert float(done.stdout) < megabytes
+    # at least the weights of 34 offsets are there: what is measured is the walk
+    assert 34 * size[0] * size[1] * 8 / 2**20 < float(done.stdout) < megabytes
 
 
 @pytest.mark.parametrize(
