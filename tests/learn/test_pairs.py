@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from rayseg.learn import AffinityTraining, IRNetTraining, PairCrops, PolySGD, Work, Worker
 from rayseg.nets import inputs
+from rayseg.nets.affinity import affinity_facts
 from rayseg.nets.irnet import load_irnet
+from rayseg.nets.weights import to_safetensors
 from rayseg.store import Folder, read_manifest, read_run
 from tests.learn.tiny import CLASSES, folder_of, scenes, store, tiny, trained
 from tests.reference import pair_training_literal as literal
@@ -159,22 +162,26 @@ def test_displacements_learn_ten_times_as_fast_as_edges():
         assert rates.get(id(parameter)) == expected
 
 
-def test_only_psas_stages_train():
-    network = AffinityTraining(trunk="resnet18", weights="none").build(CLASSES)
-    assert all(one.requires_grad for one in network.parameters())
-    frozen = tiny("affinity", trunk="resnet18")
-    network = replace(frozen, freeze="stage1").build(CLASSES)
-    normalisation = [name for name, one in network.named_parameters() if not one.requires_grad]
-    assert all(".bn" in name or "downsample.1" in name for name in normalisation)
-    assert normalisation
+def test_only_psas_stages_train(tmp_path):
+    """Neither the first two nor any normalisation, where there are weights to start from."""
+    own = tiny("affinity").build(CLASSES)
+    weights = tmp_path / "trunk.safetensors"
+    weights.write_bytes(to_safetensors(own, affinity_facts(own, CLASSES)))
+    network = tiny("affinity", weights=str(weights)).build(CLASSES)
+    for name, module in network.named_modules():
+        for parameter in module.parameters(recurse=False):
+            early = name.startswith(("trunk.stem", "trunk.stage1"))
+            normal = isinstance(module, nn.BatchNorm2d)
+            assert parameter.requires_grad != (early or normal), name
+
+
+@pytest.fixture(scope="module")
+def network(run):
+    trained(run, "irnet", training=tiny("irnet", judge_images=3))
+    return load_irnet(folder_of(run, "irnet").path("irnet.safetensors"), CLASSES)
 
 
 class TestTrained:
-    @pytest.fixture(scope="class")
-    def network(self, run):
-        trained(run, "irnet", training=tiny("irnet", judge_images=3))
-        return load_irnet(folder_of(run, "irnet").path("irnet.safetensors"), CLASSES)
-
     def test_the_mean_displacement_of_training_images_is_kept(self, run, network):
         crops, means = tiny("irnet").crops, []
         network.train()  # displacements are not shifted there
