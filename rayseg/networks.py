@@ -71,6 +71,20 @@ NETWORKS: dict[str, NetworkKind] = {
             "Trains FickleNet's network on the tags of one split.",
         ),
         NetworkKind(
+            "irnet",
+            "rayseg.nets.irnet:load_irnet",
+            "IRNet",
+            "Trains IRNet, which finds class boundaries, on masks of one split.",
+            by_labels=True,
+        ),
+        NetworkKind(
+            "affinity",
+            "rayseg.nets.affinity:load_affinity",
+            "AffinityNet",
+            "Trains AffinityNet, PSA's network, on masks of one split.",
+            by_labels=True,
+        ),
+        NetworkKind(
             "detector",
             "rayseg.nets.detectors:load_detector",
             "detector",

@@ -249,7 +249,8 @@ TINY = [
 
 
 BOXES = ("detector", "box_maps", "mask_rcnn", "instances", "analyses")
-NOT_OF_OWN_IMAGES = ("images", "predictions", "ficklenet", "bottleneck", "tuning", *BOXES)
+NETWORKS_ASKED_FOR = ("ficklenet", "irnet", "affinity")
+NOT_OF_OWN_IMAGES = ("images", "predictions", "bottleneck", "tuning", *NETWORKS_ASKED_FOR, *BOXES)
 
 
 @pytest.mark.slow
@@ -264,8 +265,8 @@ def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
     assert masks == {"meadow", "stable"}
     assert {np.array(Image.open(path)).shape for path in Path("masks").rglob("*.png")} == {(40, 56)}
     for name in re.findall(r"^  ([\w.<>+/]+)", TREES["runs"], re.M):
-        # folders of one's own stay where they are, no image of them is of a split val, no method
-        # asks for FickleNet, and nobody for the toy experiment, a sweep or boxes
+        # folders of one's own stay where they are, no image of them is of a split val, nothing asks
+        # for a network of its own, and nobody for the toy experiment, a sweep or boxes
         if name.split("/")[0] not in NOT_OF_OWN_IMAGES:
             assert list(Path("runs/mine").glob(re.sub(r"<\w+>", "*", name))), name
 

@@ -7,6 +7,7 @@ why no value of it changes more than rounding.
 import importlib
 import pkgutil
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from torch import nn
 
 import tune_spaces
 from rayseg.attribution import BOX_METHODS, METHODS, Companions, Objects
+from rayseg.nets.affinity import AffinityNet
 from rayseg.nets.ficklenet import FickleClassifier
+from rayseg.nets.irnet import IRNet
 from rayseg.refine import BOX_REFINERS, REFINERS
 from tests.attribution.conftest import TinyClassifier
 from tests.attribution.tiny_detector import TinyDetector
@@ -53,6 +56,13 @@ KERNELS = {
     "bilateral_sxy": to(5),
     "bilateral_srgb": to(60),
     "bilateral_compat": to(6),
+}
+WALK = {
+    "radius": to(3),
+    "beta": to(1.0),
+    "log_steps": to(2),
+    "max_pixels": to(600),
+    "precision": to("bf16"),
 }
 CHANGES = {
     "cam": SCALES,
@@ -136,6 +146,9 @@ CHANGES = {
         "alpha": to(20.0),
         "threshold": to(0.5, background="constant"),
     },
+    "irnet": {**WALK, "cam_power": to(2.0), "background_threshold": to(0.6), "pad": to(128)},
+    "psa": {**WALK, "alpha": to(2.0), "borders": to("quirk"), "distance": to("sum")},
+    "affinity_labels": {**KERNELS, "low_alpha": to(1.0), "high_alpha": to(6.0)},
     "box_crf": {
         **KERNELS,
         "foreground": to(0.5),
@@ -175,10 +188,14 @@ SMALL = {
         for name in BOX_METHODS
     },
 }  # fmt: skip
+LEARNED = {"irnet": IRNet, "psa": AffinityNet}
+SMALL["irnet"] = {"precision": "fp32"}
+SMALL["psa"] = {"precision": "fp32", "borders": "clipped"}
+"""Few cells, all of them near a border."""
 WEAK = {"gaussian_compat": 1, "bilateral_compat": 1}
 """Kernels that leave something to the maps."""
 SMALL["label_crf"] = {"gaussian_compat": 3, "bilateral_compat": 3, "iterations": 2}
-SMALL["soft_crf"] = SMALL["box_threshold"] = {**WEAK, "iterations": 2}
+SMALL["soft_crf"] = SMALL["affinity_labels"] = SMALL["box_threshold"] = {**WEAK, "iterations": 2}
 SMALL["box_crf"] = {**WEAK, "iterations": 3, "blur": 2, "blur_gain": 4}
 SMALL["bbam"] |= {"stride_base": 6.0, "stride_range": 8.0, "steps": 6, "lr": 0.05, "tv": 0.1}
 SMALL["box_smooth_grad"] |= {"num_copies": 3}
@@ -248,6 +265,13 @@ def explained(method, image):
     return [vars(one) for one in found]
 
 
+@cache
+def learned(name):
+    """What a refiner works on, before any training."""
+    torch.manual_seed(0)
+    return LEARNED[name]("mobilenet_v2", 16)
+
+
 def scene():
     """Two discs in noise, maps that are sure of their middles, and boxes around them."""
     rng = np.random.default_rng(0)
@@ -264,6 +288,8 @@ def scene():
 
 def refined(refiner, name):
     image, maps, boxes = scene()
+    if name in LEARNED:
+        return refiner.prepare(learned(name)).scores(image, maps)
     if name in REFINERS:
         if name == "soft_crf":
             return refiner.probabilities(image, maps, [1, 0])

@@ -15,6 +15,8 @@ def test_files_folders_and_jobs_are_those_that_runs_have_always_had():
     assert told == {
         "classifier": ("classifier", "classifier.safetensors", "train-classifier"),
         "ficklenet": ("ficklenet", "ficklenet.safetensors", "train-ficklenet"),
+        "irnet": ("irnet", "irnet.safetensors", "train-irnet"),
+        "affinity": ("affinity", "affinity.safetensors", "train-affinity"),
         "detector": ("detector", "detector.safetensors", "train-detector"),
         "segmenter": ("segmenters", "segmenter.safetensors", "train-segmenter"),
         "mask_rcnn": ("mask_rcnn", "mask_rcnn.safetensors", "train-mask-rcnn"),

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
+from typing import Self
 
 from rayseg.attribution import COMBINATIONS, METHODS, Attribution, OnRIB
 from rayseg.config.base import JobConfig, check_names, make_part, one_field_each
 from rayseg.refine import REFINERS
 from rayseg.refine.crf import OFFICIAL_THRESHOLDS
+from rayseg.refine.learned_walks import OFFICIAL_WALKS
 from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.stages import CompanionBank, Refiner, network_kind
 
@@ -15,6 +17,8 @@ MAKERS: dict[str, tuple[str, ...]] = {**{name: (name,) for name in METHODS}, **C
 
 MethodFields = one_field_each("MethodFields", __name__, METHODS)
 RefinerFields = one_field_each("RefinerFields", __name__, REFINERS)
+FROM_METHOD = ("thresholds", "walks")
+"""Fields of a job with values for each method, which a refiner's ``from_...`` names take."""
 
 
 def threshold_field(maker: str) -> str:
@@ -43,6 +47,25 @@ A combination defaults to those of its first method, a method without official o
 
 Attributes:
 """ + "".join(f"    {one.name}: {_WORDS}\n" for one in fields(Thresholds))
+
+
+Walks = make_part(
+    "Walks",
+    __name__,
+    [
+        (
+            threshold_field(maker),
+            tuple[float, float],
+            field(default=OFFICIAL_WALKS.get(MAKERS[maker][0], OFFICIAL_WALKS["cam"])),
+        )
+        for maker in MAKERS
+    ],
+)
+_WORDS = "Exponent of the maps, and background threshold."
+Walks.__doc__ = """How irnet walks on each method's maps; defaults as those of thresholds.
+
+Attributes:
+""" + "".join(f"    {one.name}: {_WORDS}\n" for one in fields(Walks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +125,8 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         refiners: Refiners to use; their own flags follow under their names.
         thresholds: Background thresholds of each method's maps, sure foreground and sure
             background; label_crf takes both, threshold the first.
+        walks: How irnet walks on each method's maps: the exponent that they are taken to before,
+            and the background threshold after.
         saliency_maps: Folder of grey saliency maps named after the images. Where map and mask
             disagree on foreground the mask becomes 255. Empty uses none.
         saliency: What counts as salient.
@@ -110,6 +135,7 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
     methods: tuple[str, ...] = ("cam", "advcam")
     refiners: tuple[str, ...] = ("label_crf",)
     thresholds: Thresholds = Thresholds()  # type: ignore[valid-type]
+    walks: Walks = Walks()  # type: ignore[valid-type]
     saliency_maps: str = ""
     saliency: SaliencyAgreement = SaliencyAgreement()
 
@@ -118,19 +144,27 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         check_names("methods", self.methods, MAKERS)
         check_names("refiners", self.refiners, REFINERS)
         for part in fields(RefinerFields):
-            if _own_thresholds(getattr(self, part.name)):
-                raise ValueError(f"set thresholds.<method> in place of {part.name}'s own")
+            for source in FROM_METHOD:
+                if _has_own(getattr(self, part.name), source):
+                    raise ValueError(f"set {source}.<method> in place of {part.name}'s own")
 
     def refiner(self, name: str, method: str) -> Refiner:
         """The refiner of that name for the maps of that method."""
         refiner = getattr(self, name)
-        given = getattr(self.thresholds, threshold_field(method))
-        return replace(refiner, **dict(zip(_fields_of_thresholds(refiner), given, strict=False)))
+        for source in FROM_METHOD:
+            given = getattr(getattr(self, source), threshold_field(method))
+            filled = dict(zip(_filled_fields(refiner, source), given, strict=False))
+            refiner = replace(refiner, **filled)
+        return refiner
 
     @property
     def refiner_kinds(self) -> set[str]:
         """The kinds of networks that the refiners work on."""
         return {kind for name in self.refiners if (kind := network_kind(getattr(self, name)))}
+
+    def learnt_from(self, name: str) -> Self:
+        """The same job for the masks that the network of a refiner learns from."""
+        return replace(self, refiners=(getattr(self, name).learns_from,))
 
     def mask_names(self) -> list[str]:
         """The folders of masks that the job fills, such as advcam+label_crf."""
@@ -138,12 +172,12 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         return [f"{m}+{r}{suffix}" for m, r in product(self.methods, self.refiners)]
 
 
-def _fields_of_thresholds(refiner: object) -> tuple[str, ...]:
-    """The fields of a refiner that `thresholds` fill in."""
-    return getattr(refiner, "from_thresholds", ())
+def _filled_fields(refiner: object, source: str) -> tuple[str, ...]:
+    """The fields of a refiner that such values of a method fill in."""
+    return getattr(refiner, f"from_{source}", ())
 
 
-def _own_thresholds(refiner: object) -> bool:
-    """Whether a refiner has thresholds of its own that `thresholds` would override unseen."""
+def _has_own(refiner: object, source: str) -> bool:
+    """Whether a refiner has values of its own that those of a method would override unseen."""
     own = type(refiner)()
-    return any(getattr(refiner, n) != getattr(own, n) for n in _fields_of_thresholds(refiner))
+    return any(getattr(refiner, n) != getattr(own, n) for n in _filled_fields(refiner, source))

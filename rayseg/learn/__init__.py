@@ -9,6 +9,7 @@ streaming split promises no order. Where images lie on other machines' disks, gi
 nodes can open.
 """
 
+from rayseg.learn.affinity import AffinityTraining
 from rayseg.learn.batches import (
     LabelledCrops,
     TaggedCrops,
@@ -18,10 +19,11 @@ from rayseg.learn.batches import (
 )
 from rayseg.learn.classifier import ClassifierTraining
 from rayseg.learn.classifier_scores import ClassifierScores, predict_logits
-from rayseg.learn.crops import DEVIATION_RGB, MEAN_RGB, Crops, SegmentationCrops
+from rayseg.learn.crops import DEVIATION_RGB, MEAN_RGB, Crops, PairCrops, SegmentationCrops
 from rayseg.learn.detector import DetectorTraining
 from rayseg.learn.failures import NotFinite, forget_failure, raise_failure
 from rayseg.learn.ficklenet import FickleNetTraining
+from rayseg.learn.irnet import IRNetTraining
 from rayseg.learn.loop import train
 from rayseg.learn.mask_rcnn import MaskRCNNTraining
 from rayseg.learn.object_batches import ObjectImages, object_batches
@@ -38,6 +40,8 @@ TRAININGS: dict[str, type[Training]] = {
     for training in (
         ClassifierTraining,
         FickleNetTraining,
+        IRNetTraining,
+        AffinityTraining,
         DetectorTraining,
         SegmenterTraining,
         MaskRCNNTraining,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from rayseg.nets import inputs
 from rayseg.records import IGNORE
@@ -127,6 +127,88 @@ class SegmentationCrops:
         _normalise(image, canvas[:, :, ::step][:, : len(rows), : len(columns)])
         target[:, ::step][: len(rows), : len(columns)] = labels[rows][:, columns]
         return canvas, target
+
+
+@dataclass(frozen=True)
+class PairCrops:
+    """Random crops of images and their labels as IRNet and AffinityNet are trained on.
+
+    The defaults are IRNet's (METHODS 1.6); AffinityNet's have 448 pixels, are not resized, and are
+    jittered by .3, .3, .3 and .1 (METHODS 2; ColorJitter of torchvision, which they go through
+    before they are cut).
+
+    Attributes:
+        crop: Side of the square crop in pixels, which divides by 8; smaller images lie at a random
+            place in it, on ImageNet's mean colour and on labels to be ignored.
+        scales: Range of which the factor of the image's sides is drawn; images are resized by cubic
+            interpolation, labels by nearest pixel.
+        flip: Half of the crops are mirrored.
+        jitter: How far brightness, contrast, saturation and hue are changed at most.
+    """
+
+    crop: int = 512
+    scales: tuple[float, float] = (0.5, 1.5)
+    flip: bool = True
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.crop < 8 or self.crop % 8:
+            raise ValueError(f"crop must be pixels that divide by 8, got {self.crop}")
+        if not 0 < self.scales[0] <= self.scales[1] < np.inf:
+            raise ValueError(f"scales must be positive and ascend, got {self.scales}")
+        if not all(0 <= one < 1 for one in self.jitter) or self.jitter[3] > 0.5:
+            raise ValueError(f"jitter must lie in [0, 1), of hue up to 0.5, got {self.jitter}")
+
+    def cut(
+        self,
+        pixels: UInt8[ndarray, "h w 3"],
+        labels: UInt8[ndarray, "h w"],
+        generator: np.random.Generator,
+    ) -> tuple[Float[ndarray, "3 s s"], UInt8[ndarray, "s s"]]:
+        """One normalised crop and its labels, drawn by the generator."""
+        scale = generator.uniform(*self.scales)
+        height, width = (max(round(side * scale), 1) for side in labels.shape)
+        image = Image.fromarray(pixels)
+        if (height, width) != labels.shape:
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        levels = np.asarray(_jittered(image, self.jitter, generator))
+        step = -1 if self.flip and generator.random() < 0.5 else 1
+        (to_y, from_y), (to_x, from_x) = (
+            _overlap(side, self.crop, generator) for side in (height, width)
+        )
+        rows, columns = (
+            _nearest(old, new) for old, new in zip(labels.shape, (height, width), strict=True)
+        )
+        canvas = np.zeros((3, self.crop, self.crop), np.float32)
+        target = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        _normalise(levels[:, ::step][from_y, from_x], canvas[:, to_y, to_x])
+        target[to_y, to_x] = labels[rows[from_y]][:, columns[::step][from_x]]
+        return canvas, target
+
+    def corner(self, pixels: UInt8[ndarray, "h w 3"]) -> Float[ndarray, "3 s s"]:
+        """The upper left of an image as it is, on a canvas of the crop's size."""
+        image = pixels[: self.crop, : self.crop]
+        canvas = np.zeros((3, self.crop, self.crop), np.float32)
+        _normalise(image, canvas[:, : image.shape[0], : image.shape[1]])
+        return canvas
+
+
+def _jittered(
+    image: Image.Image, jitter: tuple[float, ...], generator: np.random.Generator
+) -> Image.Image:
+    """The image with other brightness, contrast, saturation and hue, in an order that is drawn."""
+    if not any(jitter):
+        return image
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    changes = generator.uniform(-1, 1, 4) * jitter
+    for place in generator.permutation(4):
+        if place < 3:
+            image = enhancers[place](image).enhance(1 + changes[place])
+        else:
+            hue, *others = image.convert("HSV").split()
+            turned = np.asarray(hue) + np.array(round(255 * changes[3]) % 256, np.uint8)
+            image = Image.merge("HSV", (Image.fromarray(turned), *others)).convert("RGB")
+    return image
 
 
 def _nearest(old: int, new: int) -> Int[ndarray, " new"]:

@@ -146,6 +146,8 @@ class Course:
             if last:
                 raise NotFinite(facts["iteration"] - 1, float("nan"), [])
             return
+        if last:
+            training.finish(self.network, self.work, self.worker)
         if last or training.judges_after(facts["iteration"], self.length):
             judged = training.judge(self.network, self.work, self.worker, last)
             if judged:

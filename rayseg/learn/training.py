@@ -228,6 +228,14 @@ class Training(ABC):
         """Changes the gradients of a step before it is taken."""
         del model
 
+    def finish(self, network: nn.Module, work: Work, worker: Worker) -> None:
+        """Gives the network what it has besides weights, once no step follows; on all workers.
+
+        Args:
+            network: not wrapped, in training mode; changed in place, the same on all workers.
+        """
+        del network, work, worker
+
     @abstractmethod
     def judge(self, network: nn.Module, work: Work, worker: Worker, last: bool) -> dict[str, Any]:
         """Figures on images of the val split, the same on all workers; empty without any.

@@ -36,6 +36,7 @@ class TrunkKind:
         reached: the stride at which the convolutions of stage3 and of stage4 end as published.
         has_levels: stages 1 to 4 end at strides 4, 8, 16 and 32, as a feature pyramid asks.
         adapts_from: the first stage that RIB fine-tunes.
+        tapped_before: two modules, whose inputs AffinityNet looks at beside the features.
     """
 
     publish: Callable[[str | None], nn.Module]
@@ -46,6 +47,7 @@ class TrunkKind:
     reached: tuple[int, int] = (16, 32)
     has_levels: bool = False
     adapts_from: str = "stage3"
+    tapped_before: tuple[str, str] = ("stage3", "stage4")
 
 
 def unstride(block: nn.Module) -> None:

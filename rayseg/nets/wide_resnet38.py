@@ -117,6 +117,12 @@ def _cut(network: nn.Module, stride: int) -> list[nn.Module]:
 
 WIDE_RESNET38 = {
     "wide_resnet38": TrunkKind(
-        lambda weights: WideResNet38(), _cut, heads=WideResNet38.HEADS, strides=(8,), reached=(8, 8)
+        lambda weights: WideResNet38(),
+        _cut,
+        heads=WideResNet38.HEADS,
+        strides=(8,),
+        reached=(8, 8),
+        # rectified, as PSA takes them
+        tapped_before=("stage4.b5.conv_branch2a", "stage4.b6.conv_branch2a"),
     )
 }

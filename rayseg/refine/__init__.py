@@ -1,18 +1,28 @@
 """From localization maps to masks; REFINERS and BOX_REFINERS are the only lists of refiners.
 
-Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, uint8 (h, w); every
-box refiner as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
+Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, uint8 (h, w); one
+that works on a network is what its ``prepare(network, device)`` gives. Every box refiner is called
+as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
 `ProposalRefinement` refines such a mask with mask proposals and `semantic_labels` joins them.
 `SegmenterCRF` refines a segmenter's probabilities and `SaliencyAgreement` a mask; they take other
 arguments and are no refiners in this sense.
 """
 
+from rayseg.refine.affinity_labels import AffinityLabels
 from rayseg.refine.box_masks import BoxCRF, BoxMask, BoxThreshold
 from rayseg.refine.crf import LabelCRF, SoftCRF, Threshold
 from rayseg.refine.instances import semantic_labels
+from rayseg.refine.learned_walks import IRNetRefinement, PSARefinement
 from rayseg.refine.mask_proposals import ProposalRefinement, SuperpixelProposals, read_proposals
 from rayseg.refine.saliency import SaliencyAgreement
 from rayseg.refine.segmenter_crf import SegmenterCRF
 
-REFINERS = {"label_crf": LabelCRF, "soft_crf": SoftCRF, "threshold": Threshold}
+REFINERS = {
+    "label_crf": LabelCRF,
+    "affinity_labels": AffinityLabels,
+    "soft_crf": SoftCRF,
+    "threshold": Threshold,
+    "irnet": IRNetRefinement,
+    "psa": PSARefinement,
+}
 BOX_REFINERS = {"box_crf": BoxCRF, "box_threshold": BoxThreshold}

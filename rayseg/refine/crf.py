@@ -65,7 +65,7 @@ class Threshold:
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
         check_arguments(image, maps, classes)
-        return _label_values(classes)[_winners(maps, self.threshold)]
+        return label_values(classes)[_winners(maps, self.threshold)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class LabelCRF(Kernels):
         check_arguments(image, maps, classes)
         sides = [_winners(maps, threshold) for threshold in (self.fg_threshold, self.bg_threshold)]
         strict, lax = self.refine_labels(image, sides, len(classes) + 1)
-        labels = _label_values(classes)[strict]
+        labels = label_values(classes)[strict]
         labels[(strict == 0) & (lax != 0)] = IGNORE
         return labels
 
@@ -223,7 +223,7 @@ class SoftCRF(Kernels):
         classes: Sequence[int],
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
-        return _label_values(classes)[self.probabilities(image, maps, classes).argmax(0)]
+        return label_values(classes)[self.probabilities(image, maps, classes).argmax(0)]
 
     def probabilities(
         self,
@@ -233,18 +233,30 @@ class SoftCRF(Kernels):
     ) -> Float32[ndarray, "k+1 h w"]:
         """Refined probabilities of background and of each class, summing to 1 at each pixel."""
         check_arguments(image, maps, classes)
-        planes = np.concatenate([self._background(maps)[None], maps])  # (k+1, h, w)
-        # where alpha > 0 and a map is 1 everything else may be 0, but never all planes are
-        planes /= planes.sum(0)
+        if self.background == "power":
+            planes = with_power_background(maps, self.alpha)
+        else:
+            planes = _with_background(maps, np.full(maps.shape[1:], self.threshold, np.float32))
         if not len(classes):
             return planes
         lattice = Lattice(self, image, len(planes))
         return lattice.infer(unary_from_softmax(planes), self.iterations)
 
-    def _background(self, maps: Float32[ndarray, "k h w"]) -> Float32[ndarray, "h w"]:
-        if self.background == "constant":
-            return np.full(maps.shape[1:], self.threshold, np.float32)
-        return (1 - maps.max(0, initial=0)) ** np.float32(self.alpha)
+
+def with_power_background(
+    maps: Float32[ndarray, "k h w"], alpha: float
+) -> Float32[ndarray, "k+1 h w"]:
+    """PSA's background (1 - max of maps) ** alpha before the maps, divided by their sum."""
+    return _with_background(maps, (1 - maps.max(0, initial=0)) ** np.float32(alpha))
+
+
+def _with_background(
+    maps: Float32[ndarray, "k h w"], background: Float32[ndarray, "h w"]
+) -> Float32[ndarray, "k+1 h w"]:
+    planes = np.concatenate([background[None], maps])
+    # where a map is 1 everything else may be 0, but never all planes are
+    planes /= planes.sum(0)
+    return planes
 
 
 def _winners(maps: Float32[ndarray, "k h w"], threshold: float) -> Integer[ndarray, "h w"]:
@@ -253,7 +265,8 @@ def _winners(maps: Float32[ndarray, "k h w"], threshold: float) -> Integer[ndarr
     return np.concatenate([plane, maps]).argmax(0)
 
 
-def _label_values(classes: Sequence[int]) -> UInt8[ndarray, " k+1"]:
+def label_values(classes: Sequence[int]) -> UInt8[ndarray, " k+1"]:
+    """The label of background and of each map."""
     return np.array([0, *(number + 1 for number in classes)], np.uint8)
 
 

@@ -18,7 +18,7 @@ from numpy import ndarray
 
 from rayseg.records.progress import Progress
 from rayseg.report.contents import Score, number
-from rayseg.report.segmenters import ObjectNetwork, TrainedFolder, TrainedSegmenter
+from rayseg.report.segmenters import ObjectNetwork, PairNetwork, TrainedFolder, TrainedSegmenter
 
 SERIES = 8
 """Colours that the page has for series; more series start again."""
@@ -201,6 +201,12 @@ def training_curves(segmenters: Sequence[TrainedSegmenter], places: Sequence[int
     """Loss by iteration, a line a segmenter, above their mIoU where training judged them."""
     judged = [one.mious for one in segmenters]
     return _curves(segmenters, places, judged, "mIoU", "the segmenters")
+
+
+def pair_curves(networks: Sequence[PairNetwork]) -> str:
+    """The same of networks that refiners work on, with the share of pairs that are told right."""
+    judged = [one.accuracies for one in networks]
+    return _curves(networks, range(len(networks)), judged, "pairs", "IRNet and AffinityNet")
 
 
 def object_curves(networks: Sequence[ObjectNetwork], places: Sequence[int], whose: str) -> str:

@@ -32,11 +32,13 @@ from rayseg.report.headline import INSTANCE_MEANS, OBJECT_MEANS, ScoreTable
 from rayseg.report.instances import MIN_SCORE
 from rayseg.report.segmenters import (
     ObjectNetwork,
+    PairNetwork,
     TrainedFolder,
     TrainedSegmenter,
     judged_images,
     read_detector,
     read_mask_rcnns,
+    read_pair_networks,
     read_segmenters,
 )
 from rayseg.store import Folder, Manifest, read_manifest, read_run
@@ -94,6 +96,7 @@ class _Contents:
     segmenters: list[TrainedSegmenter]
     detector: ObjectNetwork | None
     mask_rcnns: list[ObjectNetwork]
+    pair_networks: list[PairNetwork]
 
     @classmethod
     def of(cls, run: Folder) -> Self:
@@ -111,6 +114,7 @@ class _Contents:
             read_segmenters(run),
             read_detector(run),
             read_mask_rcnns(run),
+            read_pair_networks(run),
         )
 
     def context(self, split: str, val_split: str, max_images: int) -> dict[str, Any]:
@@ -130,6 +134,8 @@ class _Contents:
             "drawings": _drawings(labels, predictions, self.classifier, self.segmenters),
             "stages": self._made,
             "predicted": self._predicted,
+            "pair_networks": self.pair_networks,
+            "pair_curves": _pair_curves(self.pair_networks),
             "segmenters": self.segmenters,
             "series": _series(predictions, self.segmenters),
             "judged_images": judged_images(self.segmenters),
@@ -173,7 +179,8 @@ class _Contents:
     @property
     def _trainings(self) -> list[TrainedFolder]:
         """Whatever was trained on single images or objects, in the order of training."""
-        return [*([self.detector] if self.detector else []), *self.segmenters, *self.mask_rcnns]
+        first = [self.detector] if self.detector else []
+        return [*first, *self.pair_networks, *self.segmenters, *self.mask_rcnns]
 
     def _galleries(
         self,
@@ -204,6 +211,7 @@ class _Contents:
         return {
             "classifier": self.classifier,
             **({"detector": self.detector.facts} if self.detector else {}),
+            **{one.name: one.facts for one in self.pair_networks},
             **{stage.name: stage.facts for stage in self._made},
             **{one.name: one.facts for one in (*self.segmenters, *self.mask_rcnns)},
             **{stage.name: stage.facts for stage in self._predicted},
@@ -264,6 +272,10 @@ def _object_drawings(
         "detector": figures.object_curves(own, [1], "the detector") if own else "",
         "mask_rcnns": figures.object_curves(drawn, places, "the Mask R-CNNs") if drawn else "",
     }
+
+
+def _pair_curves(networks: Sequence[PairNetwork]) -> str:
+    return figures.pair_curves(networks) if any(one.losses[0] for one in networks) else ""
 
 
 def _series(predictions: ScoreTable, segmenters: Sequence[TrainedSegmenter]) -> dict[str, int]:

@@ -7,6 +7,8 @@ from typing import Any
 from rayseg.report.contents import Failure, number, reading_order
 from rayseg.store import Folder, read_run
 
+PAIR_NETWORKS = {"irnet": "IRNet", "affinity": "AffinityNet"}
+"""Folders of networks that refiners work on, to what people call these."""
 _Points = tuple[list[float], list[float]]
 
 
@@ -30,7 +32,7 @@ class TrainedFolder:
     @property
     def noun(self) -> str:
         """What it is, to people."""
-        kinds = {"segmenters": "segmenter", "mask_rcnn": "Mask R-CNN"}
+        kinds = {"segmenters": "segmenter", "mask_rcnn": "Mask R-CNN", **PAIR_NETWORKS}
         return kinds.get(self.name.partition("/")[0], "detector")
 
     @property
@@ -96,6 +98,15 @@ class TrainedSegmenter(TrainedFolder):
         return self._points("judged", "miou")
 
 
+class PairNetwork(TrainedFolder):
+    """A folder with an IRNet or an AffinityNet."""
+
+    @property
+    def accuracies(self) -> _Points:
+        """Iterations at which it was judged, and the share of pairs that it told right."""
+        return self._points("judged", "accuracy")
+
+
 class ObjectNetwork(TrainedFolder):
     """A folder with a detector or a Mask R-CNN."""
 
@@ -131,6 +142,12 @@ def read_mask_rcnns(run: Folder) -> list[ObjectNetwork]:
     """All Mask R-CNNs, the one trained on truth first."""
     names = [f"mask_rcnn/{name}" for name in (run / "mask_rcnn").folders()]
     return [ObjectNetwork(name, read_run(run / name)) for name in sorted(names, key=reading_order)]
+
+
+def read_pair_networks(run: Folder) -> list[PairNetwork]:
+    """All networks that refiners work on."""
+    names = [f"{kind}/{name}" for kind in PAIR_NETWORKS for name in sorted((run / kind).folders())]
+    return [PairNetwork(one, read_run(run / one)) for one in names]
 
 
 def read_segmenters(run: Folder) -> list[TrainedSegmenter]:

@@ -8,9 +8,9 @@ from rayseg.config import RefineSeedsConfig, as_plain
 from rayseg.stages import RefineSeeds, SaliencyMaps, network_kind
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
+from rayseg.steps.refiners import network_of
 from rayseg.steps.sources import digest, finished_config
 from rayseg.steps.step import Fill, Step, carry_out
-from rayseg.steps.weights import own_weights
 from rayseg.store import Folder
 
 
@@ -33,16 +33,17 @@ def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
         if saliency:
             maps = {"maps": saliency.folder.location}
             identity["saliency"] = as_plain(config.saliency) | maps
+        weights = ""
         make = partial(RefineSeeds, refiner, run_folder / "manifest", saliency=saliency)
         if kind := network_kind(refiner):
-            weights = own_weights(run_folder, kind)
+            weights = network_of(config, name, method)
             identity["weights"] = digest(weights)
             make = partial(make, weights=weights, device=config.compute.device)
         yield Step(
             "masks",
             run_folder / "masks" / label,
             identity,
-            Fill(seeds, make, keeps_network=bool(kind)),
+            Fill(seeds, make, keeps_network=bool(kind), weights=weights),
             f"masks {label}",
         )
 

@@ -18,6 +18,7 @@ from rayseg.steps.masks import refine_seeds
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.predictions import predict, predict_instances
 from rayseg.steps.preparing import prepare
+from rayseg.steps.refiners import learnt_from
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.training import train
@@ -96,6 +97,17 @@ class Road:
             first.add("classifier")
         return [k for k in TRAININGS if k in first], [k for k in TRAININGS if k in second]
 
+    def learning(self, config: RunConfig, kind: str) -> Iterator[Part]:
+        """What makes a network that masks are made with: the masks that it learns from, before."""
+        if not NETWORKS[kind].by_labels:
+            yield Part(partial(train, kind), kind)
+            return
+        for before in learnt_from(config, kind):
+            names = tuple(before.mask_names())
+            shown = not {*before.refiners} <= {*config.refiners}
+            yield Part(partial(_refine_by, before.refiners), "masks", names, shown=shown)
+            yield Part(partial(train, kind), kind, names, names)
+
     def parts(self, config: RunConfig, judged: bool) -> Iterator[Part]:
         """Its jobs in order."""
         first, second = self.networks(config, judged)
@@ -104,9 +116,11 @@ class Road:
         yield Part(make, kind, tuple(names(config)))
         if config.until == "seeds":
             return
-        yield from (Part(partial(train, kind), kind) for kind in second)
+        before = [part for one in second for part in self.learning(config, one)]
+        yield from before
         make, kind, mask_names = self.masks
-        yield Part(make, kind, tuple(mask_names(config)))
+        made = {name for part in before if part.kind == kind for name in part.names}
+        yield Part(make, kind, tuple(name for name in mask_names(config) if name not in made))
         if config.until == "masks" or not (judged or config.labels):
             return
         yield Part(score, shown=False)  # already here, since a training takes hours
@@ -121,6 +135,10 @@ class Road:
 def settings_of(config: Any, kind: str) -> Any:
     """The settings of a training in a job's configuration."""
     return getattr(config, TRAININGS[kind].field)
+
+
+def _refine_by(refiners: tuple[str, ...], config: RunConfig, engine: Engine) -> Outcome:
+    return refine_seeds(replace(config, refiners=refiners), engine)
 
 
 def _has_masks(manifest: Folder, split: str) -> bool:

@@ -39,12 +39,14 @@ from rayseg.stages import (
     choose_device,
     class_numbers,
     lengthened,
+    network_kind,
     tagged_image,
 )
 from rayseg.steps.box_analysis import spread_objects
 from rayseg.steps.boxes import READ
 from rayseg.steps.engine import Engine
 from rayseg.steps.machine import threads_each
+from rayseg.steps.refiners import network_of
 from rayseg.steps.scoring import labels_of
 from rayseg.steps.seeds import SharedBank, identity
 from rayseg.steps.sources import asked_for, digest
@@ -161,6 +163,9 @@ class Plan:
             found["refiner"] = as_plain(config.box_crf)
         else:
             found["seeds"] = read_run(run_folder / "seeds" / config.seeds_of).get("config", {})
+            if network_kind(self.base):
+                weights = network_of(config, self.space.name, config.seeds_of)
+                found["weights"] = digest(weights)
         plain = as_plain(self.base)
         free = {*self.space.domains, *getattr(self.base, "rounding_only", ())}
         kept = {key: plain[key] for key in plain if key not in free}
@@ -223,9 +228,14 @@ class Plan:
         over = labels_of(config.over, self.classes)
         threads = threads_each(config.compute)
         torch.set_num_threads(threads)
-        if kind == "masks":
-            return MaskTrial(made, len(self.classes), over)
         device = choose_device(config.compute.device)
+        if kind == "masks":
+            if kind_asked := network_kind(made):
+                weights = network_of(config, self.space.name, config.seeds_of)
+                made = made.prepare(
+                    _network(kind_asked, weights, self.classes, str(device)), device
+                )
+            return MaskTrial(made, len(self.classes), over)
         if kind == "seeds":
             weights = find_weights(config, made.network_kind)
             network = _network(made.network_kind, weights, self.classes, str(device))

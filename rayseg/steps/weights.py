@@ -12,20 +12,25 @@ from rayseg.store import Folder
 T = TypeVar("T", bound=Any)
 
 
-def own_weights(run_folder: Folder, kind: str, given: str = "", flag: str = "") -> str:
+def own_weights(
+    run_folder: Folder, kind: str, given: str = "", flag: str = "", labels: str = ""
+) -> str:
     """The weights of that kind of network: those given, else the run's own.
 
     Args:
         kind: a key of NETWORKS, of which a run has one.
         given: an address, or empty.
         flag: that gives one, for the error.
+        labels: that it was trained on, where the run has one for each.
     """
     network = NETWORKS[kind]
-    own = run_folder / network.place
+    own, trained_on = run_folder / network.place, f" --labels {labels}" if labels else ""
+    own = own / labels if labels else own
     if not given and not own.exists(network.file):
         otherwise = f", or name one by {flag}" if flag else ""
         raise FileNotFoundError(
-            f"{own} holds no {network.file}; make it with `rayseg {network.job}`{otherwise}"
+            f"{own} holds no {network.file}; make it with "
+            f"`rayseg {network.job}{trained_on}`{otherwise}"
         )
     address = given or own.path(network.file)
     return address if "://" in address else str(Path(address).absolute())

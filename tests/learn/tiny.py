@@ -13,6 +13,7 @@ from rayseg.learn import (
     Crops,
     DetectorSGD,
     HalvedAdam,
+    PairCrops,
     PolySGD,
     SegmentationCrops,
     SegmenterSGD,
@@ -38,6 +39,7 @@ COMMON = {
     "judge_images": 2,
 }
 TAGS = {"epochs": 3, "iterations": 5, "crops": Crops(crop=48, long_side=(40, 64))}
+PAIRS = {"epochs": 3, "iterations": 5, "radius": 3, "schedule": PolySGD(lr=0.01)}
 OBJECTS = {
     "channels": 16,
     "width": 32,
@@ -51,6 +53,8 @@ OBJECTS = {
 OWN = {
     "classifier": TAGS | {"schedule": PolySGD(lr=0.01)},
     "ficklenet": TAGS | {"stride": 16, "kernel": 5, "schedule": HalvedAdam(lr=1e-4, every=1)},
+    "irnet": PAIRS | {"crops": PairCrops(crop=48)},
+    "affinity": PAIRS | {"crops": PairCrops(crop=48, jitter=(0.3, 0.3, 0.3, 0.1))},
     "detector": OBJECTS,
     "segmenter": {
         "stride": 16,

@@ -32,6 +32,26 @@ def cam_to_ir_label(image, maps, classes, fg_threshold, bg_threshold):
     return out.astype(np.uint8)
 
 
+def psa_label(image, maps, classes, low_alpha, high_alpha):
+    """infer_cls.py's two CRFs, each with a field of its own, and data.py's label of both."""
+    h, w = image.shape[:2]
+    keys = np.pad(np.array(classes, int) + 1, (1, 0))
+    winners = []
+    for alpha in (low_alpha, high_alpha):
+        scores = np.concatenate([((1 - maps.max(0)) ** alpha)[None], maps])
+        field = dcrf.DenseCRF2D(w, h, len(keys))
+        energies = -np.log(np.clip(scores / scores.sum(0), 1e-5, 1)).reshape(len(keys), -1)
+        field.setUnaryEnergy(np.ascontiguousarray(energies, np.float32))
+        field.addPairwiseGaussian(sxy=3, compat=3)
+        field.addPairwiseBilateral(sxy=80, srgb=13, rgbim=image.copy(order="C"), compat=10)
+        winners.append(np.argmax(np.array(field.inference(10)), 0).reshape(h, w))
+    low, high = winners
+    out = keys[low]
+    out[low == 0] = 255
+    out[high == 0] = 0
+    return out.astype(np.uint8)
+
+
 def kernel(features):
     """exp(-|f_i - f_j|^2 / 2) over all pairs, normalised from both sides as pydensecrf does."""
     distance = ((features[:, None] - features[None]) ** 2).sum(-1)

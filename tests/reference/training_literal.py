@@ -17,6 +17,8 @@ def literal_losses(training, manifest, samples):
         "classifier": _tagged,
         "ficklenet": _tagged,
         "segmenter": _labelled,
+        "irnet": _pairs,
+        "affinity": _pairs,
         "detector": _objects,
         "mask_rcnn": _objects,
     }[training.makes]
@@ -70,6 +72,21 @@ def _labelled(training, network, optimizer, manifest, samples, step):
         total += loss.item()
     _finish(optimizer, 1.0)  # the rate changes every ten steps
     return total
+
+
+def _pairs(training, network, optimizer, manifest, samples, step):
+    """Four draws a step; five or three means over the pairs of each kind."""
+    crops = LabelledCrops(samples, Truths(manifest, "train"), training.crops, 0)
+    state = np.random.SeedSequence([0, step, 0]).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
+    items = [crops[key] for key in _draws(4 * step, 4 * step + 4)]
+    images, labels = (torch.stack([item[n] for item in items]) for n in range(2))
+    outputs = network(images.contiguous(memory_format=torch.channels_last))
+    terms = training.terms(outputs, labels).values()
+    loss = sum(added / max(int(number), 1) for added, number in terms)
+    loss.backward()
+    _finish(optimizer, (1 - step / 5) ** 0.9)
+    return loss.item()
 
 
 def _objects(training, network, optimizer, manifest, samples, step):

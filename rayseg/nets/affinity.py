@@ -1,0 +1,107 @@
+"""AffinityNet: features whose distance says whether two pixels are of one class.
+
+Ahn and Kwak, *Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly
+Supervised Semantic Segmentation*, CVPR 2018 (PSA). Three taps of a trunk are brought to 64, 128 and
+256 channels by 1x1 convolutions, joined and mixed once more (METHODS 2). The authors' trunk is
+Wide-ResNet-38 at stride 8, tapped before its blocks b5 and b6 and at its end; other trunks are
+tapped after their last three stages.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rayseg.nets.backbones import TRUNKS, build_trunk, freeze_normalisation, freeze_statistics
+from rayseg.nets.classifier import read_network_facts
+from rayseg.nets.taps import grid_of, grow, inputs_and_features, measure, shrink
+from rayseg.nets.weights import load_into, read_tensors
+
+CELL = 8
+"""Image pixels of a cell of the features."""
+_WIDTHS = (64, 128, 256)
+
+
+class AffinityNet(nn.Module):
+    """Features of images on cells of eight pixels.
+
+    Args:
+        trunk: one of TRUNKS.
+        stride: image pixels of a cell of the trunk's features.
+        weights: of the trunk, as `build_trunk` takes them.
+        frozen_statistics: batch normalisation keeps its statistics, and its scale and shift do not
+            train.
+
+    Attributes:
+        trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features.
+        tap_head: 1x1 convolutions of the taps.
+        head: 1x1 convolution of what they give together.
+    """
+
+    def __init__(
+        self, trunk: str, stride: int = 8, weights: str = "none", frozen_statistics: bool = True
+    ):
+        super().__init__()
+        self.trunk = build_trunk(trunk, stride, weights)
+        self.places = TRUNKS[trunk].tapped_before
+        self.taps = measure(self.trunk, self.places)
+        convolutions = [
+            nn.Conv2d(tap.channels, width, 1, bias=False)
+            for tap, width in zip(self.taps, _WIDTHS, strict=True)
+        ]
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight)
+        self.tap_head = nn.ModuleList(convolutions)
+        self.head = nn.Conv2d(sum(_WIDTHS), sum(_WIDTHS), 1, bias=False)
+        nn.init.xavier_uniform_(self.head.weight, gain=4)
+        self.trunk_name, self.stride = trunk, stride
+        self.frozen_statistics = frozen_statistics
+        if frozen_statistics:
+            freeze_normalisation(self.trunk)
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 448 y x"]:
+        """Features to be compared, after an ELU."""
+        size_hw = grid_of(images.shape[2:], CELL)
+        inside = inputs_and_features(self.trunk, self.places, images)
+        mixed = []
+        for features, tap, convolution in zip(inside, self.taps, self.tap_head, strict=True):
+            small = functional.elu(convolution(shrink(features, tap.stride, CELL)))
+            mixed.append(grow(small, tap.stride, CELL, size_hw))
+        return functional.elu(self.head(torch.cat(mixed, 1)))
+
+    def train(self, mode: bool = True) -> Self:
+        """As every module's, but frozen statistics stay frozen."""
+        super().train(mode)
+        if self.frozen_statistics:
+            freeze_statistics(self)
+        return self
+
+
+def affinity_facts(network: AffinityNet, classes: Sequence[str]) -> dict[str, object]:
+    """What `load_affinity` needs to know beside the tensors; for `to_safetensors`."""
+    return {
+        "network": "affinity",
+        "trunk": network.trunk_name,
+        "stride": network.stride,
+        "classes": list(classes),
+    }
+
+
+def load_affinity(path: str, classes: Sequence[str] | None = None) -> AffinityNet:
+    """An AffinityNet from the safetensors file that training wrote, in eval mode.
+
+    Args:
+        path: the file.
+        classes: of the labels that it must have been trained on, in this order; None accepts any.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not an AffinityNet of ours, or of other classes.
+    """
+    facts = read_network_facts(path, "affinity", classes)
+    network = AffinityNet(str(facts["trunk"]), int(facts["stride"]))
+    load_into(network, read_tensors(path), path)
+    return network.eval()

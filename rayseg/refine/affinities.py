@@ -1,0 +1,82 @@
+"""Affinities of pixels that lie near each other: from an edge map, and from features.
+
+Both come as planes (n, h, w), one for each offset of `pixel_pairs` in its order: the affinity of a
+pixel and the pixel at that offset from it, 0 where there is no such pair.
+
+Source: dissertation eq. 2.5 and 2.6 (METHODS 1.6 and 2).
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from rayseg.records.pairs import pixel_pairs
+
+Borders = Literal["quirk", "clipped"]
+FeatureDistance = Literal["mean", "sum"]
+
+_CHANNELS = 32
+"""Channels that are compared at once, so that differences of all never lie in memory."""
+
+
+def edge_affinities(
+    edges: Float[Tensor, "n h w"], radius: int = 5
+) -> Iterator[Float[Tensor, "n h w"]]:
+    """1 - the greatest edge on the path of each pair.
+
+    Args:
+        edges: probability in [0, 1] that a pixel lies on a boundary.
+
+    Source: edge_to_affinity of IRN's misc/indexing.py, dissertation eq. 2.6. IRN pads the map with
+    edges, which no path inside meets.
+    """
+    reach, (height, width) = radius - 1, edges.shape[1:]
+    # beyond the border all is edge, and a path ends in its target
+    padded = functional.pad(edges, (reach, reach, 0, reach), value=1.0)
+    for path in pixel_pairs(radius).paths:
+        greatest = torch.zeros_like(edges)
+        for down, right in path.tolist():
+            left = right + reach
+            view = padded[:, down : down + height, left : left + width]
+            greatest = torch.maximum(greatest, view)
+        yield 1 - greatest
+
+
+def feature_affinities(
+    features: Float[Tensor, "n c h w"],
+    radius: int = 5,
+    borders: Borders = "quirk",
+    distance: FeatureDistance = "mean",
+) -> Iterator[Float[Tensor, "n h w"]]:
+    """exp(-distance) of the features of each pair.
+
+    Args:
+        features: AffinityNet's, any range.
+        borders: which pairs count; ``quirk`` leaves those out whose source is none of
+            `PixelPairs.sources`, as PSA's code does, which does not pad. A pixel at the left border
+            then has 2 neighbours, one in a corner has none. ``clipped`` takes all in the image.
+        distance: ``mean`` of the absolute differences over the channels is PSA's code, their
+            ``sum`` is eq. 2.5.
+
+    Source: AffinityNet of PSA's network/resnet38_aff.py, dissertation eq. 2.5.
+    """
+    pairs, (_, channels, height, width) = pixel_pairs(radius), features.shape
+    for down, right in pairs.offsets_yx.tolist():
+        window = (
+            slice(0, max(0, height - down)),
+            slice(max(0, -right), max(0, -right, width - max(0, right))),
+        )
+        if borders == "quirk":
+            window = pairs.sources((height, width))
+        plane = torch.zeros_like(features[:, 0])
+        if plane[..., *window].numel():
+            target = pairs.shifted(window, (down, right))
+            gap = plane[..., *window].clone()
+            for some in features.split(_CHANNELS, 1):
+                gap += (some[..., *window] - some[..., *target]).abs().sum(1)
+            plane[..., *window] = torch.exp(-gap / (channels if distance == "mean" else 1))
+        yield plane

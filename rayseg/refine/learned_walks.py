@@ -1,0 +1,208 @@
+"""Masks by the random walk on what a network has learnt: IRNet's edges or AffinityNet's features.
+
+Both walks spread maps over pixels that belong together, and every pixel gets a label, no 255.
+
+`IRNetRefinement` is IRN's step/make_sem_seg_labels.py (Ahn et al., CVPR 2019), `PSARefinement`
+PSA's infer_aff.py (Ahn and Kwak, CVPR 2018); METHODS 1.6, 1.7 and 2. The dissertation follows both
+(2.3.2) and names none of their constants, so that `as_written` differs in Eq. 2.5 alone.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from rayseg.nets.affinity import CELL as AFFINITY_CELL
+from rayseg.nets.affinity import AffinityNet
+from rayseg.nets.irnet import CELL, IRNet
+from rayseg.nets.taps import grid_of
+from rayseg.records.bounds import check_least
+from rayseg.refine.network_refiner import NetworkRefiner
+from rayseg.refine.walk import EdgeWalk, FeatureWalk
+
+# (cam_power, background_threshold) that each method's public code walks with on VOC (METHODS 1.7);
+# RIB has .22 on COCO. Grad-CAM has no code for this; it is CAM's map here, and takes CAM's values.
+OFFICIAL_WALKS = {
+    "cam": (1.0, 0.25),
+    "gradcam": (1.0, 0.25),
+    "advcam": (1.5, 0.25),
+    "rib": (1.3, 0.27),
+    "wood": (1.5, 0.22),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IRNetRefinement(NetworkRefiner):
+    """IRNet's walk: maps spread where its edges are weak.
+
+    Attributes:
+        cam_power: Exponent of the maps before the walk; METHODS 1.7 has each method's.
+        background_threshold: Value of the background, where the greatest of all classes is 1.
+        radius: Distance in cells of four pixels that no pair reaches.
+        beta: Exponent of the affinities.
+        log_steps: Binary logarithm of the number of steps.
+        pad: The network sees images with zeros to the right and below up to this side in pixels;
+            the authors have 512, at which they also cut larger images, which are left whole here.
+            0 adds nothing.
+        max_pixels: Larger images are seen with no more pixels than this, to save memory.
+        precision: Number format of the network; auto is bf16 where the device is fast in it.
+    """
+
+    radius: int = 5
+    beta: float = 10.0
+    log_steps: int = 8
+    cam_power: float = 1.0
+    background_threshold: float = 0.25
+    pad: int = 0
+
+    network_kind: ClassVar[str] = "irnet"
+    learns_from: ClassVar[str] = "label_crf"
+    """The refiner whose masks its network learns from."""
+    from_walks: ClassVar[tuple[str, ...]] = ("cam_power", "background_threshold")
+    """Fields that a run sets for each method."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_least(self, pad=0)
+        if not self.cam_power > 0 or not 0 <= self.background_threshold <= 1:
+            raise ValueError(
+                "cam_power must be positive and background_threshold lie in [0, 1], "
+                f"got {self.cam_power} and {self.background_threshold}"
+            )
+        self.walk  # noqa: B018  refuses what the walk refuses
+
+    @classmethod
+    def official(cls, method: str = "cam") -> Self:
+        """The values of an attribution method's public code; see OFFICIAL_WALKS.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if method not in OFFICIAL_WALKS:
+            raise ValueError(
+                f"no official walk for {method!r}; there are some for "
+                f"{', '.join(OFFICIAL_WALKS)}; otherwise give cam_power and background_threshold"
+            )
+        power, threshold = OFFICIAL_WALKS[method]
+        return cls(cam_power=power, background_threshold=threshold)
+
+    @classmethod
+    def as_written(cls, method: str = "cam") -> Self:
+        """IRN's values whatever the method: the dissertation states no others."""
+        return cls()
+
+    @property
+    def walk(self) -> EdgeWalk:
+        """The walk with these constants."""
+        return EdgeWalk(radius=self.radius, beta=self.beta, log_steps=self.log_steps)
+
+    def planes(
+        self, network: IRNet, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
+    ) -> Float[Tensor, "1 k+1 h w"]:
+        """The background's constant, and maps after the walk divided by the greatest of all."""
+        edges = self.edges(network, image)
+        walked = self.walk(_on_cells(maps, CELL) ** self.cam_power, edges)
+        height, width = image.shape[2:]
+        grown = functional.interpolate(
+            walked, scale_factor=CELL, mode="bilinear", align_corners=False
+        )[..., :height, :width]
+        # maps of zeros stay so: all is background
+        grown = grown / grown.amax((1, 2, 3), keepdim=True).clamp(min=1e-5)
+        background = torch.full_like(grown[:, :1], self.background_threshold)
+        return torch.cat([background, grown], 1)
+
+    def edges(self, network: IRNet, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 y x"]:
+        """Boundaries on cells of four pixels: of the mean logit of image and mirrored image."""
+        rows, columns = grid_of(image.shape[2:], CELL)
+        # to whole cells of the trunk, so that those of the mirrored image lie over the same pixels
+        wanted = [max(self.pad, side) for side in image.shape[2:]]
+        room = [
+            side + -side % network.stride - own
+            for side, own in zip(wanted, image.shape[2:], strict=True)
+        ]
+        padded = functional.pad(image, (0, room[1], 0, room[0]))
+        seen = self.seen(network.edges, torch.cat([padded, padded.flip(3)])).float()
+        both = seen[0] / 2 + seen[1].flip(2) / 2
+        return both.sigmoid()[:, :rows, :columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSARefinement(NetworkRefiner):
+    """PSA's walk: maps and their background spread where AffinityNet's features are alike.
+
+    Attributes:
+        alpha: Exponent of the background, (1 - max of maps) ** alpha; SEAM has 6.
+        radius: Distance in cells of eight pixels that no pair reaches.
+        beta: Exponent of the affinities.
+        log_steps: Binary logarithm of the number of steps; SEAM has 6.
+        borders: Pairs that count near the border; quirk is the authors' code (see `FeatureWalk`).
+        distance: Two features differ by the mean over their channels, as in the code, or by the
+            sum, as in Eq. 2.5; as AffinityNet was trained.
+        max_pixels: Larger images are seen with no more pixels than this, to save memory.
+        precision: Number format of the network; auto is bf16 where the device is fast in it.
+    """
+
+    radius: int = 5
+    beta: float = 8.0
+    log_steps: int = 8
+    alpha: float = 16.0
+    borders: Literal["quirk", "clipped"] = "quirk"
+    distance: Literal["mean", "sum"] = "mean"
+
+    network_kind: ClassVar[str] = "affinity"
+    learns_from: ClassVar[str] = "affinity_labels"
+    """The refiner whose masks its network learns from."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be positive, got {self.alpha}")
+        self.walk  # noqa: B018  refuses what the walk refuses
+
+    @classmethod
+    def official(cls, method: str = "cam") -> Self:
+        """PSA's values, whatever made the maps."""
+        return cls()
+
+    @classmethod
+    def as_written(cls, method: str = "cam") -> Self:
+        """The sum over channels of Eq. 2.5, and every pair; other values are the code's."""
+        return replace(cls(), distance="sum", borders="clipped")
+
+    @property
+    def walk(self) -> FeatureWalk:
+        """The walk with these constants."""
+        return FeatureWalk(
+            radius=self.radius, beta=self.beta, log_steps=self.log_steps,
+            borders=self.borders, distance=self.distance,
+        )  # fmt: skip
+
+    def planes(
+        self, network: AffinityNet, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
+    ) -> Float[Tensor, "1 k+1 h w"]:
+        """Background and maps after the walk, on zeros up to whole cells."""
+        height, width = image.shape[2:]
+        rest = [-side % AFFINITY_CELL for side in (height, width)]
+        background = (1 - maps.amax(1, keepdim=True)) ** self.alpha
+        image, planes = (
+            functional.pad(one, (0, rest[1], 0, rest[0]))
+            for one in (image, torch.cat([background, maps], 1))
+        )
+        small = functional.avg_pool2d(planes, AFFINITY_CELL)
+        walked = self.walk(small, self.seen(network, image).float())
+        grown = functional.interpolate(
+            walked, planes.shape[2:], mode="bilinear", align_corners=False
+        )
+        return grown[..., :height, :width]
+
+
+def _on_cells(maps: Float[Tensor, "n k h w"], cell: int) -> Float[Tensor, "n k y x"]:
+    """The maps' values at the centres of cells; what reaches over the image is its border's."""
+    rest = [-side % cell for side in maps.shape[2:]]
+    whole = functional.pad(maps, (0, rest[1], 0, rest[0]), mode="replicate")
+    return functional.interpolate(
+        whole, scale_factor=1 / cell, mode="bilinear", align_corners=False
+    )

@@ -1,0 +1,114 @@
+"""What refiners have in common that walk on what a network says of an image.
+
+An image takes about 1 GB of memory for each million pixels that the network sees, and larger images
+than `max_pixels` are seen smaller, so that no photograph takes more than that.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from numpy import ndarray
+from torch import Tensor
+from torch.nn import functional
+
+from rayseg.nets.inputs import Precision, choose_dtype, normalise
+from rayseg.records.bounds import check_least
+from rayseg.refine.crf import check_arguments, label_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRefiner:
+    """A refiner that works on a network.
+
+    Attributes:
+        max_pixels: Larger images are seen with no more pixels than this, to save memory.
+        precision: Number format of the network.
+    """
+
+    max_pixels: int = 4_000_000
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        check_least(self, max_pixels=64)
+
+    def __call__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> UInt8[ndarray, "h w"]:
+        """Refused: a refiner that works on a network is called once it is prepared.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("prepare(network, device) gives the refiner that can be called")
+
+    def prepare(self, network: Any, device: torch.device | None = None) -> "Prepared":
+        """The refiner on a network; called as every refiner is (see `LabelCRF.__call__`)."""
+        device = device or next(network.parameters()).device
+        return Prepared(self, network.to(device).eval(), device)
+
+    def planes(
+        self, network: Any, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
+    ) -> Float[Tensor, "1 k+1 h w"]:
+        """Scores of background and classes; the greatest of a pixel is its label."""
+        raise NotImplementedError
+
+    def seen(self, network: Any, images: Tensor) -> Any:
+        """What a network says, computed in the refiner's precision."""
+        dtype = choose_dtype(self.precision, images.device)
+        with torch.autocast(images.device.type, dtype, dtype != torch.float32):
+            return network(images)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A refiner with its network, to be called."""
+
+    refiner: NetworkRefiner
+    network: Any
+    device: torch.device
+
+    def __call__(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> UInt8[ndarray, "h w"]:
+        """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
+        check_arguments(image, maps, classes)
+        if not len(classes):
+            return np.zeros(image.shape[:2], np.uint8)
+        return label_values(classes)[self.scores(image, maps).argmax(0)]
+
+    @torch.no_grad()
+    def scores(
+        self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
+    ) -> Float32[ndarray, "k+1 h w"]:
+        """Of background and of each map's class, at every pixel."""
+        size_hw = image.shape[:2]
+        pixels = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None]
+        given = torch.from_numpy(maps.copy()).to(self.device)[None]
+        small_hw = _within(size_hw, self.refiner.max_pixels)
+        planes = self.refiner.planes(
+            self.network, _resized(normalise(pixels), small_hw), _resized(given, small_hw)
+        )
+        return _resized(planes, size_hw)[0].cpu().numpy()
+
+
+def _within(size_hw: tuple[int, ...], max_pixels: int) -> tuple[int, int]:
+    """The size of an image of no more pixels than that, in its shape."""
+    height, width = size_hw
+    factor = min((max_pixels / (height * width)) ** 0.5, 1.0)
+    return max(int(height * factor), 1), max(int(width * factor), 1)
+
+
+def _resized(planes: Float[Tensor, "n k h w"], size_hw: Sequence[int]) -> Tensor:
+    if tuple(planes.shape[2:]) == tuple(size_hw):
+        return planes
+    return functional.interpolate(planes, tuple(size_hw), mode="bilinear", align_corners=False)

@@ -1,0 +1,200 @@
+"""Refiners that work on a network: what a run puts in front, and which seeds they take."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rayseg.attribution import CAM
+from rayseg.config import Compute, RefineSeedsConfig, RunConfig, TuneConfig
+from rayseg.datasets import DATASETS
+from rayseg.learn import (
+    AffinityTraining,
+    ClassifierTraining,
+    Crops,
+    IRNetTraining,
+    PairCrops,
+    PolySGD,
+)
+from rayseg.nets.classifier import load_classifier
+from rayseg.nets.weights import read_facts, to_safetensors
+from rayseg.plain import PlainEngine
+from rayseg.records.palette import decode_labels
+from rayseg.steps.masks import refine_seeds
+from rayseg.steps.preparing import prepare
+from rayseg.steps.recipe import recipe, run
+from rayseg.steps.seeds import make_seeds
+from rayseg.steps.spaces import load_space
+from rayseg.steps.training import train
+from rayseg.steps.trials import Plan
+from rayseg.store import Folder, read_rows, read_run
+
+ENGINE = PlainEngine()
+TINY = {
+    "trunk": "mobilenet_v2", "weights": "none", "batch_size": 4, "precision": "fp32",
+    "log_every": 1, "judge_images": 2,
+}  # fmt: skip
+PAIRS = TINY | {"iterations": 2, "radius": 3, "crops": PairCrops(64), "schedule": PolySGD(lr=0.01)}
+REFINED = ("cam+irnet", "cam+psa", "cam+label_crf")
+
+
+def let_speak(address):
+    """Lets a classifier that has learnt nothing see classes where there is something."""
+    network = load_classifier(address)
+    network.head.weight.data.abs_()
+    Path(address).write_bytes(to_safetensors(network, read_facts(address)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The configuration of a finished run on drawn scenes, and what it said."""
+    config = RunConfig(
+        run=str(tmp_path_factory.mktemp("learned")),
+        engine="plain",
+        synthetic=DATASETS["synthetic"](count=8, val_count=3, size=72),
+        methods=("cam",),
+        refiners=("irnet", "psa", "label_crf"),
+        until="masks",
+        classifier=ClassifierTraining(
+            **TINY, epochs=1, crops=Crops(crop=64, long_side=(64, 72)), batch_norm="frozen"
+        ),
+        irnet_network=IRNetTraining(**PAIRS),
+        affinity_network=AffinityTraining(**PAIRS, batch_norm="frozen"),
+        cam=CAM(scales=(1.0,), precision="fp32"),
+        compute=Compute(actors=1, threads=1, num_gpus=0),
+    )
+    prepare(config, ENGINE)
+    train("classifier", config, ENGINE)
+    let_speak(f"{config.run}/classifier/classifier.safetensors")
+    return config, run(config, ENGINE)
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """The finished run in a folder of its own."""
+    shutil.copytree(made[0].run, tmp_path / "run")
+    return replace(made[0], run=str(tmp_path / "run"))
+
+
+def refining(config, **changed):
+    settings = {"run": config.run, "methods": ("cam",), "refiners": ("irnet",)}
+    return RefineSeedsConfig(**settings | {"compute": config.compute} | changed)
+
+
+def test_a_run_makes_labels_and_networks_before_the_masks():
+    config = RunConfig(methods=("cam", "advcam"), refiners=("irnet", "psa", "label_crf"))
+    parts = [
+        (part.kind, part.names, part.shown)
+        for part in recipe(config, judged=True)
+        if part.kind in ("irnet", "affinity", "masks")
+    ]
+    crf, labels = (
+        tuple(f"{method}+{refiner}" for method in config.methods)
+        for refiner in ("label_crf", "affinity_labels")
+    )
+    masks = tuple(name for name in config.mask_names() if name not in crf)
+    assert parts == [
+        ("masks", crf, False), ("irnet", crf, True),
+        ("masks", labels, True), ("affinity", labels, True),
+        ("masks", masks, True),
+    ]  # fmt: skip
+
+
+def test_each_network_is_trained_on_its_own_refiners_masks(made):
+    config, outcome = made
+    folder = Folder(config.run)
+    assert sorted((folder / "masks").folders()) == sorted([*REFINED, "cam+affinity_labels"])
+    for place in ("irnet/cam+label_crf", "affinity/cam+affinity_labels"):
+        facts = read_run(folder / place)
+        assert facts["done"]
+        assert facts["images"] == 8
+        assert facts["judged"][-1]["images"] == 2
+        assert set(facts["config"]["labels"]) == {place.rpartition("+")[2], "seeds"}
+    assert sum("masks cam+label_crf" in line for line in outcome.lines) == 1
+
+
+def test_the_page_shows_how_the_networks_were_trained(made):
+    page = (Path(made[0].run) / "report.html").read_text()
+    assert "Training of IRNet and AffinityNet" in page
+    assert "Loss and pairs of IRNet and AffinityNet by iteration" in page
+    for name in ("cam+label_crf", "cam+affinity_labels"):
+        assert re.search(rf"</span>{re.escape(name)}: 8 images", page), name
+
+
+@pytest.mark.parametrize("name", REFINED[:2])
+def test_every_pixel_of_every_image_has_a_label(made, name):
+    rows = list(read_rows(Folder(made[0].run) / "masks" / name))
+    assert [row["status"] for row in rows] == ["ok"] * 8
+    tags = {row["id"]: row["classes"] for row in read_rows(Folder(made[0].run) / "seeds" / "cam")}
+    seen = set()
+    for row in rows:
+        labels = decode_labels(row["labels"])
+        assert labels.shape == (72, 72)
+        assert set(labels.flat) <= {0, *(1 + number for number in tags[row["id"]])}
+        seen |= set(labels.flat)
+    assert len(seen) > 1
+
+
+def test_a_second_start_repeats_nothing(made):
+    config, outcome = made
+    before = {name: read_run(Folder(config.run) / "masks" / name)["seconds"] for name in REFINED}
+    assert run(config, ENGINE).lines == outcome.lines
+    after = {name: read_run(Folder(config.run) / "masks" / name)["seconds"] for name in REFINED}
+    assert after == before
+
+
+def test_each_method_walks_with_its_own_values():
+    config = RefineSeedsConfig(methods=("cam", "advcam"), refiners=("irnet",))
+    assert config.refiner("irnet", "advcam").cam_power == 1.5
+    assert config.refiner("irnet", "rib").background_threshold == 0.27
+    assert config.refiner("irnet", "advcam+rib").cam_power == 1.5
+    assert config.refiner("irnet", "cam").cam_power == 1.0
+    with pytest.raises(ValueError, match=r"set walks\.<method> in place of irnet's own"):
+        replace(config, irnet=replace(config.irnet, cam_power=2.0))
+
+
+def test_trials_of_a_sweep_walk_on_the_runs_network(made):
+    settings = {"run": made[0].run, "seeds_of": "cam", "engine": "plain", "space": "irnet"}
+    plan = Plan.of(TuneConfig(**settings), load_space("irnet"))
+    assert plan.identity(plan.choose())["weights"]
+    images = [plan.image(row) for row in plan.choose()]
+    found = []
+    for value in (0.0, 0.99):
+        trial = plan.trial({"background_threshold": value})
+        found.append(sum(trial.count(image) for image in images))
+    assert found[0].sum() == found[1].sum()
+    assert (found[0] != found[1]).any()
+
+
+def test_a_missing_network_is_named_with_the_command_that_trains_it(copied):
+    (Folder(copied.run) / "irnet").remove()
+    with pytest.raises(FileNotFoundError, match=r"`rayseg train-irnet --labels cam\+label_crf`"):
+        refine_seeds(refining(copied), ENGINE)
+
+
+def test_seeds_of_another_classifier_are_refused(copied):
+    again = replace(copied, classifier=replace(copied.classifier, seed=1))
+    (Folder(copied.run) / "classifier").remove()
+    (Folder(copied.run) / "masks" / "cam+irnet").remove()
+    train("classifier", again, ENGINE)
+    remade = replace(again, compute=replace(again.compute, remake_stale=True))
+    make_seeds(remade, ENGINE)
+    with pytest.raises(ValueError, match=r"irnet/cam\+label_crf was trained on masks from other s"):
+        refine_seeds(refining(copied), ENGINE)
+
+
+def test_seeds_of_another_split_are_refused(copied):
+    make_seeds(replace(copied, split="val"), ENGINE)
+    with pytest.raises(ValueError, match=r"was trained on split 'train', and .* holds 3 images of"):
+        refine_seeds(refining(copied), ENGINE)
+
+
+def test_masks_follow_from_the_network(copied):
+    """Another training into the same folder makes its masks stale."""
+    (Folder(copied.run) / "irnet").remove()
+    other = replace(copied.irnet_network, seed=1)
+    train("irnet", replace(copied, irnet_network=other, labels=("cam+label_crf",)), ENGINE)
+    with pytest.raises(ValueError, match=r"cam.irnet.*weights"):
+        refine_seeds(refining(copied), ENGINE)
