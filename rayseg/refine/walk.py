@@ -11,7 +11,7 @@ PSA (`FeatureWalk`): A_ij = exp(-mean over the channels of |f_i - f_j|)
 The authors square the dense matrix T, of all pixels by all pixels, log_steps times. Here T is never
 made: `chebyshev` has the same power as a hundred sparse products. An image takes 34 weights (radius
 5) and 5 numbers a class for each pixel: a process grows by less than 10 MB in float64 for the
-quarter size of 375x500, and by half a gigabyte for that of 4000x3000.
+quarter size of 375x500, and by 0.3 GB for that of 4000x3000.
 
 Source: Ahn and Kwak, "Learning Pixel-level Semantic Affinity", CVPR 2018 (PSA; infer_aff.py); Ahn
 et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations", CVPR 2019
