@@ -71,6 +71,9 @@ NETWORKS: dict[str, NetworkKind] = {
             "Trains FickleNet's network on the tags of one split.",
         ),
         NetworkKind(
+            "seam", "rayseg.nets.seam:load_seam", "SEAM", "Trains SEAM on the tags of one split."
+        ),
+        NetworkKind(
             "detector",
             "rayseg.nets.detectors:load_detector",
             "detector",
