@@ -249,7 +249,7 @@ TINY = [
 
 
 BOXES = ("detector", "box_maps", "mask_rcnn", "instances", "analyses")
-NOT_OF_OWN_IMAGES = ("images", "predictions", "ficklenet", "bottleneck", "tuning", *BOXES)
+NOT_OF_OWN_IMAGES = ("images", "predictions", "ficklenet", "seam", "bottleneck", "tuning", *BOXES)
 
 
 @pytest.mark.slow
@@ -265,7 +265,7 @@ def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
     assert {np.array(Image.open(path)).shape for path in Path("masks").rglob("*.png")} == {(40, 56)}
     for name in re.findall(r"^  ([\w.<>+/]+)", TREES["runs"], re.M):
         # folders of one's own stay where they are, no image of them is of a split val, no method
-        # asks for FickleNet, and nobody for the toy experiment, a sweep or boxes
+        # asks for FickleNet or SEAM, and nobody for the toy experiment, a sweep or boxes
         if name.split("/")[0] not in NOT_OF_OWN_IMAGES:
             assert list(Path("runs/mine").glob(re.sub(r"<\w+>", "*", name))), name
 

@@ -15,6 +15,7 @@ def test_files_folders_and_jobs_are_those_that_runs_have_always_had():
     assert told == {
         "classifier": ("classifier", "classifier.safetensors", "train-classifier"),
         "ficklenet": ("ficklenet", "ficklenet.safetensors", "train-ficklenet"),
+        "seam": ("seam", "seam.safetensors", "train-seam"),
         "detector": ("detector", "detector.safetensors", "train-detector"),
         "segmenter": ("segmenters", "segmenter.safetensors", "train-segmenter"),
         "mask_rcnn": ("mask_rcnn", "mask_rcnn.safetensors", "train-mask-rcnn"),

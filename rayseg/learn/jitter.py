@@ -49,7 +49,7 @@ class JitteredCrops(Crops):
         picture = Image.fromarray(image)
         for place in order:
             if place == len(factors):
-                picture = turn_hue(picture, turn)
+                picture = turn_hue(picture, turn) if self.hue else picture
             else:
                 picture = _ENHANCERS[place](picture).enhance(factors[place])
         return np.asarray(picture)

@@ -13,6 +13,7 @@ from rayseg.learn import (
     Crops,
     DetectorSGD,
     HalvedAdam,
+    JitteredCrops,
     PolySGD,
     SegmentationCrops,
     SegmenterSGD,
@@ -51,6 +52,13 @@ OBJECTS = {
 OWN = {
     "classifier": TAGS | {"schedule": PolySGD(lr=0.01)},
     "ficklenet": TAGS | {"stride": 16, "kernel": 5, "schedule": HalvedAdam(lr=1e-4, every=1)},
+    "seam": TAGS
+    | {
+        "stride": 16,
+        "second_scale": 0.5,
+        "crops": JitteredCrops(crop=48, long_side=(40, 64)),
+        "schedule": PolySGD(lr=0.01),
+    },
     "detector": OBJECTS,
     "segmenter": {
         "stride": 16,
