@@ -225,8 +225,8 @@ class ReadTrunk(nn.Module):
         super().__init__()
         self.trunk, self.reads = trunk, reads
 
-    def forward(self, images: Float[Tensor, "n 3 h w"]) -> Levels:
-        """Two earlier levels, and the features."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Two earlier levels, and the features; a traced copy can only be stored with such types."""
         return self.reads(self.trunk, images)
 
 

@@ -44,9 +44,9 @@ class TinyClassifier(CamClassifier):
 class TinySeam(SeamClassifier):
     """The tiny classifier with a pixel correlation module."""
 
-    def __init__(self, num_classes=3, stride=16):
+    def __init__(self, num_classes=3, stride=16, seed=5):
         nn.Module.__init__(self)
-        plain = TinyClassifier(num_classes, stride)
+        plain = TinyClassifier(num_classes, stride, seed)
         self.trunk, self.head, self.stride = plain.trunk, plain.head, stride
         self.adapts_from, self.frozen_statistics = plain.adapts_from, True
         self.reads, self.dropout, self._seed = levels_by_stage, 0.5, None

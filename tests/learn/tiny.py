@@ -54,6 +54,7 @@ OWN = {
     "ficklenet": TAGS | {"stride": 16, "kernel": 5, "schedule": HalvedAdam(lr=1e-4, every=1)},
     "seam": TAGS
     | {
+        "trunk": "resnet18",  # features of the other fade, and with them what maps differ by
         "stride": 16,
         "second_scale": 0.5,
         "crops": JitteredCrops(crop=48, long_side=(40, 64)),

@@ -101,9 +101,13 @@ def stretched(planes):
     return torch.stack(found)
 
 
+def value(number):
+    return float(number.detach())
+
+
 def lowest_quarter(planes):
     """Sum of the lowest quarter of the pixels by their strongest plane, and their number."""
-    pixels = sorted(planes.max(0).values.flatten(), key=float)
+    pixels = sorted(planes.max(0).values.flatten(), key=value)
     count = len(pixels) // 4
     return sum(one.clamp(min=0) for one in pixels[:count]), count
 
@@ -134,7 +138,7 @@ def losses(first, second, targets, share=0.2):
             found["pooled"] += total / (pixels * number) / 2
         found["equivariance"] += (small1 - small2).abs().sum() / small1.numel() / number
         for theirs, ours in ((small2, fine1), (small1, fine2)):
-            off = sorted((one_hot(theirs) - ours).abs().flatten(), key=float, reverse=True)
+            off = sorted((one_hot(theirs) - ours).abs().flatten(), key=value, reverse=True)
             hardest = off[: int(len(off) * share)]
             found["cross"] += sum(hardest) / len(hardest) / number
     return found

@@ -107,7 +107,7 @@ def test_without_refinement_the_scores_are_those_of_cam(network, image):
 def test_the_course_gives_what_runs_of_fewer_steps_give(network, image):
     method = AdvCAMOnSEAM(scales=(1.0, 0.5), num_steps=3, precision="fp32")
     images = torch.from_numpy(image)[None]
-    for steps, found in enumerate(method.course(network, image, [2, 0]), 1):
+    for steps, found in enumerate(method.course(network, images[0], [2, 0]), 1):
         (alone,) = replace(method, num_steps=steps).run(network, images, [[2, 0]])
         torch.testing.assert_close(found.maps, alone.maps, rtol=1e-4, atol=1e-4)
 
