@@ -226,7 +226,7 @@ class ReadTrunk(nn.Module):
         self.trunk, self.reads = trunk, reads
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Two earlier levels, and the features; a traced copy can only be stored with such types."""
+        """Two earlier levels, and the features; by such types a traced copy can be stored."""
         return self.reads(self.trunk, images)
 
 
