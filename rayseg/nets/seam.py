@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from rayseg.nets.backbones import TRUNKS
@@ -210,11 +209,12 @@ def _whole(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+@torch.no_grad()
 def _channels(trunk: nn.Module, reads: Callable[[nn.Module, Tensor], Levels]) -> list[int]:
-    """Of the two earlier levels; nothing is computed."""
-    tensors = {f"trunk.{name}": one.to("meta") for name, one in trunk.state_dict().items()}
-    blank = torch.empty(1, 3, 64, 64, device="meta")
-    levels = functional_call(ReadTrunk(trunk, reads), tensors, (blank,))
+    """Of the two earlier levels of a new trunk, whose statistics do not change."""
+    trunk.eval()
+    levels = reads(trunk, torch.zeros(1, 3, 32, 32))
+    trunk.train()
     return [level.shape[1] for level in levels[:2]]
 
 

@@ -44,7 +44,7 @@ class TinyClassifier(CamClassifier):
 class TinySeam(SeamClassifier):
     """The tiny classifier with a pixel correlation module."""
 
-    def __init__(self, num_classes=3, stride=16, seed=5):
+    def __init__(self, num_classes=3, stride=16, seed=21):
         nn.Module.__init__(self)
         plain = TinyClassifier(num_classes, stride, seed)
         self.trunk, self.head, self.stride = plain.trunk, plain.head, stride

@@ -58,7 +58,7 @@ OWN = {
         "stride": 16,
         "second_scale": 0.5,
         "crops": JitteredCrops(crop=48, long_side=(40, 64)),
-        "schedule": PolySGD(lr=0.01),
+        "schedule": PolySGD(lr=0.001),
     },
     "detector": OBJECTS,
     "segmenter": {
