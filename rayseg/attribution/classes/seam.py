@@ -5,7 +5,7 @@ Segmentation*, CVPR 2020, as the authors' infer_SEAM.py makes seeds (METHODS 2):
 pixel correlation module (`nets/seam.py`), at four sizes and mirrored, each brought to the size of
 what was looked at corners over corners and from there to the image's, added, and stretched from
 their minimum and maximum to [0, 1]. In the module all classes compete for a cell, also those that
-the image does not have.
+the image does not have; a class that is nowhere the strongest has a map of zeros.
 """
 
 import copy
