@@ -85,6 +85,9 @@ NETWORKS: dict[str, NetworkKind] = {
             by_labels=True,
         ),
         NetworkKind(
+            "seam", "rayseg.nets.seam:load_seam", "SEAM", "Trains SEAM on the tags of one split."
+        ),
+        NetworkKind(
             "detector",
             "rayseg.nets.detectors:load_detector",
             "detector",

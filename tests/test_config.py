@@ -42,6 +42,7 @@ JOBS = [
     PrepareConfig,
     TRAIN_CONFIGS["classifier"],
     TRAIN_CONFIGS["ficklenet"],
+    TRAIN_CONFIGS["seam"],
     MakeSeedsConfig,
     RefineSeedsConfig,
     TRAIN_CONFIGS["segmenter"],
@@ -149,6 +150,9 @@ def test_methods_say_which_networks_they_need():
     assert MakeSeedsConfig(methods=("advcam+rib", "cam")).network_kinds == {"classifier"}
     both = MakeSeedsConfig(methods=("ficklenet", "cam"))
     assert both.network_kinds == {"classifier", "ficklenet"}
+    refined = MakeSeedsConfig(methods=("seam", "advcam_seam"), seam_weights="a.safetensors")
+    assert refined.network_kinds == {"seam"}
+    assert refined.given_weights["seam"] == "a.safetensors"
 
 
 def test_every_method_and_combination_has_thresholds():

@@ -249,7 +249,7 @@ TINY = [
 
 
 BOXES = ("detector", "box_maps", "mask_rcnn", "instances", "analyses")
-NETWORKS_ASKED_FOR = ("ficklenet", "irnet", "affinity")
+NETWORKS_ASKED_FOR = ("ficklenet", "seam", "irnet", "affinity")
 NOT_OF_OWN_IMAGES = ("images", "predictions", "bottleneck", "tuning", *NETWORKS_ASKED_FOR, *BOXES)
 
 

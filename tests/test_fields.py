@@ -20,7 +20,7 @@ from rayseg.nets.affinity import AffinityNet
 from rayseg.nets.ficklenet import FickleClassifier
 from rayseg.nets.irnet import IRNet
 from rayseg.refine import BOX_REFINERS, REFINERS
-from tests.attribution.conftest import TinyClassifier
+from tests.attribution.conftest import TinyClassifier, TinySeam
 from tests.attribution.tiny_detector import TinyDetector
 
 PARTS = {**METHODS, **BOX_METHODS, **REFINERS, **BOX_REFINERS}
@@ -64,22 +64,25 @@ WALK = {
     "max_pixels": to(600),
     "precision": to("bf16"),
 }
+CLIMB = {
+    **SCALES,
+    "num_steps": to(5),
+    "step_size": to(0.3),
+    "restrict_weight": to(70.0),
+    "restrict_threshold": to(0.9, restrict_weight=70.0),
+    "suppress_weight": to(0.0),
+    "normalise_gradient": to(False),
+    "clamp": to(False, step_size=2.0),
+    "maps": to("cam"),
+    "add_last": to(True),
+    "halve_small": to(False, scales=(1.0, 0.5)),
+}
 CHANGES = {
     "cam": SCALES,
     "gradcam": {**SCALES, "pooled": to(False)},
-    "advcam": {
-        **SCALES,
-        "num_steps": to(5),
-        "step_size": to(0.3),
-        "restrict_weight": to(70.0),
-        "restrict_threshold": to(0.9, restrict_weight=70.0),
-        "suppress_weight": to(0.0),
-        "normalise_gradient": to(False),
-        "clamp": to(False, step_size=2.0),
-        "maps": to("cam"),
-        "add_last": to(True),
-        "halve_small": to(False, scales=(1.0, 0.5)),
-    },
+    "advcam": CLIMB,
+    "seam": SCALES,
+    "advcam_seam": CLIMB,
     "rib": {
         **SCALES,
         "num_steps": to(2),
@@ -175,6 +178,8 @@ SMALL = {
     "cam": {"precision": "fp32", "scales": (1.0,)},
     "gradcam": {"precision": "fp32", "scales": (1.0,)},
     "advcam": {"precision": "fp32", "scales": (1.0,), "num_steps": 4},
+    "seam": {"precision": "fp32", "scales": (1.0,)},
+    "advcam_seam": {"precision": "fp32", "scales": (1.0,), "num_steps": 4},
     "rib": {
         "precision": "fp32", "scales": (1.0,), "num_steps": 3, "learning_rate": 1e-3,
         "margin": 1e9, "num_companions": 2, "explosion_share": 1.0,
@@ -251,7 +256,8 @@ def bank():
 
 
 def localized(method, name, image, bank):
-    kinds = {"classifier": Curved if name == "gradcam" else TinyClassifier, "ficklenet": TinyFickle}
+    plain = Curved if name == "gradcam" else TinyClassifier
+    kinds = {"classifier": plain, "ficklenet": TinyFickle, "seam": TinySeam}
     network = method.prepare(kinds[method.network_kind]().eval(), companions=bank)
     (found,) = method.run(network, torch.from_numpy(image)[None], [[2, 0]], ids=["a"])
     return vars(found)

@@ -103,7 +103,7 @@ def test_only_on_ray_is_granted_ray(table):
         ("rayseg/stages/seeds.py", "def f():\n    import ray.data", "ray.data"),
         ("rayseg/attribution/classes/cam.py", "from rayseg import store", "rayseg.store"),
         ("rayseg/attribution/classes/cam.py", "from ... import on_ray", "rayseg.on_ray"),
-        ("rayseg/attribution/classes/gradcam.py", "from .advcam import AdvCAM", "advcam.AdvCAM"),
+        ("rayseg/attribution/classes/gradcam.py", "from .ficklenet import FickleNet", "FickleNet"),
         ("rayseg/records/boxes.py", "if True:\n    import torch", "torch"),
         ("rayseg/__init__.py", "import rayseg.stages", "rayseg.stages"),
         ("rayseg/store/folder.py", "import requests", "requests"),

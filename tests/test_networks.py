@@ -17,6 +17,7 @@ def test_files_folders_and_jobs_are_those_that_runs_have_always_had():
         "ficklenet": ("ficklenet", "ficklenet.safetensors", "train-ficklenet"),
         "irnet": ("irnet", "irnet.safetensors", "train-irnet"),
         "affinity": ("affinity", "affinity.safetensors", "train-affinity"),
+        "seam": ("seam", "seam.safetensors", "train-seam"),
         "detector": ("detector", "detector.safetensors", "train-detector"),
         "segmenter": ("segmenters", "segmenter.safetensors", "train-segmenter"),
         "mask_rcnn": ("mask_rcnn", "mask_rcnn.safetensors", "train-mask-rcnn"),

@@ -2,6 +2,7 @@
 
 from rayseg.attribution.classes.adaptation import SHARED
 from rayseg.attribution.classes.advcam import AdvCAM
+from rayseg.attribution.classes.advcam_seam import AdvCAMOnSEAM
 from rayseg.attribution.classes.base import Attribution, Localization
 from rayseg.attribution.classes.cam import CAM
 from rayseg.attribution.classes.companions import Companions
@@ -10,6 +11,7 @@ from rayseg.attribution.classes.gradcam import GradCAM
 from rayseg.attribution.classes.lean import LeanNetwork
 from rayseg.attribution.classes.on_rib import OnRIB
 from rayseg.attribution.classes.rib import RIB
+from rayseg.attribution.classes.seam import SEAM
 from rayseg.attribution.objects.bbam import BBAM
 from rayseg.attribution.objects.box_base import (
     MISSED,
@@ -26,6 +28,8 @@ METHODS: dict[str, type[Attribution]] = {
     "advcam": AdvCAM,
     "rib": RIB,
     "ficklenet": FickleNet,
+    "seam": SEAM,
+    "advcam_seam": AdvCAMOnSEAM,
 }
 """The only list of methods in the project that ask a classifier."""
 BOX_METHODS: dict[str, type[BoxAttribution]] = {

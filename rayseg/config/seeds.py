@@ -79,6 +79,7 @@ class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
             follow under their names, and a combination takes those of its parts.
         weights: File of the classifier; empty is the run's own.
         ficklenet_weights: File of the network of method ficklenet; empty is the run's own.
+        seam_weights: File of the network of methods seam and advcam_seam; empty is the run's own.
         companions: The other images that methods such as rib look at too.
     """
 
@@ -87,6 +88,7 @@ class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
     methods: tuple[str, ...] = ("cam", "advcam")
     weights: str = ""
     ficklenet_weights: str = ""
+    seam_weights: str = ""
     companions: CompanionBank = CompanionBank()
 
     def __post_init__(self) -> None:
@@ -107,8 +109,9 @@ class MakeSeedsConfig(MethodFields, JobConfig):  # type: ignore[valid-type]
     @property
     def given_weights(self) -> dict[str, str]:
         """Weights in place of the run's own, by kind of network."""
-        own = {"classifier": self.weights, "ficklenet": self.ficklenet_weights}
-        return super().given_weights | own
+        given = (self.weights, self.ficklenet_weights, self.seam_weights)
+        kinds = ("classifier", "ficklenet", "seam")
+        return super().given_weights | dict(zip(kinds, given, strict=True))
 
     @property
     def network_kinds(self) -> set[str]:

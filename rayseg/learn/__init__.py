@@ -24,12 +24,14 @@ from rayseg.learn.detector import DetectorTraining
 from rayseg.learn.failures import NotFinite, forget_failure, raise_failure
 from rayseg.learn.ficklenet import FickleNetTraining
 from rayseg.learn.irnet import IRNetTraining
+from rayseg.learn.jitter import JitteredCrops
 from rayseg.learn.loop import train
 from rayseg.learn.mask_rcnn import MaskRCNNTraining
 from rayseg.learn.object_batches import ObjectImages, object_batches
 from rayseg.learn.objects import ObjectTraining
 from rayseg.learn.order import DrawOrder, EpochOrder
 from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD
+from rayseg.learn.seam import SEAMTraining
 from rayseg.learn.segmenter import SegmenterTraining
 from rayseg.learn.state import STATE, fingerprint, forget_damaged_state, load_state, refuse_others
 from rayseg.learn.training import Length, Share, Training, Work
@@ -42,6 +44,7 @@ TRAININGS: dict[str, type[Training]] = {
         FickleNetTraining,
         IRNetTraining,
         AffinityTraining,
+        SEAMTraining,
         DetectorTraining,
         SegmenterTraining,
         MaskRCNNTraining,

@@ -58,12 +58,20 @@ class Crops:
         image = _resize_long(pixels, long_side)
         if self.flip and generator.random() < 0.5:
             image = image[:, ::-1]
+        image = self.recolour(image, generator)
         (to_y, from_y), (to_x, from_x) = (
             _overlap(side, self.crop, generator) for side in image.shape[:2]
         )
         canvas = np.zeros((self.crop, self.crop, 3), np.uint8)
         canvas[to_y, to_x] = image[from_y, from_x]
         return canvas, (to_y.start, to_x.start, to_y.stop, to_x.stop)
+
+    def recolour(
+        self, image: UInt8[ndarray, "h w 3"], generator: np.random.Generator
+    ) -> UInt8[ndarray, "h w 3"]:
+        """The resized image in other colours; here in its own."""
+        del generator
+        return image
 
     def whole(self, pixels: UInt8[ndarray, "h w 3"]) -> Float[ndarray, "3 s s"]:
         """The whole image, its longer side resized to the crop's, for evaluation."""

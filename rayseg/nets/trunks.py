@@ -17,10 +17,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
+
+
+def levels_by_stage(trunk: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the last stage but two and the last but one give, and the features."""
+    stem, first, second, third, last = trunk.children()
+    low = second(first(stem(images)))
+    middle = third(low)
+    return low, middle, last(middle)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class TrunkKind:
         has_levels: stages 1 to 4 end at strides 4, 8, 16 and 32, as a feature pyramid asks.
         adapts_from: the first stage that RIB fine-tunes.
         tapped_before: two modules, whose inputs AffinityNet looks at beside the features.
+        levels: a trunk of these stages and images to two earlier levels, rectified, and the
+            features; can be traced by torch.fx. SEAM compares pixels by the two.
     """
 
     publish: Callable[[str | None], nn.Module]
@@ -48,6 +58,7 @@ class TrunkKind:
     has_levels: bool = False
     adapts_from: str = "stage3"
     tapped_before: tuple[str, str] = ("stage3", "stage4")
+    levels: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor, Tensor]] = levels_by_stage
 
 
 def unstride(block: nn.Module) -> None:

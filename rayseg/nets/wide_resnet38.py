@@ -70,8 +70,12 @@ class _Block(nn.Module):
             self.conv_branch1 = nn.Conv2d(channels, out, 1, stride, bias=False)
         self.relu = nn.ReLU(inplace=True)
 
+    def ready(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h w"]:
+        """The inputs, normalised and rectified."""
+        return self.relu(self.bn_branch2a(inputs))
+
     def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n e h' w'"]:
-        ready = self.relu(self.bn_branch2a(inputs))
+        ready = self.ready(inputs)
         shortcut = inputs if self.same_shape else self.conv_branch1(ready)
         inner = self.relu(self.bn_branch2b1(self.conv_branch2a(ready)))
         return shortcut + self.conv_branch2b1(inner)
@@ -97,8 +101,12 @@ class _Bottleneck(nn.Module):
         self.conv_branch1 = nn.Conv2d(channels, out, 1, bias=False)
         self.relu = nn.ReLU(inplace=True)
 
+    def ready(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h w"]:
+        """The inputs, normalised and rectified."""
+        return self.relu(self.bn_branch2a(inputs))
+
     def forward(self, inputs: Float[Tensor, "n d h w"]) -> Float[Tensor, "n e h w"]:
-        ready = self.relu(self.bn_branch2a(inputs))
+        ready = self.ready(inputs)
         inner = self.relu(self.bn_branch2b1(self.conv_branch2a(ready)))
         inner = self.relu(self.bn_branch2b2(self.conv_branch2b1(self.dropout_2b1(inner))))
         return self.conv_branch1(ready) + self.conv_branch2b2(self.dropout_2b2(inner))
@@ -115,6 +123,20 @@ def _cut(network: nn.Module, stride: int) -> list[nn.Module]:
     return [nn.Sequential(OrderedDict(parts[a:b])) for a, b in pairwise(places)]
 
 
+def _levels(trunk: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What b5 and b6 are given, once they normalised and rectified it, and the features."""
+    *stages, last = trunk.children()
+    for stage in stages:
+        images = stage(images)
+    ready = []
+    for name, part in last.named_children():
+        if name in ("b5", "b6"):
+            assert isinstance(part, _Block | _Bottleneck)
+            ready.append(part.ready(images))
+        images = part(images)
+    return ready[0], ready[1], images
+
+
 WIDE_RESNET38 = {
     "wide_resnet38": TrunkKind(
         lambda weights: WideResNet38(),
@@ -124,5 +146,6 @@ WIDE_RESNET38 = {
         reached=(8, 8),
         # rectified, as PSA takes them
         tapped_before=("stage4.b5.conv_branch2a", "stage4.b6.conv_branch2a"),
+        levels=_levels,
     )
 }

@@ -12,6 +12,8 @@ from rayseg.attribution import LeanNetwork
 from rayseg.attribution.classes.lean import suit_cpu
 from rayseg.attribution.classes.views import _resize_bicubic
 from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.seam import PixelCorrelation, SeamClassifier
+from rayseg.nets.trunks import levels_by_stage
 from tests.attribution.tiny_detector import TinyDetector
 
 
@@ -37,6 +39,18 @@ class TinyClassifier(CamClassifier):
         nn.init.normal_(self.head.weight, 0, 0.3)
         self.stride, self.adapts_from = stride, 3
         self.frozen_statistics = True
+
+
+class TinySeam(SeamClassifier):
+    """The tiny classifier with a pixel correlation module."""
+
+    def __init__(self, num_classes=3, stride=16, seed=21):
+        nn.Module.__init__(self)
+        plain = TinyClassifier(num_classes, stride, seed)
+        self.trunk, self.head, self.stride = plain.trunk, plain.head, stride
+        self.adapts_from, self.frozen_statistics = plain.adapts_from, True
+        self.reads, self.dropout, self._seed = levels_by_stage, 0.5, None
+        self.correlation_head = PixelCorrelation(16, 16)
 
 
 class DoubleNetwork(LeanNetwork):

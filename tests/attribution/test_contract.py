@@ -12,13 +12,14 @@ from rayseg.attribution import CAM, METHODS, RIB, GradCAM, LeanNetwork
 from rayseg.attribution.classes.lean import placed
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.ficklenet import FickleClassifier
-from tests.attribution.conftest import TinyClassifier
+from rayseg.nets.seam import PixelCorrelation, SeamClassifier
+from tests.attribution.conftest import TinyClassifier, TinySeam
 
 CASES = [(name, preset) for name in METHODS for preset in ("official", "as_written")]
 ASK_THE_NETWORK = [case for case in CASES if not issubclass(METHODS[case[0]], RIB)]
 """RIB asks stages, not the network, for features: test_rib.py fails amid a step."""
-EQUAL_CAM = [case for case in CASES if METHODS[case[0]].network_kind != "ficklenet"]
-"""test_ficklenet.py holds the others against the gradient and against CAM."""
+EQUAL_CAM = [case for case in CASES if METHODS[case[0]].network_kind == "classifier"]
+"""test_ficklenet.py and test_seam.py hold the others against their own zeros."""
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -47,7 +48,8 @@ class TinyFickle(FickleClassifier):
 @pytest.fixture
 def tiny(method):
     """The class of tiny networks that the method works on."""
-    return {"classifier": TinyClassifier, "ficklenet": TinyFickle}[method.network_kind]
+    kinds = {"classifier": TinyClassifier, "ficklenet": TinyFickle, "seam": TinySeam}
+    return kinds[method.network_kind]
 
 
 @pytest.fixture
@@ -162,6 +164,10 @@ def test_network_is_left_untouched_after_an_exception(method, tiny, image, call)
             if Failing.calls == call:
                 raise RuntimeError("out of luck")
             return super().features(images)
+
+        def levels(self, images):
+            self.features(images)
+            return super().levels(images)
 
     network = Failing().train()
     before = state_of(network)
@@ -294,9 +300,20 @@ def real_fickle(real_trunk):
     return network
 
 
-def test_real_trunks_work(method, real_trunk, real_fickle, draw_image):
+@pytest.fixture(scope="module")
+def real_seam(real_trunk):
+    """A SEAM on the same trunk."""
+    network = SeamClassifier("resnet18", 3, 16)
+    network.trunk, network.head = real_trunk.trunk, real_trunk.head
+    with torch.no_grad():
+        levels = network.levels(torch.zeros(1, 3, 32, 32))
+    network.correlation_head = PixelCorrelation(levels[0].shape[1], levels[1].shape[1])
+    return network
+
+
+def test_real_trunks_work(method, real_trunk, real_fickle, real_seam, draw_image):
     few = replace(method, scales=(1.0,))
-    networks = {"classifier": real_trunk, "ficklenet": real_fickle}
+    networks = {"classifier": real_trunk, "ficklenet": real_fickle, "seam": real_seam}
     maps = few(networks[method.network_kind], draw_image((33, 40)), [0, 2])
     assert maps.shape == (2, 33, 40)
     assert torch.isfinite(maps).all()

@@ -13,6 +13,7 @@ from rayseg.learn import (
     Crops,
     DetectorSGD,
     HalvedAdam,
+    JitteredCrops,
     PairCrops,
     PolySGD,
     SegmentationCrops,
@@ -55,6 +56,14 @@ OWN = {
     "ficklenet": TAGS | {"stride": 16, "kernel": 5, "schedule": HalvedAdam(lr=1e-4, every=1)},
     "irnet": PAIRS | {"crops": PairCrops(crop=48)},
     "affinity": PAIRS | {"crops": PairCrops(crop=48, jitter=(0.3, 0.3, 0.3, 0.1))},
+    "seam": TAGS
+    | {
+        "trunk": "resnet18",  # features of the other fade, and with them what maps differ by
+        "stride": 16,
+        "second_scale": 0.5,
+        "crops": JitteredCrops(crop=48, long_side=(40, 64)),
+        "schedule": PolySGD(lr=0.001),
+    },
     "detector": OBJECTS,
     "segmenter": {
         "stride": 16,

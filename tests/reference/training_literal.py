@@ -7,6 +7,7 @@ from torch.nn import functional
 from rayseg.labels import GivenBoxes, TrueInstances, Truths
 from rayseg.learn import LabelledCrops, ObjectImages, TaggedCrops
 from rayseg.nets.losses import segmentation_loss
+from tests.reference import seam_literal
 
 
 def literal_losses(training, manifest, samples):
@@ -16,6 +17,7 @@ def literal_losses(training, manifest, samples):
     steps = {
         "classifier": _tagged,
         "ficklenet": _tagged,
+        "seam": _looked_at_twice,
         "segmenter": _labelled,
         "irnet": _pairs,
         "affinity": _pairs,
@@ -41,15 +43,33 @@ def _draws(first, last):
     return [(draw, _permutation(draw // 10)[draw % 10]) for draw in range(first, last)]
 
 
-def _tagged(training, network, optimizer, manifest, samples, step):
-    """Two batches an epoch; two images are left out."""
+def _crops(training, samples, step):
+    """Images and targets: two batches an epoch; two images are left out."""
     epoch, place = divmod(step, 2)
     crops = TaggedCrops(samples, 2, training.crops, 0)
     items = [crops[(epoch, i)] for i in _permutation(epoch)[4 * place : 4 * place + 4]]
+    images, targets = (torch.stack([item[n] for item in items]) for n in range(2))
+    return images.contiguous(memory_format=torch.channels_last), targets
+
+
+def _looked_at_twice(training, network, optimizer, manifest, samples, step):
+    """The second time at images of half the size."""
+    images, targets = _crops(training, samples, step)
+    smaller = torch.stack([seam_literal.by_corners(image, (24, 24)) for image in images])
+    network.reseed(0, step)
+    looks = [network.look(seen, place) for place, seen in enumerate((images, smaller))]
+    pairs = [list(zip(*look, strict=True)) for look in looks]
+    loss = sum(seam_literal.losses(*pairs, targets).values())
+    loss.backward()
+    _finish(optimizer, (1 - step / 5) ** 0.9)
+    return loss.item()
+
+
+def _tagged(training, network, optimizer, manifest, samples, step):
+    epoch = step // 2
+    images, targets = _crops(training, samples, step)
     if training.makes == "ficklenet":
         network.reseed(0, step)
-    images, targets = (torch.stack([item[n] for item in items]) for n in range(2))
-    images = images.contiguous(memory_format=torch.channels_last)
     loss = functional.multilabel_soft_margin_loss(network(images), targets)
     loss.backward()
     # 0.01 * (1 - t) ** 0.9 over all five steps; Adam is halved after each epoch

@@ -103,7 +103,7 @@ def test_weights_are_the_runs_own_unless_others_are_given(run):
     assert find_weights(given, "ficklenet") == "s3://a/c"
 
 
-@pytest.mark.parametrize("kind", ["classifier", "ficklenet"])
+@pytest.mark.parametrize("kind", ["classifier", "ficklenet", "seam"])
 def test_missing_weights_say_how_to_make_them(tmp_path, kind):
     with pytest.raises(
         FileNotFoundError, match=f"{kind} holds no {kind}.safetensors; make it with `rayseg train-"

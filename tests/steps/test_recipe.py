@@ -1,5 +1,6 @@
 """Which jobs a run does, in which order, and which labels it refuses."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -43,6 +44,9 @@ def test_each_network_that_methods_work_on_is_trained_first():
     assert kinds(config) == ["classifier", "ficklenet", "seeds", "score"]
     given = RunConfig(methods=("cam", "ficklenet"), until="seeds", weights="a.safetensors")
     assert kinds(given) == ["ficklenet", "seeds", "score"]
+    refined = RunConfig(methods=("seam", "advcam_seam"), until="seeds")
+    assert kinds(refined) == ["seam", "seeds", "score"]
+    assert kinds(replace(refined, seam_weights="a.safetensors")) == ["seeds", "score"]
 
 
 def test_tags_and_boxes_stand_in_one_run():

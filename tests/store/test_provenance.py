@@ -86,6 +86,7 @@ OLD = [
     ("manifest", {"data": "voc", "voc": {}, "files": {}}),
     ("classifier", {"split": "train", "classifier": {}}),
     ("ficklenet", {"split": "train", "ficklenet": {}, "weights": "aa"}),
+    ("seam", {"split": "train", "seam": {}, "weights": "aa"}),
     ("detector", {"split": "train", "detector": {}}),
     ("segmenter", {"labels": {"seeds": {}}, "split": "train", "segmenter": {}, "trained_on": {}}),
     ("mask_rcnn", {"labels": {"box_maps": {}}, "split": "train", "mask_rcnn": {}}),

@@ -37,6 +37,23 @@ from rayseg.records.bounds import check_least
 
 
 @dataclass(frozen=True)
+class Attributed:
+    """What a network sees of m pairs of image and class at one step.
+
+    Attributes:
+        current: map of the target, which the climb restricts.
+        logits: of all classes, added over the views.
+        score: the image's logit of the target.
+        added: map of the target that the step adds to the result.
+    """
+
+    current: Float[Tensor, "m h' w'"]
+    logits: Float[Tensor, "m c"]
+    score: Float[Tensor, " m"]
+    added: Float[Tensor, "m h' w'"]
+
+
+@dataclass(frozen=True)
 class AdvCAM(ScaleByScale):
     """Anti-adversarial climbing; with `num_steps` 0 it is CAM.
 
@@ -94,11 +111,14 @@ class AdvCAM(ScaleByScale):
         """Climbs all pairs at once; nothing in the loop waits for the device."""
         num_maps = self._num_maps(scale)
         if num_maps == 0:
-            return CAM(scales=self.scales, flip=self.flip).locate(
-                network, views, owner, target, scale
-            )
+            return self._still.locate(network, views, owner, target, scale)
         *_, last = self._climbs(network, views, owner, target, num_maps)
         return last
+
+    @property
+    def _still(self) -> ScaleByScale:
+        """What it is without a step."""
+        return CAM(scales=self.scales, flip=self.flip)
 
     def course(
         self,
@@ -148,15 +168,15 @@ class AdvCAM(ScaleByScale):
             climbs = t < num_maps - 1
             with torch.set_grad_enabled(climbs):
                 leaf = images.detach().requires_grad_(climbs)
-                current, logits, score = self._attribute(network, leaf, target)
+                seen = self._attribute(network, leaf, target)
                 if t == 0:
-                    first_map, first_score = current.detach(), score.detach()
-                total = total + current.detach()
+                    first_map, first_score = seen.current.detach(), seen.score.detach()
+                total = total + seen.added.detach()
                 if climbs:
-                    objective = self._objective(current, logits, target, first_map)
+                    objective = self._objective(seen.current, seen.logits, target, first_map)
                     (gradient,) = torch.autograd.grad(objective, leaf)
                     images = self._climb(images, gradient)
-            gains = score.detach() - first_score
+            gains = seen.score.detach() - first_score
             yield ScaleResult(total.relu(), first_score, gains, (t,) * len(views))
 
     def _num_maps(self, scale: float) -> int:
@@ -169,17 +189,24 @@ class AdvCAM(ScaleByScale):
 
     def _attribute(
         self, network: LeanNetwork, images: Float[Tensor, "m v 3 h w"], target: Int[Tensor, " m"]
-    ) -> tuple[Float[Tensor, "m h' w'"], Float[Tensor, "m c"], Float[Tensor, " m"]]:
-        """Map of the target, logits of all classes added over the views, and the image's logit."""
+    ) -> Attributed:
+        """What the network sees of the images as they are."""
         raw = network.class_maps(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return self._attributed(network, raw, target)
+
+    def _attributed(
+        self, network: LeanNetwork, raw: Float[Tensor, "m v c h' w'"], target: Int[Tensor, " m"]
+    ) -> Attributed:
         rectified = raw.relu() if self.maps == "gradcam" else raw
         logits = rectified.mean((3, 4)).sum(1)  # (m, c)
         own = torch.arange(len(target), device=target.device)
         chosen = raw[own, :, target]  # (m, v, h', w')
         score = chosen[:, 0].mean((1, 2))
         if self.maps == "gradcam":
-            return merge_views(_gradcam(chosen, network.weight[target])), logits, score
-        return equation_cam(merge_views(chosen)), logits, score
+            current = merge_views(_gradcam(chosen, network.weight[target]))
+        else:
+            current = equation_cam(merge_views(chosen))
+        return Attributed(current, logits, score, current)
 
     def _objective(
         self,

@@ -189,13 +189,12 @@ class Attribution(ABC):
         size_hw = (batch.planes.shape[2], batch.planes.shape[3])
         if not results:
             return [_nothing(size_hw, map_stride, network.device) for _ in batch.classes]
-        total = torch.stack(
-            [resize_maps(result.maps, size_hw, network.stride, map_stride) for result in results]
-        ).sum(0)
+        maps = [result.maps for result in results]
+        total = torch.stack(self.laid(maps, size_hw, network.stride, map_stride)).sum(0)
         native = results[self.scales.index(1.0) if 1.0 in self.scales else 0]
         counts = [len(own) for own in batch.classes]
         parts = zip(
-            divide_by_maximum(total).split(counts),
+            self.normalised(total).split(counts),
             native.scores.split(counts),
             native.gains.split(counts),
             strict=True,
@@ -209,6 +208,20 @@ class Attribution(ABC):
             )
             for i, part in enumerate(parts)
         ]
+
+    def laid(
+        self,
+        maps: Sequence[Float[Tensor, "m h' w'"]],
+        size_hw: tuple[int, int],
+        stride: int,
+        map_stride: int,
+    ) -> list[Float[Tensor, "m h w"]]:
+        """The maps of each scale on the image's grid."""
+        return [resize_maps(one, size_hw, stride, map_stride) for one in maps]
+
+    def normalised(self, maps: Float[Tensor, "m h w"]) -> Float[Tensor, "m h w"]:
+        """The added maps in [0, 1]."""
+        return divide_by_maximum(maps)
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,14 @@ class LeanNetwork(nn.Module):
         self.weight: Float[Tensor, "c d"] = windows[..., windows.shape[2] // 2].clone()
         self.stride: int = lean.stride
         if hasattr(lean, "trunk"):
-            lean.trunk = fold_normalisation(lean.trunk)
+            self._fold(lean)
         self.classifier = lean.to(device, self.dtype).to(memory_format=torch.channels_last)
         if device.type == "cpu":
             suit_cpu(self.classifier, self.dtype)
+
+    def _fold(self, lean: Any) -> None:
+        """Folds what the copy's trunk normalises, in place."""
+        lean.trunk = fold_normalisation(lean.trunk)
 
     @property
     def device(self) -> torch.device:

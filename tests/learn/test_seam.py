@@ -1,0 +1,130 @@
+"""SEAM's training: the authors' constants, what trains, and how colours change."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import functional
+
+from rayseg.learn import Crops, JitteredCrops, PolySGD, SEAMTraining
+from rayseg.learn.jitter import turn_hue
+from rayseg.nets.backbones import build_trunk
+from tests.learn.tiny import tiny
+
+
+def picture(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+
+
+def test_defaults_are_the_authors():
+    one = SEAMTraining()
+    assert (one.trunk, one.stride, one.freeze) == ("wide_resnet38", 8, "stage1")
+    assert (one.epochs, one.batch_size, one.second_scale, one.hardest_share) == (8, 8, 0.3, 0.2)
+    assert (one.crops.crop, one.crops.long_side) == (448, (448, 768))
+    assert one.schedule == PolySGD(0.01, 10.0, momentum=5e-4, weight_decay=5e-4, power=0.9)
+    written = SEAMTraining.as_written().schedule
+    assert (written.lr, written.momentum, written.weight_decay) == (0.001, 0.9, 5e-4)
+
+
+def test_head_and_correlation_module_learn_ten_times_faster():
+    network = tiny("seam").build(("a", "b"))
+    trunk, head = tiny("seam").schedule.optimizer(network).param_groups
+    fast = {*network.head.parameters(), *network.correlation_head.parameters()}
+    assert set(head["params"]) == fast
+    assert head["base_lr"] == 10 * trunk["base_lr"]
+
+
+def test_frozen_statistics_freeze_scale_and_shift_and_the_first_stages_stay(tmp_path):
+    path = tmp_path / "trunk.pth"
+    whole = build_trunk("resnet18", 16)
+    names = {"stem.0": "conv1", "stem.1": "bn1"} | {f"stage{n}": f"layer{n}" for n in range(1, 5)}
+    renamed = {}
+    for key, value in whole.state_dict().items():
+        start = next(one for one in names if key.startswith(f"{one}."))
+        renamed[names[start] + key.removeprefix(start)] = value
+    torch.save(renamed, path)
+    network = tiny("seam", trunk="resnet18", weights=str(path)).build(("a", "b"))
+    trained = {name for name, one in network.named_parameters() if one.requires_grad}
+    assert not any(name.startswith(("trunk.stem", "trunk.stage1")) for name in trained)
+    assert "trunk.stage2.0.conv1.weight" in trained
+    norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
+    assert not any(weight.requires_grad for norm in norms for weight in norm.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"second_scale": 0.0}, r"must lie in \(0, 1\], got 0.0, 0.2"),
+        ({"hardest_share": 1.5}, r"must lie in \(0, 1\], got 0.3, 1.5"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_values_out_of_range_are_refused(changed, reason):
+    with pytest.raises(ValueError, match=reason):
+        SEAMTraining(**changed)
+
+
+@pytest.mark.parametrize("field", ["second_scale", "hardest_share", "dropout"])
+def test_each_setting_changes_the_losses(field):
+    found = []
+    for value in (0.3, 0.6):
+        training = tiny("seam", **{"second_scale": 0.5} | {field: value})
+        network = training.build(("a", "b")).train()
+        network.reseed(0, 0)
+        images = torch.randn(2, 3, 48, 48, generator=torch.manual_seed(1))
+        losses = training.losses(network, (images, torch.eye(2), ["a", "b"]), torch.float32)
+        found.append(torch.stack(list(losses.values())))
+    assert not torch.allclose(*found, rtol=1e-4, atol=1e-7)
+
+
+# Colours
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("brightness", functional.adjust_brightness),
+        ("contrast", functional.adjust_contrast),
+        ("saturation", functional.adjust_saturation),
+    ],
+)
+def test_a_change_is_torchvisions(field, change):
+    only = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+    crops = JitteredCrops(**only | {field: 0.3})
+    factors = set()
+    for seed in range(5):
+        found = crops.recolour(picture(), np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)
+        generator.permutation(4)
+        drawn = [generator.uniform(1 - one, 1 + one) for one in (
+            crops.brightness, crops.contrast, crops.saturation)]  # fmt: skip
+        factor = drawn[("brightness", "contrast", "saturation").index(field)]
+        expected = change(Image.fromarray(picture()), factor)
+        assert np.array_equal(found, np.asarray(expected))
+        factors.add(factor)
+    assert len(factors) == 5
+    assert 0.7 <= min(factors) < 1 < max(factors) <= 1.3
+
+
+@pytest.mark.parametrize("turn", [-0.1, -0.03, 0.0, 0.07, 0.5])
+def test_a_turn_of_the_hue_is_torchvisions(turn):
+    found = turn_hue(Image.fromarray(picture()), turn)
+    expected = functional.adjust_hue(Image.fromarray(picture()), turn)
+    assert np.array_equal(np.asarray(found), np.asarray(expected))
+
+
+def test_no_change_keeps_the_image_and_each_draw_has_colours_of_its_own():
+    still = JitteredCrops(brightness=0, contrast=0, saturation=0, hue=0)
+    for crops in (still, Crops()):
+        assert np.array_equal(crops.recolour(picture(), np.random.default_rng(0)), picture())
+    colours = JitteredCrops(24, (30, 50))
+    drawn = [colours.cut(picture(), np.random.default_rng(n)) for n in (3, 3, 4)]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize("changed", [{"hue": 0.6}, {"brightness": -0.1}])
+def test_changes_out_of_range_are_refused(changed):
+    with pytest.raises(ValueError, match=r"hue lie in \[0, 0.5\], got "):
+        JitteredCrops(**changed)
