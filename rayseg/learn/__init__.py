@@ -18,8 +18,9 @@ from rayseg.learn.batches import (
 )
 from rayseg.learn.classifier import ClassifierTraining
 from rayseg.learn.classifier_scores import ClassifierScores, predict_logits
-from rayseg.learn.crops import DEVIATION_RGB, MEAN_RGB, Crops, SegmentationCrops
+from rayseg.learn.crops import DEVIATION_RGB, MEAN_RGB, Crops, SegmentationCrops, WarpedImages
 from rayseg.learn.detector import DetectorTraining
+from rayseg.learn.dsrg import DSRGTraining
 from rayseg.learn.failures import NotFinite, forget_failure, raise_failure
 from rayseg.learn.ficklenet import FickleNetTraining
 from rayseg.learn.loop import train
@@ -27,7 +28,7 @@ from rayseg.learn.mask_rcnn import MaskRCNNTraining
 from rayseg.learn.object_batches import ObjectImages, object_batches
 from rayseg.learn.objects import ObjectTraining
 from rayseg.learn.order import DrawOrder, EpochOrder
-from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD
+from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD, StepSGD
 from rayseg.learn.segmenter import SegmenterTraining
 from rayseg.learn.state import STATE, fingerprint, forget_damaged_state, load_state, refuse_others
 from rayseg.learn.training import Length, Share, Training, Work
@@ -40,6 +41,7 @@ TRAININGS: dict[str, type[Training]] = {
         FickleNetTraining,
         DetectorTraining,
         SegmenterTraining,
+        DSRGTraining,
         MaskRCNNTraining,
     )
 }
