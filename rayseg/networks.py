@@ -92,7 +92,7 @@ NETWORKS: dict[str, NetworkKind] = {
             "dsrg",
             "rayseg.nets.deeplab:load_segmenter",
             "segmenter",
-            "Trains a segmenter by DSRG, whose labels grow from cues: seeds, or masks of few pixels.",
+            "Trains a segmenter by DSRG: its labels grow from seeds, or from masks of few pixels.",
             "segmenters",
             by_labels=True,
             as_kind="segmenter",

@@ -30,8 +30,8 @@ from rayseg.nets.deeplab import Segmenter
 from rayseg.nets.losses import on_grid
 from rayseg.nets.seed_memory import SeedMemory
 from rayseg.nets.seeding_losses import boundary_loss, log_probabilities, seed_loss
-from rayseg.records import Sample
-from rayseg.refine import SeedGrowing, SegmenterCRF
+from rayseg.records import IGNORE, Sample
+from rayseg.refine import SeededGrowing, SegmenterCRF
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ class DSRGTraining(DeepLabTraining):
 
     The defaults are the authors' code (official, METHODS 8). The preset ``as_written`` is the
     dissertation to the letter: seeds stay grown, and the boundary loss looks at foreground's seeds.
-    Three things of that code are not reproduced: a sure prediction hides a seed there (see
-    `SeedGrowing`), its CRF takes probabilities in the place of their logarithms, and its layers are
-    Caffe's: pool4 and pool5 of VGG-16 stay there with stride 1, and torchvision's weights take
-    ImageNet's deviation out as well. Ours, without a source: the thresholds of cues, AdvCAM's
-    official ones, where the authors have CAM and a saliency detector.
+    Not reproduced of that code: in its growing a sure prediction of another class hides a seed,
+    which stays one but anchors no region; its CRF takes probabilities where their logarithms
+    belong; its VGG-16 keeps pool4 and pool5 with stride 1. The gradient through the CRF is the
+    code's: it divides by H, which is (1 - Q) times the gradient over log H.
+
+    Ours, without a source: the thresholds of cues. They are AdvCAM's official ones; the authors cut
+    CAM's maps off and take background from a saliency detector.
 
     Attributes:
         weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
@@ -99,7 +101,7 @@ class DSRGTraining(DeepLabTraining):
     schedule: StepSGD = StepSGD()
     sure_cue: float = 0.35
     background_cue: float = 0.15
-    growing: SeedGrowing = SeedGrowing()
+    growing: SeededGrowing = SeededGrowing()
     seeds: Literal["restart", "accumulate"] = "restart"
     crf: SegmenterCRF = SegmenterCRF(
         gaussian_sxy=3 / 12,
@@ -136,9 +138,8 @@ class DSRGTraining(DeepLabTraining):
 
     def reading(self, labels: Any) -> Any:
         """Maps are read off at these thresholds."""
-        return (
-            labels.sure(self.sure_cue, self.background_cue) if isinstance(labels, Cues) else labels
-        )
+        assert isinstance(labels, Cues)
+        return labels.sure(self.sure_cue, self.background_cue)
 
     def order(self, num_images: int, first_step: int, rank: int, world: int) -> DrawOrder:
         """A worker's draws from a step on."""
@@ -171,13 +172,14 @@ class DSRGTraining(DeepLabTraining):
         if isinstance(network.head, BranchedHead):
             network.head.reseed(self.seed, step, worker.rank, worker.world)
         if self.seeds == "accumulate":
+            assert isinstance(network.memory, SeedMemory)
             network.memory.gather = worker.gather
 
     def batches(
         self, work: Work, samples: Sequence[Sample], first_step: int, worker: Worker
     ) -> Iterator[Batch]:
         """Warped images with their cues and classes."""
-        crops = LabelledCrops(samples, work.labels, self.crops, self.seed)  # type: ignore[arg-type]
+        crops = LabelledCrops(samples, work.labels, self.crops, self.seed)
         order = self.order(len(samples), first_step, worker.rank, worker.world)
         numbers = {sample.id: number for number, sample in enumerate(samples)}
         loader = labelled_batches(crops, order, work.loader_workers)
@@ -244,7 +246,19 @@ class DSRGTraining(DeepLabTraining):
             visits = zip(cued.numbers, cued.mirrored, seeds, strict=True)
             seeds = torch.stack([memory.recall(*visit) for visit in visits])
         triples = zip(refined, seeds.numpy(), cued.classes, strict=True)
-        grown = [torch.from_numpy(self.growing(*triple)) for triple in triples]
+        grown = [torch.from_numpy(self._grown_in(*triple)) for triple in triples]
         if memory:
             memory.keep(zip(cued.places, cued.numbers, cued.mirrored, grown, strict=True))
         return torch.stack(grown)
+
+    def _grown_in(
+        self,
+        planes: Float[np.ndarray, "l h w"],
+        seeds: UInt8[np.ndarray, "h w"],
+        classes: Sequence[int],
+    ) -> UInt8[np.ndarray, "h w"]:
+        """The seeds of one image after growing, one a cell."""
+        labels = np.arange(len(planes))
+        present = np.isin(labels, [one + 1 for one in classes])
+        grown = self.growing(planes, seeds == labels[:, None, None], present)
+        return np.where(grown.any(0), grown.argmax(0), IGNORE).astype(np.uint8)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 _UNSEEN = -1
 Visit = tuple[int, int, bool, UInt8[Tensor, "h w"]]
-"""Place in the batch of all workers, number of the image, whether it was mirrored, and its seeds."""
+"""Place in the batch of all workers, number of the image, whether it is mirrored, its seeds."""
 
 
 def _alone(share: Any) -> list[Any]:

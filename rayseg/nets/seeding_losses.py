@@ -93,7 +93,7 @@ class _Refined(torch.autograd.Function):
         return refined.to(log_probabilities.dtype, copy=True)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (refined,) = ctx.saved_tensors
         # gradient is that of Q; that of log Q is Q times as large
         return (1 - refined) * refined * gradient, None

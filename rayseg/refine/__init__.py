@@ -3,7 +3,7 @@
 Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, uint8 (h, w); every
 box refiner as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
 `ProposalRefinement` refines such a mask with mask proposals and `semantic_labels` joins them.
-`SegmenterCRF` refines a segmenter's probabilities, `SeedGrowing` grows its seeds and
+`SegmenterCRF` refines a segmenter's probabilities, `SeededGrowing` grows its seeds and
 `SaliencyAgreement` refines a mask; they take other arguments and are no refiners in this sense.
 """
 
@@ -12,7 +12,7 @@ from rayseg.refine.crf import LabelCRF, SoftCRF, Threshold
 from rayseg.refine.instances import semantic_labels
 from rayseg.refine.mask_proposals import ProposalRefinement, SuperpixelProposals, read_proposals
 from rayseg.refine.saliency import SaliencyAgreement
-from rayseg.refine.seeded_growing import SeedGrowing
+from rayseg.refine.seeded_growing import SeededGrowing
 from rayseg.refine.segmenter_crf import SegmenterCRF
 
 REFINERS = {"label_crf": LabelCRF, "soft_crf": SoftCRF, "threshold": Threshold}

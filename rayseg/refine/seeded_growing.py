@@ -1,33 +1,36 @@
-"""Growing of seeds over the cells around them of which a network is sure.
+"""Seeded region growing: seeds spread over the sure pixels that hang together with them.
 
-Huang et al., *Weakly-Supervised Semantic Segmentation Network with Deep Seeded Region Growing*,
-CVPR 2018 (DSRG); dissertation 2.3.2.
+A pixel is sure of the class of greatest probability, of those present and background, where that
+probability exceeds the threshold. A seed is sure of its own class, whatever the network says. Of
+the sure pixels of a class those become seeds that are connected, by eight neighbours each, with a
+seed of that class.
+
+Source: Huang et al., "Weakly-Supervised Semantic Segmentation Network with Deep Seeded Region
+Growing", CVPR 2018 (DSRG), section 3.3; generate_seed_step of its code (METHODS 8); dissertation
+2.3.2. A Mask R-CNN grows otherwise (`nets.losses.grown_seeds`): its pixels need a neighbour on
+their side and no seed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.ndimage import label
+from scipy.ndimage import label as connected_parts
 
-from rayseg.records import BACKGROUND, IGNORE
+from rayseg.records import BACKGROUND
 
-_EIGHT = np.ones((3, 3), np.int8)
+_EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
 
 
-@dataclass(frozen=True)
-class SeedGrowing:
-    """Seeds become the connected regions around them whose class is sure.
-
-    The constants are those of the authors' code (METHODS 8). In that code a sure prediction of
-    another class hides a seed: the seed stays one, but does not join its own class's region. Here,
-    as METHODS has it, a seed overrides what is predicted at its cell. A cell has one seed.
+@dataclass(frozen=True, kw_only=True)
+class SeededGrowing:
+    """One growing of an image's seeds; in training, of the seeds that were given each time.
 
     Attributes:
-        sure_foreground: Probability above which a cell is surely of its likeliest class.
-        sure_background: Probability above which a cell is surely background.
+        sure_foreground: Probability that a pixel of a class must exceed to join it.
+        sure_background: Probability that a pixel of background must exceed.
     """
 
     sure_foreground: float = 0.85
@@ -38,47 +41,62 @@ class SeedGrowing:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
+    @classmethod
+    def official(cls) -> Self:
+        """The values of the authors' code."""
+        return cls()
+
+    @classmethod
+    def as_written(cls) -> Self:
+        """The dissertation says "sufficiently high" and names no value; those of the code."""
+        return cls()
+
     def __call__(
         self,
         probabilities: Float[ndarray, "l h w"],
-        seeds: UInt8[ndarray, "h w"],
-        classes: Sequence[int],
-    ) -> UInt8[ndarray, "h w"]:
-        """The grown seeds: 0 background, class index + 1, 255 no seed; the given ones stay.
-
-        The likeliest label among background and the image's classes is sure of a cell where its
-        probability, of all labels, is above the bound. A region of a label's sure cells and seeds,
-        connected by edges or corners, becomes seed where it holds a seed of that label.
+        seeds: Bool[ndarray, "l h w"],
+        present: Bool[ndarray, " l"],
+    ) -> Bool[ndarray, "l h w"]:
+        """The seeds with what they grow to; a class without a seed grows nowhere.
 
         Args:
-            probabilities: of background, label 0, and of every class.
-            seeds: as what is returned.
-            classes: indices of the image's classes.
+            probabilities: of background and all classes, by label; refined by a CRF in the source.
+            seeds: the cues of each label. A pixel may be a seed of several; it stays one of each.
+            present: labels that the image has. Background always counts as present.
+
+        Raises:
+            ValueError: shapes or types do not fit.
         """
-        labels = self._sure(probabilities, classes)
-        given = seeds != IGNORE
-        labels[given] = seeds[given]
-        grown = np.full_like(seeds, IGNORE)
-        for one in np.unique(seeds[given]):
-            grown[_regions_with(labels == one, seeds == one)] = one
+        _check(probabilities, seeds, present)
+        labels = np.flatnonzero(present | (np.arange(len(present)) == BACKGROUND))
+        winner = labels[probabilities[labels].argmax(0)]  # (h, w)
+        thresholds = np.where(winner == BACKGROUND, self.sure_background, self.sure_foreground)
+        sure = probabilities[labels].max(0) > thresholds
+        unseeded = ~seeds.any(0)
+        grown = seeds.copy()
+        for index in labels:
+            grown[index] |= _reached((winner == index) & sure & unseeded, seeds[index])
         return grown
 
-    def _sure(
-        self, probabilities: Float[ndarray, "l h w"], classes: Sequence[int]
-    ) -> UInt8[ndarray, "h w"]:
-        """The sure label of each cell, 255 where none is."""
-        known = np.array([BACKGROUND, *sorted(one + 1 for one in classes)], np.uint8)
-        planes = probabilities[known]  # (k + 1, h, w)
-        labels = known[planes.argmax(0)]
-        bounds = np.where(labels == BACKGROUND, self.sure_background, self.sure_foreground)
-        labels[planes.max(0) <= bounds] = IGNORE
-        return labels
+
+def _reached(free: Bool[ndarray, "h w"], seed: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
+    """Pixels, free or seeds, from which a path of such leads to a seed."""
+    parts, number = connected_parts(free | seed, _EIGHT_NEIGHBOURS)
+    holding = np.zeros(number + 1, bool)
+    holding[parts[seed]] = True
+    return holding[parts]
 
 
-def _regions_with(cells: Bool[ndarray, "h w"], seeds: Bool[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """The cells of those 8-connected regions in which there is a seed."""
-    regions, number = label(cells, _EIGHT)
-    held = np.zeros(number + 1, bool)
-    held[regions[seeds]] = True
-    held[0] = False
-    return held[regions]
+def _check(probabilities: ndarray, seeds: ndarray, present: ndarray) -> None:
+    shape = probabilities.shape
+    if probabilities.ndim != 3 or probabilities.dtype.kind != "f" or 0 in shape:
+        raise ValueError(
+            "probabilities must be floating (l, h, w) with at least one label and pixel, "
+            f"got {probabilities.dtype.name} {shape}"
+        )
+    if seeds.shape != shape or seeds.dtype != np.bool_:
+        raise ValueError(f"seeds must be bool {shape}, got {seeds.dtype.name} {seeds.shape}")
+    if present.shape != shape[:1] or present.dtype != np.bool_:
+        raise ValueError(
+            f"present must be bool {shape[:1]}, got {present.dtype.name} {present.shape}"
+        )

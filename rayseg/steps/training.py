@@ -236,8 +236,8 @@ class _Task:
             "objects": "has objects in the labels",
             "masks": f"has labels to train on: {labelled} have a mask, {len(problems)} of them a "
             "bad one",
-            "cues": f"has cues to grow from: {labelled} have labels, {len(problems)} of them no cue "
-            "or a bad mask",
+            "cues": f"has cues to grow from: {labelled} have labels, {len(problems)} of them bad "
+            "ones",
         }[self.training.learns_from]
         why = "".join(f"; that of {id_}: {reason}" for id_, reason in problems[:1])
         return f"no image of split {self.config.train_split!r} {lacking}{why}"
