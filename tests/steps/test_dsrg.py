@@ -18,7 +18,7 @@ from rayseg.store import (
     pack_maps,
     read_manifest,
     read_run,
-    rows_to_table,
+    sign_rows,
     write_run,
     write_shard,
 )
@@ -51,9 +51,9 @@ def store_seeds(run, samples, unsure=()):
         maps = np.full((1, 16, 16), 0.25 if sample.id in unsure else 0.05, np.float32)
         if sample.id not in unsure:
             maps[:, top:bottom, left:right] = 0.9
-        row = {"id": sample.id, "status": "ok", "height": 64, "width": 64}
+        row = {"id": sample.id, "status": "ok", "height": 64, "width": 64, "digest": ""}
         rows.append(row | {"classes": list(sample.tags), "maps": pack_maps(maps)})
-    write_shard(seeds, rows_to_table(rows, SEEDS_SCHEMA))
+    write_shard(seeds, sign_rows(rows, SEEDS_SCHEMA))
     write_run(seeds, {"counts": {"ok": len(rows)}})
 
 
@@ -118,5 +118,5 @@ def test_other_seeds_or_tags_than_it_has_learnt_from_are_refused(run, samples):
 def test_labels_that_are_not_there_or_not_named_are_refused(run):
     with pytest.raises(FileNotFoundError, match=r"masks/rib holds no masks; .* has: none"):
         trained(run, "dsrg", ENGINE, TRAINING, labels=("rib",))
-    with pytest.raises(ValueError, match="^labels must name seeds, masks or truth, got none; "):
+    with pytest.raises(ValueError, match=r"^labels must name seeds, masks or truth, got none; "):
         train("dsrg", job(run, "dsrg", TRAINING, labels=()), ENGINE)
