@@ -107,7 +107,7 @@ def test_masks_are_not_measured_against_predictions():
 def test_of_grown_labels_it_says_what_they_grew_from():
     score = Score("predictions/advcam+dsrg+crf", {"miou": 0.5, "split": "val"})
     assert summarize([score]).startswith(
-        "A segmenter trained on labels that grew from advcam, with a CRF on top, reaches 50.0 % mIoU"
+        "A segmenter trained on labels that grew from advcam, with a CRF on top, reaches 50.0 %"
     )
 
 
