@@ -173,7 +173,8 @@ class DSRGTraining(DeepLabTraining):
             network.head.reseed(self.seed, step, worker.rank, worker.world)
         if self.seeds == "accumulate":
             assert isinstance(network.memory, SeedMemory)
-            network.memory.gather = worker.gather
+            # a method would have copies of the network copy the worker
+            network.memory.gather = lambda share: worker.gather(share)  # noqa: PLW0108
 
     def batches(
         self, work: Work, samples: Sequence[Sample], first_step: int, worker: Worker
@@ -229,6 +230,8 @@ class DSRGTraining(DeepLabTraining):
         smoothing, as scipy's zoom of order 1 gives the authors' code.
         """
         planes = logs.detach().exp().float().cpu().numpy()
+        if not np.isfinite(planes).all():
+            return planes  # the loop names what is no number
         small = functional.interpolate(
             images.detach().float(), logs.shape[2:], mode="bilinear", align_corners=True
         )

@@ -1,5 +1,6 @@
 """What DSRG's steps are made of: warped images, seeds that begin anew or stay grown."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +77,32 @@ def test_the_crf_sees_the_image_at_the_size_of_the_logits(monkeypatch):
     np.testing.assert_array_equal(image, levels[0, ::4, ::4])
     np.testing.assert_allclose(h, logs[0].exp().numpy(), rtol=1e-6)
     assert found.shape == (1, 3, 3, 3)
+
+
+def test_what_is_no_number_reaches_the_loss():
+    network = RESTART.build(("green", "red")).train()
+    images = torch.full((1, 3, 48, 48), float("nan"))
+    given = replace(cued(), cues=torch.zeros(1, 48, 48, dtype=torch.uint8))
+    parts = RESTART.losses(network, (images, given, ["a"]), torch.float32)
+    assert all(torch.isnan(part.sums).all() for part in parts.values())
+
+
+def test_a_copy_of_the_network_does_not_copy_the_worker():
+    class Worker:
+        rank, world = 0, 1
+
+        def gather(self, share):
+            return [share]
+
+        def __deepcopy__(self, memo):
+            raise TypeError("a worker is of one process")
+
+    training = replace(RESTART, seeds="accumulate")
+    network = training.build(("green", "red"))
+    training.reseed(network, 0, Worker())
+    copied = copy.deepcopy(network)
+    copied.memory.keep([(0, 3, False, torch.zeros(1, 1, dtype=torch.uint8))])
+    assert network.memory.get_extra_state().numel() == 0
 
 
 @pytest.mark.parametrize("size_hw", [(41, 61), (95, 31)])
