@@ -159,7 +159,7 @@ class DSRGTraining(DeepLabTraining):
             network.memory = SeedMemory()
         return network
 
-    def finished(self, network: nn.Module) -> nn.Module:
+    def stored(self, network: nn.Module) -> nn.Module:
         """The segmenter without the seeds of its training."""
         if hasattr(network, "memory"):
             del network.memory

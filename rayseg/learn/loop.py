@@ -35,7 +35,7 @@ def train(work: Work, worker: Worker = _ALONE) -> None:
         course = Course.resumed(work, worker)
         course.follow()
         if worker.rank == 0:
-            network = training.finished(course.network)
+            network = training.stored(course.network)
             facts = training.facts(network, work.classes)
             folder.write(NETWORKS[training.makes].file, to_safetensors(network, facts))
 

@@ -241,8 +241,8 @@ class Training(ABC):
             last: whether no step follows.
         """
 
-    def finished(self, network: nn.Module) -> nn.Module:
-        """The trained network, without what only its training needs."""
+    def stored(self, network: nn.Module) -> nn.Module:
+        """The network as its file holds it, without what only its training needs."""
         return network
 
     @abstractmethod

@@ -60,8 +60,8 @@ def test_only_what_accumulates_has_a_memory_and_none_is_stored():
     training = replace(RESTART, seeds="accumulate")
     network = training.build(("green", "red"))
     assert any("memory" in name for name in network.state_dict())
-    finished = training.finished(network)
-    assert not any("memory" in name for name in finished.state_dict())
+    stored = training.stored(network)
+    assert not any("memory" in name for name in stored.state_dict())
 
 
 def test_the_crf_sees_the_image_at_the_size_of_the_logits(monkeypatch):
