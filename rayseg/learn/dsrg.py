@@ -27,7 +27,7 @@ from rayseg.learn.worker import Worker
 from rayseg.nets.backbones import Trunk
 from rayseg.nets.branched_head import BranchedHead
 from rayseg.nets.deeplab import Segmenter
-from rayseg.nets.losses import on_grid
+from rayseg.nets.losses import labels_on_grid
 from rayseg.nets.seed_memory import SeedMemory
 from rayseg.nets.seeding_losses import boundary_loss, log_probabilities, seed_loss
 from rayseg.records import IGNORE, Sample
@@ -244,7 +244,7 @@ class DSRGTraining(DeepLabTraining):
         self, refined: Float[np.ndarray, "n l h w"], cued: Cued, memory: SeedMemory | None = None
     ) -> UInt8[Tensor, "n h w"]:
         """The seeds of each image after growing, on the logits' grid."""
-        seeds = on_grid(cued.cues.cpu(), (refined.shape[2], refined.shape[3]))
+        seeds = labels_on_grid(cued.cues.cpu(), (refined.shape[2], refined.shape[3]))
         if memory:
             visits = zip(cued.numbers, cued.mirrored, seeds, strict=True)
             seeds = torch.stack([memory.recall(*visit) for visit in visits])

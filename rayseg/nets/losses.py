@@ -77,7 +77,7 @@ def segmentation_loss(
     Source: Chen et al., TPAMI 2018 (DeepLab); balanced, the seeding loss of Huang et al., CVPR 2018
     (DSRG), with which AdvCAM's and RIB's segmenters were trained (METHODS 8 and 10).
     """
-    labels = on_grid(labels, logits.shape[2:]).long()  # (n, h, w)
+    labels = labels_on_grid(labels, logits.shape[2:]).long()  # (n, h, w)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
     if not balanced:
@@ -158,7 +158,9 @@ def balanced_mask_loss(
     return (sums / counts.clamp(min=1)).mean() * (counts > 0).all()
 
 
-def on_grid(labels: Integer[Tensor, "n y x"], size_hw: tuple[int, ...]) -> Integer[Tensor, "n h w"]:
+def labels_on_grid(
+    labels: Integer[Tensor, "n y x"], size_hw: tuple[int, ...]
+) -> Integer[Tensor, "n h w"]:
     """The label under the centre of each cell: PIL's nearest, torch's ``nearest-exact``.
 
     In whole numbers, since both round a centre that lies between two pixels now up, now down.
