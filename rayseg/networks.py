@@ -21,6 +21,8 @@ class NetworkKind:
         folder: of the run that holds it; empty is its name.
         by_labels: the run has one for each of the labels that are learnt from, in a folder each.
         job_in_words: what the command that trains it does.
+        as_kind: the kind that it is once it is trained; empty is its own.
+        ending: of the names of its folders, behind that of the labels.
     """
 
     kind: str
@@ -29,11 +31,13 @@ class NetworkKind:
     job_in_words: str
     folder: str = ""
     by_labels: bool = False
+    as_kind: str = ""
+    ending: str = ""
 
     @property
     def file(self) -> str:
         """Name of the file of weights in its folder."""
-        return f"{self.kind}.safetensors"
+        return f"{self.as_kind or self.kind}.safetensors"
 
     @property
     def place(self) -> str:
@@ -100,6 +104,16 @@ NETWORKS: dict[str, NetworkKind] = {
             "Trains a segmenter on masks of one split, pseudo or true.",
             "segmenters",
             by_labels=True,
+        ),
+        NetworkKind(
+            "dsrg",
+            "rayseg.nets.deeplab:load_segmenter",
+            "segmenter",
+            "Trains a segmenter by DSRG: its labels grow from seeds, or from masks of few pixels.",
+            "segmenters",
+            by_labels=True,
+            as_kind="segmenter",
+            ending="+dsrg",
         ),
         NetworkKind(
             "mask_rcnn",

@@ -31,7 +31,13 @@ from rayseg.config import (
     read_toml,
 )
 from rayseg.datasets import DATASETS
-from rayseg.learn import TRAININGS, ClassifierTraining, FickleNetTraining, SegmenterTraining
+from rayseg.learn import (
+    TRAININGS,
+    ClassifierTraining,
+    DSRGTraining,
+    FickleNetTraining,
+    SegmenterTraining,
+)
 from rayseg.nets.backbones import TRUNKS
 from rayseg.nets.deeplab import HEADS
 from rayseg.nets.trunks import STAGES, STRIDES
@@ -46,6 +52,7 @@ JOBS = [
     MakeSeedsConfig,
     RefineSeedsConfig,
     TRAIN_CONFIGS["segmenter"],
+    TRAIN_CONFIGS["dsrg"],
     PredictConfig,
     TRAIN_CONFIGS["detector"],
     MakeBoxMapsConfig,
@@ -378,7 +385,7 @@ def test_the_presets_of_a_segmenter_are_those_of_the_author_and_of_the_text():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"network": "unet"}, "network must be one of deeplab_v2, deeplab_v3, got 'unet'"),
+        ({"network": "unet"}, "network must be one of deeplab_v2, deeplab_v2_fc, deeplab_v3, got"),
         ({"stride": 32}, "stride must be one of 8, 16, got 32"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         ({"judge_images": -1}, "judge_images must be 0 or more, got -1"),
@@ -393,9 +400,41 @@ def test_a_segmenter_that_cannot_be_is_refused_when_it_is_made(values, said):
 
 
 def test_the_choices_of_a_segmenter_are_those_of_the_networks():
-    kinds = get_type_hints(SegmenterTraining)
-    assert get_args(kinds["trunk"]) == tuple(TRUNKS)
-    assert get_args(kinds["network"]) == HEADS
+    for training in (SegmenterTraining, DSRGTraining):
+        kinds = get_type_hints(training)
+        assert get_args(kinds["trunk"]) == tuple(TRUNKS)
+        assert get_args(kinds["network"]) == HEADS
+
+
+def test_the_presets_of_dsrg_are_the_code_and_the_text():
+    """METHODS 8 and 11: seeds restart or accumulate, boundaries of all cells or of seeds."""
+    official, written = DSRGTraining(), DSRGTraining.as_written()
+    assert (official.seeds, official.boundary) == ("restart", "all")
+    assert written == replace(official, seeds="accumulate", boundary="seeds")
+    assert (official.network, official.trunk, official.stride) == ("deeplab_v2_fc", "vgg16", 8)
+    assert (official.batch_size, official.iterations, official.head_width) == (20, 8000, 1024)
+    assert (official.crops.side, official.crops.flip) == (321, True)
+    rate = official.schedule
+    assert (rate.lr, rate.drop_factor, rate.every) == (5e-4, 0.33, 1000)
+    assert (rate.momentum, rate.weight_decay) == (0.9, 5e-4)
+    crf = official.crf
+    assert (crf.gaussian_sxy, crf.gaussian_compat, crf.iterations) == (3 / 12, 3, 10)
+    assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat) == (80 / 12, 13, 10)
+    assert (official.growing.sure_foreground, official.growing.sure_background) == (0.85, 0.99)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sure_cue": 0.1}, "background_cue and sure_cue must ascend in [0, 1], got 0.15, 0.1"),
+        ({"seeds": "shrink"}, "seeds must be one of restart, accumulate, got 'shrink'"),
+        ({"boundary": "edges"}, "boundary must be one of all, seeds, got 'edges'"),
+        ({"head_width": 0}, "head_width must be 1 or more, got 0"),
+    ],
+)
+def test_a_dsrg_that_cannot_be_is_refused_when_it_is_made(values, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        DSRGTraining(**values)
 
 
 @pytest.mark.parametrize("name", ["", "masks/cam", "../cam", ".hidden"])

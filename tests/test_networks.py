@@ -20,6 +20,7 @@ def test_files_folders_and_jobs_are_those_that_runs_have_always_had():
         "seam": ("seam", "seam.safetensors", "train-seam"),
         "detector": ("detector", "detector.safetensors", "train-detector"),
         "segmenter": ("segmenters", "segmenter.safetensors", "train-segmenter"),
+        "dsrg": ("segmenters", "segmenter.safetensors", "train-dsrg"),
         "mask_rcnn": ("mask_rcnn", "mask_rcnn.safetensors", "train-mask-rcnn"),
     }
 

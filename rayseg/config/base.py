@@ -103,7 +103,8 @@ class SegmentersConfig(JobConfig):
     Attributes:
         labels: Labels that each segmenter or Mask R-CNN is trained on and named by: a folder of the
             run's masks such as advcam+label_crf or bbam+box_crf, or truth; empty in `run` is its
-            last masks.
+            last masks. With +dsrg behind it, a name of seeds, masks or truth has a segmenter grow
+            its labels from these.
         val_split: Split that segmenters and Mask R-CNNs are judged on.
     """
 

@@ -1,5 +1,7 @@
 """Which label belongs to which image: stored masks, true masks, boxes and objects."""
 
+from rayseg.labels.cues import ConfidentPixels, Cues
+from rayseg.labels.enlarging import enlarge
 from rayseg.labels.masks import LabelSource, StoredMasks, StoredRows, Truths, read_trainable
 from rayseg.labels.objects import (
     GivenBoxes,

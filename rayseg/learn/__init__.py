@@ -19,8 +19,16 @@ from rayseg.learn.batches import (
 )
 from rayseg.learn.classifier import ClassifierTraining
 from rayseg.learn.classifier_scores import ClassifierScores, predict_logits
-from rayseg.learn.crops import DEVIATION_RGB, MEAN_RGB, Crops, PairCrops, SegmentationCrops
+from rayseg.learn.crops import (
+    DEVIATION_RGB,
+    MEAN_RGB,
+    Crops,
+    PairCrops,
+    SegmentationCrops,
+    WarpedImages,
+)
 from rayseg.learn.detector import DetectorTraining
+from rayseg.learn.dsrg import DSRGTraining
 from rayseg.learn.failures import NotFinite, forget_failure, raise_failure
 from rayseg.learn.ficklenet import FickleNetTraining
 from rayseg.learn.irnet import IRNetTraining
@@ -30,7 +38,7 @@ from rayseg.learn.mask_rcnn import MaskRCNNTraining
 from rayseg.learn.object_batches import ObjectImages, object_batches
 from rayseg.learn.objects import ObjectTraining
 from rayseg.learn.order import DrawOrder, EpochOrder
-from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD
+from rayseg.learn.schedules import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD, StepSGD
 from rayseg.learn.seam import SEAMTraining
 from rayseg.learn.segmenter import SegmenterTraining
 from rayseg.learn.state import STATE, fingerprint, forget_damaged_state, load_state, refuse_others
@@ -47,6 +55,7 @@ TRAININGS: dict[str, type[Training]] = {
         SEAMTraining,
         DetectorTraining,
         SegmenterTraining,
+        DSRGTraining,
         MaskRCNNTraining,
     )
 }

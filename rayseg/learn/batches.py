@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rayseg.labels import LabelSource, read_trainable
-from rayseg.learn.crops import Crops, PairCrops, SegmentationCrops
+from rayseg.learn.crops import Crops, PairCrops, SegmentationCrops, WarpedImages
 from rayseg.learn.order import DrawOrder, EpochOrder
 from rayseg.records import Sample
 from rayseg.records.images import ImageError, decode_image
@@ -66,7 +66,7 @@ class LabelledCrops(Dataset[tuple[Tensor, Tensor, str]]):
         self,
         samples: Sequence[Sample],
         labels: LabelSource,
-        crops: SegmentationCrops | PairCrops,
+        crops: SegmentationCrops | PairCrops | WarpedImages,
         seed: int,
     ):
         missing = [sample.id for sample in samples if sample.id not in labels.ids]

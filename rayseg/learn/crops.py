@@ -219,6 +219,43 @@ def _jittered(
     return image
 
 
+@dataclass(frozen=True)
+class WarpedImages:
+    """Whole images, warped to a square, as DSRG's code trains on (METHODS 8).
+
+    Attributes:
+        side: Side of the square in pixels that images are warped to, bilinearly; labels by nearest
+            pixel.
+        flip: Half of the images are mirrored.
+    """
+
+    side: int = 321
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise ValueError(f"side must be at least 1 pixel, got {self.side}")
+
+    def cut(
+        self,
+        pixels: UInt8[ndarray, "h w 3"],
+        labels: UInt8[ndarray, "h w"],
+        generator: np.random.Generator,
+    ) -> tuple[Float[ndarray, "3 s s"], UInt8[ndarray, "s s"]]:
+        """The normalised square and its labels, mirrored or not as the generator draws."""
+        size = (self.side, self.side)
+        image = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+        rows, columns = (_nearest(old, self.side) for old in labels.shape)
+        step = -1 if self.mirrored(generator) else 1
+        square = np.empty((3, *size), np.float32)
+        _normalise(image[:, ::step], square)
+        return square, np.ascontiguousarray(labels[rows][:, columns][:, ::step])
+
+    def mirrored(self, generator: np.random.Generator) -> bool:
+        """Whether the image of that generator is mirrored."""
+        return self.flip and generator.random() < 0.5
+
+
 def _nearest(old: int, new: int) -> Int[ndarray, " new"]:
     """The old pixel in which the centre of each new pixel lies, along one axis."""
     return (2 * np.arange(new) + 1) * old // (2 * new)

@@ -35,8 +35,9 @@ def train(work: Work, worker: Worker = _ALONE) -> None:
         course = Course.resumed(work, worker)
         course.follow()
         if worker.rank == 0:
-            facts = training.facts(course.network, work.classes)
-            folder.write(NETWORKS[training.makes].file, to_safetensors(course.network, facts))
+            network = training.stored(course.network)
+            facts = training.facts(network, work.classes)
+            folder.write(NETWORKS[training.makes].file, to_safetensors(network, facts))
 
 
 @dataclass

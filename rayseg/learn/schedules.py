@@ -138,15 +138,7 @@ class SegmenterSGD:
 
     def optimizer(self, network: nn.Module) -> torch.optim.SGD:
         """The optimiser over the network's parameters that require a gradient."""
-
-        def kind(name: str) -> str:
-            if not name.startswith("head."):
-                return "trunk"
-            return "bias" if name.endswith(".bias") else "weight"
-
-        factors = {"trunk": 1.0, "weight": self.head_factor, "bias": self.bias_factor}
-        groups = _groups(network, kind, self.lr, factors)
-        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+        return _three_groups(network, self)
 
     def set_step(
         self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
@@ -155,6 +147,49 @@ class SegmenterSGD:
         del steps_per_epoch  # the polynomial looks at the end only
         factor = (1 - (step - step % self.every) / num_steps) ** self.power
         _scale_rates(optimizer, factor)
+
+
+@dataclass(frozen=True)
+class StepSGD:
+    """Stochastic gradient descent as DSRG is trained, in the three groups of `SegmenterSGD`.
+
+    Source: METHODS 8. The factors of the head are DeepLab's, recalled, whose code has them on fc8
+    alone; here the whole head starts at random and has them.
+
+    Attributes:
+        lr: Learning rate of the trunk at the start.
+        head_factor: The head's weights learn this many times faster.
+        bias_factor: The head's biases learn this many times faster.
+        momentum: Momentum of the gradient.
+        weight_decay: Weight decay of all but the head's biases.
+        drop_factor: Factor of the learning rate at each drop.
+        every: Steps between two drops of the learning rate.
+    """
+
+    lr: float = 5e-4
+    head_factor: float = 10.0
+    bias_factor: float = 20.0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    drop_factor: float = 0.33
+    every: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if self.every < 1:
+            raise ValueError(f"every must be 1 or more steps, got {self.every}")
+
+    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
+        """The optimiser over the network's parameters that require a gradient."""
+        return _three_groups(network, self)
+
+    def set_step(
+        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
+    ) -> None:
+        """Sets the learning rates of the step, counted from 0."""
+        del num_steps, steps_per_epoch  # drops are counted in steps
+        _scale_rates(optimizer, self.drop_factor ** (step // self.every))
 
 
 @dataclass(frozen=True)
@@ -224,6 +259,21 @@ class DetectorSGD:
         """Sets the learning rates of the step, counted from 0."""
         del steps_per_epoch  # shares of the training say when it falls
         _scale_rates(optimizer, self.factor(step, num_steps))
+
+
+def _three_groups(network: nn.Module, settings: SegmenterSGD | StepSGD) -> torch.optim.SGD:
+    """The trunk's parameters, the head's weights, and its biases, which have no weight decay."""
+
+    def kind(name: str) -> str:
+        if not name.startswith("head."):
+            return "trunk"
+        return "bias" if name.endswith(".bias") else "weight"
+
+    factors = {"trunk": 1.0, "weight": settings.head_factor, "bias": settings.bias_factor}
+    groups = _groups(network, kind, settings.lr, factors)
+    return torch.optim.SGD(
+        groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay
+    )
 
 
 def _trunk_and_head(network: nn.Module, lr: float, head_factor: float) -> list[dict[str, Any]]:

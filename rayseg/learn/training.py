@@ -27,8 +27,8 @@ from rayseg.toml import check_literals
 
 Batch = tuple[Any, Any, list[str]]
 """What goes into the network, what it is held against, both on its device, and the images' ids."""
-LearnsFrom = Literal["tags", "boxes", "masks", "objects"]
-"""Tags and boxes are the manifest's own; masks and masks of objects have names in the run."""
+LearnsFrom = Literal["tags", "boxes", "masks", "objects", "cues"]
+"""Tags and boxes are the manifest's own; masks, masks of objects and cues have names in the run."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,10 @@ class Training(ABC):
         del labels
         return self
 
+    def reading(self, labels: Any) -> Any:
+        """The labels as this training reads them."""
+        return labels
+
     @abstractmethod
     def length(self, num_images: int) -> Length:
         """How long the training on so many images is."""
@@ -244,6 +248,10 @@ class Training(ABC):
             network: not wrapped; its mode is put back.
             last: whether no step follows.
         """
+
+    def stored(self, network: nn.Module) -> nn.Module:
+        """The network as its file holds it, without what only its training needs."""
+        return network
 
     @abstractmethod
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:

@@ -18,10 +18,11 @@ from torch.nn import functional
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
+from rayseg.nets.branched_head import BranchedHead
 from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
-HEADS = ("deeplab_v2", "deeplab_v3")
+HEADS = ("deeplab_v2", "deeplab_v2_fc", "deeplab_v3")
 
 
 class ASPP(nn.Module):
@@ -82,8 +83,9 @@ class Segmenter(nn.Module):
     Attributes:
         trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features
             (n, d, ceil(h / stride), ceil(w / stride)).
-        head: features to logits (n, l, ...) of the same grid; an `ASPP` for ``deeplab_v2``,
-            torchvision's ``DeepLabHead`` without its auxiliary branch for ``deeplab_v3``.
+        head: features to logits (n, l, ...) of the same grid; an `ASPP` for ``deeplab_v2``, a
+            `BranchedHead` for ``deeplab_v2_fc``, torchvision's ``DeepLabHead`` without its
+            auxiliary branch for ``deeplab_v3``.
         network: one of HEADS.
         trunk_name: one of TRUNKS.
         num_labels: l; background is label 0.
@@ -105,6 +107,7 @@ class Segmenter(nn.Module):
         weights: str = "none",
         input_scales: tuple[float, ...] = (1.0, 0.75, 0.5),
         frozen_statistics: bool = True,
+        head_width: int = 1024,
     ):
         super().__init__()
         if network not in HEADS:
@@ -116,11 +119,13 @@ class Segmenter(nn.Module):
         self.frozen_statistics = frozen_statistics
         self.trunk = build_trunk(trunk, stride, weights, dilated=True)
         channels = feature_channels(self.trunk)
-        self.head: nn.Module = (
-            ASPP(channels, num_labels)
-            if network == "deeplab_v2"
-            else DeepLabHead(channels, num_labels, [k * 96 // stride for k in (1, 2, 3)])
-        )
+        self.head: nn.Module
+        if network == "deeplab_v2":
+            self.head = ASPP(channels, num_labels)
+        elif network == "deeplab_v2_fc":
+            self.head = BranchedHead(channels, num_labels, head_width)
+        else:
+            self.head = DeepLabHead(channels, num_labels, [k * 96 // stride for k in (1, 2, 3)])
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> list[Float[Tensor, "n l h' w'"]]:
         """Logits of every input scale, each on its own grid, and last their maximum.
@@ -176,6 +181,7 @@ def segmenter_facts(segmenter: Segmenter, classes: Sequence[str]) -> dict[str, o
         "stride": segmenter.stride,
         "input_scales": list(segmenter.input_scales),
         "classes": list(classes),
+        **({"head_width": head.width} if isinstance(head := segmenter.head, BranchedHead) else {}),
     }
 
 
@@ -207,6 +213,7 @@ def load_segmenter(path: str, classes: Sequence[str] | None = None) -> Segmenter
             len(trained) + 1,
             int(str(facts["stride"])),
             input_scales=tuple(facts["input_scales"]),  # type: ignore[arg-type]
+            head_width=int(str(facts.get("head_width", 1024))),
         )
     except (ValueError, TypeError) as error:  # a network that this version does not know
         raise ValueError(f"weights file {path}: {error}") from None

@@ -4,8 +4,8 @@ Every refiner is called as ``refiner(image, maps, classes)`` and gives labels, u
 that works on a network is what its ``prepare(network, device)`` gives. Every box refiner is called
 as ``refiner(image, maps, boxes_xyxy)`` and gives a `BoxMask` an object.
 `ProposalRefinement` refines such a mask with mask proposals and `semantic_labels` joins them.
-`SegmenterCRF` refines a segmenter's probabilities and `SaliencyAgreement` a mask; they take other
-arguments and are no refiners in this sense.
+`SegmenterCRF` refines a segmenter's probabilities, `SeededGrowing` grows its seeds and
+`SaliencyAgreement` refines a mask; they take other arguments and are no refiners in this sense.
 """
 
 from rayseg.refine.affinity_labels import AffinityLabels
@@ -15,6 +15,7 @@ from rayseg.refine.instances import semantic_labels
 from rayseg.refine.learned_walks import IRNetRefinement, PSARefinement
 from rayseg.refine.mask_proposals import ProposalRefinement, SuperpixelProposals, read_proposals
 from rayseg.refine.saliency import SaliencyAgreement
+from rayseg.refine.seeded_growing import SeededGrowing
 from rayseg.refine.segmenter_crf import SegmenterCRF
 
 REFINERS = {

@@ -43,11 +43,16 @@ class SegmenterCRF(Kernels):
         Args:
             probabilities: of each of the l labels at the image's size, summing to 1 at each pixel.
         """
+        return self.probabilities(image, probabilities).argmax(0).astype(np.uint8)
+
+    def probabilities(
+        self, image: UInt8[ndarray, "h w 3"], probabilities: Float32[ndarray, "l h w"]
+    ) -> Float32[ndarray, "l h w"]:
+        """The labels' probabilities after the CRF, summing to 1 at each pixel; see `__call__`."""
         _check(image, probabilities)
         seen = wrap_image(image) if self.wrapped_image else image
         lattice = Lattice(self, seen, len(probabilities))
-        refined = lattice.infer(unary_from_softmax(probabilities), self.iterations)
-        return refined.argmax(0).astype(np.uint8)
+        return lattice.infer(unary_from_softmax(probabilities), self.iterations)
 
 
 def wrap_image(image: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w 3"]:

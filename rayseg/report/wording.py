@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rayseg.networks import NETWORKS
 from rayseg.report.contents import (
     Score,
     final_instances,
@@ -87,7 +88,7 @@ def _segmenter_sentence(scores: Sequence[Score]) -> str:
     if final is None:
         return ""
     table = () if final.number("over", "miou") is None else ("over",)
-    labels = "true masks" if final.is_full_supervision else f"the masks of {final.trained_on}"
+    labels = "true masks" if final.is_full_supervision else _labels_of(final.trained_on)
     sentence = (
         f"A segmenter trained on {labels}{', with a CRF on top,' if final.has_crf else ''} "
         f"reaches {percent(final.number(*table, 'miou'))} % mIoU "
@@ -97,6 +98,12 @@ def _segmenter_sentence(scores: Sequence[Score]) -> str:
     if ratio is None or final.is_full_supervision:
         return f"{sentence}."
     return f"{sentence}, {percent(ratio)} % of full supervision{_on_others(final)}."
+
+
+def _labels_of(name: str) -> str:
+    """What the labels of that name are, of DSRG's segmenters what they grew from."""
+    source = name.removesuffix(NETWORKS["dsrg"].ending)
+    return f"the masks of {name}" if source == name else f"labels that grew from {source}"
 
 
 def _objects_sentence(scores: Sequence[Score]) -> str:

@@ -5,6 +5,7 @@ comes out for each row that goes in: what is wrong with one image is named in it
 """
 
 from rayseg.attribution import MISSED, SHARED
+from rayseg.labels import enlarge
 from rayseg.stages.box_analysis import ANALYSES, AnalyseObjects, Variant
 from rayseg.stages.box_maps import MakeBoxMaps, class_numbers
 from rayseg.stages.box_masks import BoxRefiner, FolderProposals, OwnProposals, RefineBoxMaps
@@ -19,7 +20,7 @@ from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps, network_kind
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, carry_digest, choose_device
-from rayseg.stages.seeds import MakeSeeds, enlarge
+from rayseg.stages.seeds import MakeSeeds
 from rayseg.stages.trials import (
     MaskTrial,
     ObjectTrial,

@@ -7,11 +7,10 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from rayseg.labels import Truths
+from rayseg.labels import Truths, enlarge
 from rayseg.records.palette import decode_labels
 from rayseg.scores import COCO_BOUNDS_PX, Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages.rows import Row, Rows
-from rayseg.stages.seeds import enlarge
 from rayseg.store import unpack_seeds
 
 

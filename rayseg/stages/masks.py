@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from rayseg.labels import enlarge
 from rayseg.networks import NETWORKS
 from rayseg.records import IGNORE, LabelMap
 from rayseg.records.file_names import file_stem
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
-from rayseg.stages.seeds import enlarge
 from rayseg.store import Folder, local_copy, read_file, read_manifest, unpack_seeds
 
 

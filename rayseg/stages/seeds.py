@@ -4,13 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numpy import ndarray
-from torch.nn import functional
 
 from rayseg.attribution import Attribution, Companions, Localization, OnRIB
 from rayseg.networks import NETWORKS
-from rayseg.records import Seeds
 from rayseg.stages.rows import Row, Rows, choose_device, in_sizes, outcome, stack_pixels
 from rayseg.store import MAP_STRIDE, local_copy, pack_maps
 
@@ -70,16 +66,3 @@ def _seeds_row(row: Row, found: Localization) -> Row:
         "gains": found.gains.tolist(),
         "steps": found.steps,
     }
-
-
-def enlarge(seeds: Seeds) -> Float[ndarray, "k h w"]:
-    """The maps at the image's size, bilinear; stored cells lie over the pixels they came from."""
-    if not seeds.classes:
-        return np.zeros((0, *seeds.size_hw), np.float32)
-    grown = functional.interpolate(
-        torch.from_numpy(seeds.maps)[None],
-        scale_factor=MAP_STRIDE,
-        mode="bilinear",
-        align_corners=False,
-    )[0]
-    return np.ascontiguousarray(grown[:, : seeds.size_hw[0], : seeds.size_hw[1]].numpy())

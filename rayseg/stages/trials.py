@@ -25,7 +25,7 @@ from rayseg.attribution import (
     Objects,
     enlarge_grid,
 )
-from rayseg.labels import Truths
+from rayseg.labels import Truths, enlarge
 from rayseg.nets.detection import Detector
 from rayseg.records import IGNORE, Seeds
 from rayseg.records.boxes import box_problem
@@ -33,7 +33,6 @@ from rayseg.scores import Confusion, ThresholdSweep, mask_iou
 from rayseg.stages.box_masks import BoxRefiner
 from rayseg.stages.masks import Refiner
 from rayseg.stages.rows import Row
-from rayseg.stages.seeds import enlarge
 from rayseg.stages.true_objects import TrueObjects
 from rayseg.store import MAP_STRIDE
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from rayseg.labels import StoredInstances, StoredMasks, TrueInstances, Truths
+from rayseg.labels import ConfidentPixels, Cues, StoredInstances, StoredMasks, TrueInstances, Truths
 from rayseg.steps.sources import finished_config, others_there
 from rayseg.store import Folder, kind_of, read_manifest, read_run, shard_names
 
@@ -44,8 +44,24 @@ def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dic
     return StoredInstances(masks), config
 
 
+def cue_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
+    """The cues of that name, seeds or else masks, and what made them.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are not complete, or do not fit their images any more.
+    """
+    seeds = run_folder / "seeds" / name
+    if not shard_names(seeds):
+        masks, config = mask_labels(run_folder, name, split)
+        return Cues(masks), config
+    config = finished_config(run_folder, seeds, "seeds", "make-seeds")
+    return Cues(ConfidentPixels(seeds)), config
+
+
 NAMED: dict[str, Callable[[Folder, str, str], tuple[Any, dict[str, Any]]]] = {
     "masks": mask_labels,
     "objects": instance_labels,
+    "cues": cue_labels,
 }
 """What a training learns from to what opens it by its name in the run, for one split."""

@@ -56,7 +56,8 @@ class Road:
         refined: kinds of networks that masks are made with.
         maps: the job that makes maps, the kind of its folders and their names.
         masks: ... and the one that makes masks of them.
-        trained: the network that learns from the masks.
+        trained: the network that learns from the masks, and those that learn from labels whose
+            names have their own endings.
         applied: the job that applies it, and the kind of its folders.
         has_truth: whether a split has true labels that such a network can learn from.
     """
@@ -65,7 +66,7 @@ class Road:
     refined: Callable[[RunConfig], set[str]]
     maps: tuple[JobFunction, str, Callable[[RunConfig], tuple[str, ...]]]
     masks: tuple[JobFunction, str, Callable[[RunConfig], list[str]]]
-    trained: str
+    trained: tuple[str, ...]
     applied: tuple[JobFunction, str]
     has_truth: Callable[[Folder, str], bool]
 
@@ -83,7 +84,19 @@ class Road:
         found = {*names(config), *(n for n in masks.folders() if _serves(masks / n, kind))}
         if self.has_truth(run_folder / "manifest", config.train_split):
             found.add("truth")
-        return found
+        _, kind, maps = self.maps
+        cues = found | {*maps(config), *(run_folder / kind).folders()}
+        grown = [NETWORKS[one].ending for one in self.trained if NETWORKS[one].ending]
+        return found | {f"{name}{ending}" for name in cues for ending in grown}
+
+    def learners(self, config: RunConfig) -> dict[str, tuple[str, ...]]:
+        """The networks that are trained, each with the labels that it learns from."""
+        found: dict[str, list[str]] = {kind: [] for kind in self.trained}
+        for name in self.labels(config):
+            # the last whose ending it has, as every name has the empty one
+            kind = [one for one in self.trained if name.endswith(NETWORKS[one].ending)][-1]
+            found[kind].append(name)
+        return {kind: tuple(names) for kind, names in found.items() if names}
 
     def networks(self, config: RunConfig, judged: bool) -> tuple[list[str], list[str]]:
         """Kinds of networks that are trained before the maps, and between maps and masks."""
@@ -92,7 +105,7 @@ class Road:
         refined = self.refined(config) if config.until != "seeds" else set()
         second = {kind for kind in refined - first if not given.get(kind)}
         ends = config.until == "segmenters" and (judged or config.labels)
-        last = {self.trained} if ends else set()
+        last = set(self.learners(config)) if ends else set()
         if any(settings_of(config, k).weights == "classifier" for k in first | second | last):
             first.add("classifier")
         return [k for k in TRAININGS if k in first], [k for k in TRAININGS if k in second]
@@ -124,8 +137,9 @@ class Road:
         if config.until == "masks" or not (judged or config.labels):
             return
         yield Part(score, shown=False)  # already here, since a training takes hours
+        for network, own in self.learners(config).items():
+            yield Part(partial(train, network), network, own, own)
         labels = self.labels(config)
-        yield Part(partial(train, self.trained), self.trained, labels, labels)
         if judged:
             apply, kind = self.applied
             ending = "+crf" if config.crf and kind == "predictions" else ""
@@ -156,7 +170,7 @@ ROADS = {
         lambda config: config.refiner_kinds,
         (make_seeds, "seeds", lambda config: config.methods),
         (refine_seeds, "masks", lambda config: config.mask_names()),
-        "segmenter",
+        ("segmenter", "dsrg"),
         (predict, "predictions"),
         _has_masks,
     ),
@@ -165,7 +179,7 @@ ROADS = {
         lambda config: set(),
         (make_box_maps, "box_maps", lambda config: config.box_methods),
         (make_box_masks, "object_masks", lambda config: config.box_mask_names()),
-        "mask_rcnn",
+        ("mask_rcnn",),
         (predict_instances, "instances"),
         _has_object_masks,
     ),
@@ -243,7 +257,7 @@ def _done(part: Part, config: RunConfig, engine: Engine) -> Outcome:
 
 
 def _unjudged(config: RunConfig) -> Outcome:
-    networks = " and ".join(f"{NETWORKS[road.trained].noun}s" for road in roads_of(config))
+    networks = " and ".join(f"{NETWORKS[road.trained[0]].noun}s" for road in roads_of(config))
     lacking = "predictions" if config.labels else f"{networks}; --labels trains one anyway"
     return Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
 

@@ -205,14 +205,15 @@ class _Task:
         known = self.labels.ids
         labelled = [id_ for id_ in self.images.table.column("id").to_pylist() if id_ in known]
         problems: list[tuple[str, str]] = []
-        if self.training.learns_from == "masks":
+        by_pixel = self.training.learns_from in ("masks", "cues")
+        if by_pixel:
             problems = sorted(self._bad_masks(labelled, engine).items())
         elif self.training.learns_from == "boxes":
             problems = list(bad_boxes(self.images.samples()))
         elif self.training.learns_from == "objects":
             # the images that it does without lack masks, whatever their boxes are
             problems = list(bad_boxes(self.images.select(ids=labelled).samples()))
-        bad = {id_ for id_, _ in problems} if self.training.learns_from == "masks" else set()
+        bad = {id_ for id_, _ in problems} if by_pixel else set()
         ids = [id_ for id_ in labelled if id_ not in bad]
         if not ids:
             raise ValueError(self._nothing(len(labelled), problems))
@@ -235,6 +236,8 @@ class _Task:
             "objects": "has objects in the labels",
             "masks": f"has labels to train on: {labelled} have a mask, {len(problems)} of them a "
             "bad one",
+            "cues": f"has cues to grow from: {labelled} have labels, {len(problems)} of them bad "
+            "ones",
         }[self.training.learns_from]
         why = "".join(f"; that of {id_}: {reason}" for id_, reason in problems[:1])
         return f"no image of split {self.config.train_split!r} {lacking}{why}"
@@ -249,9 +252,11 @@ class _Task:
         left_out = facts.get("left_out") or {"count": 0}
         if left_out["count"]:
             first = left_out["examples"][0]
-            what = {"masks": "masks, such as that of", "tags": "images, such as"}.get(
-                self.training.learns_from, "boxes, such as one of"
-            )
+            what = {
+                "masks": "masks, such as that of",
+                "cues": "images' cues, such as those of",
+                "tags": "images, such as",
+            }.get(self.training.learns_from, "boxes, such as one of")
             lines.append(f"left out: {left_out['count']} {what} {first['id']}: {first['reason']}")
         return Outcome(lines, left_out=left_out["count"])
 
@@ -261,7 +266,8 @@ def training_steps(kind: str, config: Any) -> Iterator[Step]:
     run_folder, network = Folder(config.run), NETWORKS[kind]
     if TRAININGS[kind].learns_from in NAMED and not getattr(config, "labels", ()):
         there = others_there(run_folder, "masks")
-        raise ValueError(f"labels must name masks or truth, got none{there}")
+        known = "seeds, masks" if TRAININGS[kind].learns_from == "cues" else "masks"
+        raise ValueError(f"labels must name {known} or truth, got none{there}")
     training: Training = getattr(config, TRAININGS[kind].field)
     images = read_manifest(run_folder / "manifest").select(config.train_split)
     start = start_of(run_folder, training)
@@ -271,6 +277,8 @@ def training_steps(kind: str, config: Any) -> Iterator[Step]:
         yield _Task(config, training, start, place, label, images, labels, {}).step
         return
     for name in config.labels:
-        labels, origin = NAMED[training.learns_from](run_folder, name, config.train_split)
-        own = (place / name, f"{label} {name}")
-        yield _Task(config, training, start, *own, images, labels, origin).step
+        source = name.removesuffix(network.ending)
+        labels, origin = NAMED[training.learns_from](run_folder, source, config.train_split)
+        full = source + network.ending
+        own = (place / full, f"{label} {full}")
+        yield _Task(config, training, start, *own, images, training.reading(labels), origin).step

@@ -18,7 +18,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_the_loop_takes_the_steps_that_are_written_out(run, kind):
     settings = {"judge_images": 0}
-    if TRAININGS[kind].learns_from in ("tags", "masks") and kind not in ("irnet", "seam"):
+    if TRAININGS[kind].learns_from in ("tags", "masks", "cues") and kind not in ("irnet", "seam"):
         # features of frozen statistics fade without weights; the heads of objects and SEAM's other
         # trunk have no such need, and multiply rounding under statistics learnt from few cells; the
         # trunk of IRNet is frozen

@@ -1,10 +1,10 @@
-"""Parameter groups against METHODS 7 and 10, schedules against their formulas."""
+"""Parameter groups against METHODS 7, 8 and 10, schedules against their formulas."""
 
 import pytest
 import torch
 from torch import nn
 
-from rayseg.learn import DetectorSGD, HalvedAdam, SegmenterSGD
+from rayseg.learn import DetectorSGD, HalvedAdam, SegmenterSGD, StepSGD
 from rayseg.nets.backbones import freeze_normalisation
 from rayseg.nets.deeplab import Segmenter
 
@@ -134,3 +134,18 @@ def test_a_shorter_training_falls_at_the_same_shares():
 def test_a_schedule_without_sense_is_refused(changed, said):
     with pytest.raises(ValueError, match=said):
         DetectorSGD(**changed)
+
+
+def test_the_rate_of_dsrg_falls_to_a_third_every_thousand_steps(network):
+    schedule = StepSGD()
+    optimizer = schedule.optimizer(network)
+    rates = {}
+    for step in (0, 999, 1000, 1999, 2000, 7999):
+        schedule.set_step(optimizer, step, 8000, 500)
+        rates[step] = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] == rates[999] == [5e-4, 5e-3, 1e-2]
+    assert rates[1000] == rates[1999] == pytest.approx([0.33 * one for one in rates[0]])
+    assert rates[7999][0] == pytest.approx(5e-4 * 0.33**7)
+    decays = [group["weight_decay"] for group in optimizer.param_groups]
+    assert decays == [5e-4, 5e-4, 0.0]
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}

@@ -18,12 +18,15 @@ from rayseg.learn import (
     PolySGD,
     SegmentationCrops,
     SegmenterSGD,
+    StepSGD,
+    WarpedImages,
     Worker,
 )
 from rayseg.networks import NETWORKS
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import encode_mask
+from rayseg.refine.seeded_growing import SeededGrowing
 from rayseg.steps.training import train
 from rayseg.store import Folder, claim, write_manifest
 
@@ -72,6 +75,16 @@ OWN = {
         "loss": "cross_entropy",
         "crops": SegmentationCrops(crop=40, scales=(0.75, 1.0)),
         "schedule": SegmenterSGD(lr=0.002),
+    },
+    "dsrg": {
+        "trunk": "resnet18",  # whose features do not fade without weights
+        "stride": 16,
+        "head_width": 16,
+        "iterations": 5,
+        "crops": WarpedImages(side=48),
+        "schedule": StepSGD(lr=0.001, drop_factor=0.5, every=3),
+        "growing": SeededGrowing(sure_foreground=0.4, sure_background=0.4),
+        "seeds": "accumulate",
     },
     "mask_rcnn": OBJECTS,
 }
@@ -126,8 +139,9 @@ def job(run, kind, training=None, **changed):
 
 def folder_of(run, kind):
     """Of the network."""
-    place = Folder(str(run)) / NETWORKS[kind].place
-    return place / "truth" if NETWORKS[kind].by_labels else place
+    network = NETWORKS[kind]
+    place = Folder(str(run)) / network.place
+    return place / f"truth{network.ending}" if network.by_labels else place
 
 
 class Here:
@@ -181,7 +195,7 @@ def without_seconds(entry):
 
 
 def weights_of(run, kind):
-    return Path(folder_of(run, kind).path(f"{kind}.safetensors")).read_bytes()
+    return Path(folder_of(run, kind).path(NETWORKS[kind].file)).read_bytes()
 
 
 def moved(sample):

@@ -169,7 +169,7 @@ def test_gradient_reaches_every_weight_from_the_maximum_alone():
 
 
 def test_unknown_network_and_scales_are_refused_with_both_sides():
-    with pytest.raises(ValueError, match="one of deeplab_v2, deeplab_v3, got 'deeplab_v1'"):
+    with pytest.raises(ValueError, match="v2, deeplab_v2_fc, deeplab_v3, got 'deeplab_v1'"):
         Segmenter("deeplab_v1", "resnet18", 3)
     for scales in ((0.5, 1.0), (), (1.0, 0.0)):
         with pytest.raises(ValueError, match=r"begin with 1, got \("):
@@ -213,7 +213,7 @@ def test_other_classes_are_refused_with_both_sides(small, tmp_path):
         ({"trunk": "resnet34"}, "holds the weights of another network"),
         ({"trunk": "resnet19"}, "vgg16, wide_resnet38, got 'resnet19'"),
         ({"network": "deeplab_v3"}, "holds the weights of another network"),
-        ({"network": "deeplab_v9"}, "one of deeplab_v2, deeplab_v3, got 'deeplab_v9'"),
+        ({"network": "deeplab_v9"}, "deeplab_v2_fc, deeplab_v3, got 'deeplab_v9'"),
         ({"classes": ["cat"]}, "head.branches.0.bias must be (2,), got (3,)"),
     ],
 )

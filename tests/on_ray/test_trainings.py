@@ -68,6 +68,13 @@ def test_two_workers_see_together_what_one_process_sees(run):
     ]
 
 
+def test_two_workers_grow_together_the_seeds_that_one_process_grows(run):
+    training = tiny("dsrg")
+    trained(run, "dsrg", ENGINE, training, compute=replace(COMPUTE, workers=2))
+    expected = alone(run, "dsrg", training)
+    assert losses(facts(run, "dsrg")) == pytest.approx(losses(expected), rel=0.02)
+
+
 def test_a_killed_worker_is_survived_with_the_same_losses(run):
     whole, armed = tiny("segmenter", **LONG), run / "armed"
     armed.touch()

@@ -1,13 +1,14 @@
 """The steps of each training once more, written out: no loop, order or schedule of rayseg's."""
 
 import numpy as np
+import pydensecrf.densecrf as dcrf
 import torch
 from torch.nn import functional
 
 from rayseg.labels import GivenBoxes, TrueInstances, Truths
 from rayseg.learn import LabelledCrops, ObjectImages, TaggedCrops
 from rayseg.nets.losses import segmentation_loss
-from tests.reference import seam_literal
+from tests.reference import dsrg_literal, growing_literal, seam_literal
 
 
 def literal_losses(training, manifest, samples):
@@ -23,6 +24,7 @@ def literal_losses(training, manifest, samples):
         "affinity": _pairs,
         "detector": _objects,
         "mask_rcnn": _objects,
+        "dsrg": _growing,
     }[training.makes]
     return [steps(training, network, optimizer, manifest, samples, step) for step in range(5)]
 
@@ -107,6 +109,60 @@ def _pairs(training, network, optimizer, manifest, samples, step):
     loss.backward()
     _finish(optimizer, (1 - step / 5) ** 0.9)
     return loss.item()
+
+
+def _growing(training, network, optimizer, manifest, samples, step, kept={}):  # noqa: B006
+    """Seeds stay grown; images are kept as they lie, whether they came mirrored or not."""
+    if not step:
+        kept.clear()
+    crops = LabelledCrops(samples, Truths(manifest, "train"), training.crops, 0)
+    draws = _draws(4 * step, 4 * step + 4)
+    images, labels, _ = zip(*(crops[key] for key in draws), strict=True)
+    torch.manual_seed(step)
+    network.head.reseed(0, step)
+    (logits,) = network(torch.stack(images).contiguous(memory_format=torch.channels_last))
+    total, found = 0.0, {}
+    for (draw, index), image, cues, own in zip(draws, images, labels, logits, strict=True):
+        turned = np.random.default_rng([0, draw]).random() < 0.5
+        grid = cues.numpy()[8::16, 8::16]
+        if index in kept:
+            grid = kept[index][:, ::-1] if turned else kept[index]
+        h = (own.softmax(0) + 1e-4) / 1.0003
+        q = _crf(image.numpy(), h.detach().numpy())
+        one_hot = np.stack([grid == label for label in range(3)])
+        present = [True, *(one in samples[index].tags for one in range(2))]
+        grown = grid.copy()
+        for label, y, x in growing_literal.grow(q, one_hot, present, 0.4, 0.4):
+            grown[y, x] = label
+        found[index] = grown[:, ::-1] if turned else grown
+        sides = [torch.from_numpy(side) for side in (grown == 0, (grown > 0) & (grown < 255))]
+        picked = h.gather(0, torch.from_numpy(np.where(grown == 255, 0, grown)).long()[None])[0]
+        for side in sides:
+            total = total - picked[side].log().sum() / max(int(side.sum()), 1) / 4
+        # the boundary's value by loops; its gradient by the authors' formula, put in by hand
+        held = h.detach().double().numpy()
+        value = dsrg_literal.boundary_loss(held, q)
+        slope = torch.from_numpy(dsrg_literal.boundary_gradient(held, q, True)).float()
+        total = total + ((h - h.detach()) * slope).sum() / 4 + value / 4
+    kept.update(found)
+    total.backward()
+    _finish(optimizer, 0.5 ** (step // 3))
+    return total.item()
+
+
+def _crf(image, h):
+    """Q of an image of three cells a side, by a field of its own."""
+    corners = [0, 23.5, 47]  # of the large image's 48 pixels, on a grid whose corners are its own
+    rows = np.array([[1 - abs(c - i) if abs(c - i) < 1 else 0 for i in range(48)] for c in corners])
+    mean, deviation = ([[[v]] for v in values] for values in
+                       ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # fmt: skip
+    levels = (rows @ image @ rows.T * np.array(deviation) + np.array(mean)) * 255
+    pixels = np.rint(levels).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    field = dcrf.DenseCRF2D(3, 3, 3)
+    field.setUnaryEnergy(np.ascontiguousarray(-np.log(h).reshape(3, -1)))
+    field.addPairwiseGaussian(sxy=0.25, compat=3)
+    field.addPairwiseBilateral(sxy=80 / 12, srgb=13, rgbim=pixels.copy(order="C"), compat=10)
+    return np.array(field.inference(10)).reshape(3, 3, 3)
 
 
 def _objects(training, network, optimizer, manifest, samples, step):

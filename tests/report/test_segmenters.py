@@ -104,6 +104,13 @@ def test_masks_are_not_measured_against_predictions():
     assert summarize(scores).startswith("advcam+crf reaches 61.7 % mIoU. A segmenter")
 
 
+def test_of_grown_labels_it_says_what_they_grew_from():
+    score = Score("predictions/advcam+dsrg+crf", {"miou": 0.5, "split": "val"})
+    assert summarize([score]).startswith(
+        "A segmenter trained on labels that grew from advcam, with a CRF on top, reaches 50.0 %"
+    )
+
+
 def test_colours_of_segmenters_begin_after_those_of_masks_with_a_pair(trained_page):
     table = trained_page.html.partition('<table id="predictions"')[2].partition("</table>")[0]
     assert re.findall(r"--series-(\d)", table) == ["4", "5", "6"]

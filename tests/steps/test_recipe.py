@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rayseg.config import RunConfig
-from rayseg.learn import DetectorTraining, MaskRCNNTraining, SegmenterTraining
+from rayseg.learn import DetectorTraining, DSRGTraining, MaskRCNNTraining, SegmenterTraining
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.steps.recipe import check_labels, recipe
@@ -72,6 +72,20 @@ def test_labels_that_are_named_come_before_the_last_masks():
 def labels_of(config):
     (part,) = (one for one in recipe(config, True) if one.kind in ("segmenter", "mask_rcnn"))
     return part.labels
+
+
+def test_labels_that_end_in_dsrg_are_grown_and_all_are_predicted():
+    labels = ("truth", "advcam+dsrg", "advcam+label_crf+dsrg")
+    parts = recipe(RunConfig(labels=labels, crf=True), judged=True)
+    found = {part.kind: part for part in parts}
+    assert found["segmenter"].labels == ("truth",)
+    assert found["dsrg"].names == found["dsrg"].labels == labels[1:]
+    assert found["predictions"].labels == ("truth", *labels[1:])
+    assert found["predictions"].names[1] == "advcam+dsrg+crf"
+    alone = RunConfig(labels=labels[1:], dsrg=DSRGTraining(weights="classifier"), methods=())
+    assert [kind for kind in kinds(alone) if kind not in ("seeds", "masks", "score")] == [
+        "classifier", "dsrg", "predictions",
+    ]  # fmt: skip
 
 
 def test_a_detector_of_others_is_not_trained():
@@ -151,6 +165,13 @@ def test_masks_from_tags_are_no_labels_of_objects(folder):
 
 def test_masks_from_boxes_are_labels_of_a_segmenter(folder):
     check_labels(RunConfig(run=folder.location, labels=("bbam+old",)))
+
+
+@pytest.mark.parametrize("name", ["advcam+dsrg", "cam+threshold+dsrg", "bbam+old+dsrg"])
+def test_seeds_and_masks_can_be_grown(folder, name):
+    check_labels(RunConfig(run=folder.location, labels=(name,)))
+    with pytest.raises(ValueError, match=r"labels must be of .*, got 'rib\+dsrg'"):
+        check_labels(RunConfig(run=folder.location, labels=("rib+dsrg",)))
 
 
 def test_each_of_two_roads_learns_from_the_labels_that_it_can(folder):
