@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
-from PIL import Image, ImageEnhance
+from PIL import Image
 
+from rayseg.learn.colours import check_jitter, recoloured
 from rayseg.nets import inputs
 from rayseg.records import IGNORE
 
@@ -164,8 +165,7 @@ class PairCrops:
             raise ValueError(f"crop must be pixels that divide by 8, got {self.crop}")
         if not 0 < self.scales[0] <= self.scales[1] < np.inf:
             raise ValueError(f"scales must be positive and ascend, got {self.scales}")
-        if not all(0 <= one < 1 for one in self.jitter) or self.jitter[3] > 0.5:
-            raise ValueError(f"jitter must lie in [0, 1), of hue up to 0.5, got {self.jitter}")
+        check_jitter(self.jitter)
 
     def cut(
         self,
@@ -179,7 +179,7 @@ class PairCrops:
         image = Image.fromarray(pixels)
         if (height, width) != labels.shape:
             image = image.resize((width, height), Image.Resampling.BICUBIC)
-        levels = np.asarray(_jittered(image, self.jitter, generator))
+        levels = recoloured(np.asarray(image), self.jitter, generator)
         step = -1 if self.flip and generator.random() < 0.5 else 1
         (to_y, from_y), (to_x, from_x) = (
             _overlap(side, self.crop, generator) for side in (height, width)
@@ -199,24 +199,6 @@ class PairCrops:
         canvas = np.zeros((3, self.crop, self.crop), np.float32)
         _normalise(image, canvas[:, : image.shape[0], : image.shape[1]])
         return canvas
-
-
-def _jittered(
-    image: Image.Image, jitter: tuple[float, ...], generator: np.random.Generator
-) -> Image.Image:
-    """The image with other brightness, contrast, saturation and hue, in an order that is drawn."""
-    if not any(jitter):
-        return image
-    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    changes = generator.uniform(-1, 1, 4) * jitter
-    for place in generator.permutation(4):
-        if place < 3:
-            image = enhancers[place](image).enhance(1 + changes[place])
-        else:
-            hue, *others = image.convert("HSV").split()
-            turned = np.asarray(hue) + np.array(round(255 * changes[3]) % 256, np.uint8)
-            image = Image.merge("HSV", (Image.fromarray(turned), *others)).convert("RGB")
-    return image
 
 
 @dataclass(frozen=True)

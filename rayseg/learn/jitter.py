@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image, ImageEnhance
 
+from rayseg.learn.colours import check_jitter, recoloured
 from rayseg.learn.crops import Crops
 
 
@@ -31,35 +31,14 @@ class JitteredCrops(Crops):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        factors = (self.brightness, self.contrast, self.saturation)
-        if min(*factors, self.hue) < 0 or self.hue > 0.5:
-            raise ValueError(
-                "brightness, contrast and saturation must be 0 or more and hue lie in [0, 0.5], "
-                f"got {(*factors, self.hue)}"
-            )
+        check_jitter(self._jitter)
+
+    @property
+    def _jitter(self) -> tuple[float, float, float, float]:
+        return self.brightness, self.contrast, self.saturation, self.hue
 
     def recolour(
         self, image: UInt8[ndarray, "h w 3"], generator: np.random.Generator
     ) -> UInt8[ndarray, "h w 3"]:
         """The resized image in drawn colours."""
-        order = generator.permutation(4)
-        changes = (self.brightness, self.contrast, self.saturation)
-        factors = [generator.uniform(max(1 - most, 0), 1 + most) for most in changes]
-        turn = generator.uniform(-self.hue, self.hue)
-        picture = Image.fromarray(image)
-        for place in order:
-            if place == len(factors):
-                picture = turn_hue(picture, turn) if self.hue else picture
-            else:
-                picture = _ENHANCERS[place](picture).enhance(factors[place])
-        return np.asarray(picture)
-
-
-_ENHANCERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-
-
-def turn_hue(picture: Image.Image, turn: float) -> Image.Image:
-    """The picture with its hues turned by that share of the circle, in steps of 1/256."""
-    hue, saturation, value = picture.convert("HSV").split()
-    turned = np.asarray(hue) + np.int32(turn * 255).astype(np.uint8)  # goes round at 256
-    return Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
+        return recoloured(image, self._jitter, generator)

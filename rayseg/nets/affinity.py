@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from rayseg.nets.backbones import TRUNKS, build_trunk, freeze_normalisation, freeze_statistics
 from rayseg.nets.classifier import read_network_facts
-from rayseg.nets.taps import grid_of, grow, inputs_and_features, measure, shrink
+from rayseg.nets.taps import grid_of, grow, measure, shrink
 from rayseg.nets.weights import load_into, read_tensors
 
 CELL = 8
@@ -37,6 +37,7 @@ class AffinityNet(nn.Module):
 
     Attributes:
         trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features.
+        reads: the trunk and images to two earlier levels and the features.
         tap_head: 1x1 convolutions of the taps.
         head: 1x1 convolution of what they give together.
     """
@@ -46,8 +47,8 @@ class AffinityNet(nn.Module):
     ):
         super().__init__()
         self.trunk = build_trunk(trunk, stride, weights)
-        self.places = TRUNKS[trunk].tapped_before
-        self.taps = measure(self.trunk, self.places)
+        self.reads = TRUNKS[trunk].levels
+        self.taps = measure(self.trunk, self.reads)
         convolutions = [
             nn.Conv2d(tap.channels, width, 1, bias=False)
             for tap, width in zip(self.taps, _WIDTHS, strict=True)
@@ -65,7 +66,7 @@ class AffinityNet(nn.Module):
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 448 y x"]:
         """Features to be compared, after an ELU."""
         size_hw = grid_of(images.shape[2:], CELL)
-        inside = inputs_and_features(self.trunk, self.places, images)
+        inside = self.reads(self.trunk, images)
         mixed = []
         for features, tap, convolution in zip(inside, self.taps, self.tap_head, strict=True):
             small = functional.elu(convolution(shrink(features, tap.stride, CELL)))

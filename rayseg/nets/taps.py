@@ -1,7 +1,6 @@
 """Features from inside a trunk, brought to one grid."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,55 +36,21 @@ def stage_outputs(
     return outputs
 
 
-def inputs_and_features(
-    trunk: nn.Module, places: Sequence[str], images: Float[Tensor, "n 3 h w"]
-) -> list[Float[Tensor, "n d y x"]]:
-    """What goes into some of a trunk's modules, in their order, and then its features.
-
-    Args:
-        places: names of modules, each of which the trunk calls once.
-    """
-    with _inputs_of(trunk, places) as taken:
-        features = trunk(images)
-    return [*(taken[place] for place in places), features]
-
-
-@contextmanager
-def _inputs_of(trunk: nn.Module, places: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    taken: dict[str, Tensor] = {}
-
-    def take(place: str, given: tuple[Tensor, ...]) -> None:
-        taken[place] = given[0]
-
-    hooks = [
-        trunk.get_submodule(place).register_forward_pre_hook(
-            lambda module, given, place=place: take(place, given)
-        )
-        for place in places
-    ]
-    try:
-        yield taken
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @torch.no_grad()
-def measure(trunk: nn.Sequential, places: Sequence[str] | None = None) -> list[Tap]:
-    """Channels and strides of a trunk's stages, or of some inputs and the features.
+def measure(
+    trunk: nn.Sequential, reads: Callable[[nn.Sequential, Tensor], Sequence[Tensor]] = stage_outputs
+) -> list[Tap]:
+    """Channels and strides of a trunk's stages, or of what else is read off it.
 
     Args:
         trunk: left as it was; its statistics do not change.
-        places: as `inputs_and_features` has it; None for `stage_outputs`.
+        reads: the trunk and images to features.
     """
     training = {module: module.training for module in trunk.modules()}
     trunk.eval()
     image = torch.zeros(1, 3, _SIDE, _SIDE, device=next(trunk.parameters()).device)
     try:
-        if places is None:
-            found = stage_outputs(trunk, image)
-        else:
-            found = inputs_and_features(trunk, places, image)
+        found = reads(trunk, image)
     finally:
         for module, mode in training.items():
             module.training = mode

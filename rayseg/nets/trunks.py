@@ -44,9 +44,8 @@ class TrunkKind:
         reached: the stride at which the convolutions of stage3 and of stage4 end as published.
         has_levels: stages 1 to 4 end at strides 4, 8, 16 and 32, as a feature pyramid asks.
         adapts_from: the first stage that RIB fine-tunes.
-        tapped_before: two modules, whose inputs AffinityNet looks at beside the features.
         levels: a trunk of these stages and images to two earlier levels, rectified, and the
-            features; can be traced by torch.fx. SEAM compares pixels by the two.
+            features; can be traced by torch.fx. SEAM and AffinityNet compare pixels by them.
     """
 
     publish: Callable[[str | None], nn.Module]
@@ -57,7 +56,6 @@ class TrunkKind:
     reached: tuple[int, int] = (16, 32)
     has_levels: bool = False
     adapts_from: str = "stage3"
-    tapped_before: tuple[str, str] = ("stage3", "stage4")
     levels: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor, Tensor]] = levels_by_stage
 
 

@@ -144,8 +144,6 @@ WIDE_RESNET38 = {
         heads=WideResNet38.HEADS,
         strides=(8,),
         reached=(8, 8),
-        # rectified, as PSA takes them
-        tapped_before=("stage4.b5.conv_branch2a", "stage4.b6.conv_branch2a"),
         levels=_levels,
     )
 }

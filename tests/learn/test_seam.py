@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.transforms import functional
 
 from rayseg.learn import Crops, JitteredCrops, PolySGD, SEAMTraining
-from rayseg.learn.jitter import turn_hue
+from rayseg.learn.colours import turn_hue
 from rayseg.nets.backbones import build_trunk
 from tests.learn.tiny import tiny
 
