@@ -1,7 +1,7 @@
 """What refiners have in common that walk on what a network says of an image.
 
-An image takes about 1 GB of memory for each million pixels that the network sees, and larger images
-than `max_pixels` are seen smaller, so that no photograph takes more than that.
+An image takes about 0.6 GB of memory for each million pixels that the network sees (ResNet-50).
+Larger images than `max_pixels` are seen smaller, so that one of 4000x3000 takes 2.5 GB.
 """
 
 from collections.abc import Sequence
