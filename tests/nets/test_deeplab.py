@@ -203,8 +203,8 @@ def test_other_classes_are_refused_with_both_sides(small, tmp_path):
     path = written(small.float(), segmenter_facts(small, CLASSES), tmp_path)
     for classes in (["dog", "cat"], ["cat"], ["cat", "dog", "cow"]):
         reason = refusal_of(path, classes)
-        assert "2 classes (cat, dog, ...)" in reason
-        assert f"the manifest has {len(classes)} ({', '.join(classes)}, ...)" in reason
+        assert "2 classes (cat, dog)" in reason
+        assert f"the manifest has {len(classes)} ({', '.join(classes)})" in reason
 
 
 @pytest.mark.parametrize(

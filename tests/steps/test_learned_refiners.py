@@ -2,13 +2,13 @@
 
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from rayseg.attribution import CAM
-from rayseg.config import Compute, RefineSeedsConfig, RunConfig, TuneConfig
+from rayseg.config import Compute, DoctorConfig, RefineSeedsConfig, RunConfig, TuneConfig
 from rayseg.datasets import DATASETS
 from rayseg.learn import (
     AffinityTraining,
@@ -22,6 +22,7 @@ from rayseg.nets.classifier import load_classifier
 from rayseg.nets.weights import read_facts, to_safetensors
 from rayseg.plain import PlainEngine
 from rayseg.records.palette import decode_labels
+from rayseg.steps.estimate import calibrate
 from rayseg.steps.masks import refine_seeds
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import recipe, run
@@ -198,3 +199,17 @@ def test_masks_follow_from_the_network(copied):
     train("irnet", replace(copied, irnet_network=other, labels=("cam+label_crf",)), ENGINE)
     with pytest.raises(ValueError, match=r"cam.irnet.*weights"):
         refine_seeds(refining(copied), ENGINE)
+
+
+def test_an_estimate_measures_labels_networks_and_masks_once(made):
+    config = DoctorConfig(
+        **{one.name: getattr(made[0], one.name) for one in fields(RunConfig)}
+        | {"estimate": True, "calibrate_images": 4, "calibrate_steps": 2}
+    )
+    measured = [one.name for one in calibrate(config, ENGINE)]
+    assert measured == [
+        "classifier", "seeds/cam",
+        "masks/cam+label_crf", "irnet/cam+label_crf",
+        "masks/cam+affinity_labels", "affinity/cam+affinity_labels",
+        "masks/cam+irnet", "masks/cam+psa", "scores",
+    ]  # fmt: skip
