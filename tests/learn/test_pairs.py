@@ -113,8 +113,8 @@ class TestCrops:
         [
             ({"crop": 20}, "divide by 8"),
             ({"scales": (2.0, 1.0)}, "ascend"),
-            ({"jitter": (0.3, 0.3, 1.0, 0.1)}, "jitter must lie in"),
-            ({"jitter": (0.3, 0.3, 0.3, 0.6)}, "of hue up to 0.5"),
+            ({"jitter": (0.3, 0.3, -0.1, 0.1)}, "must be 0 or more"),
+            ({"jitter": (0.3, 0.3, 0.3, 0.6)}, r"hue lie in \[0, 0.5\]"),
         ],
     )
     def test_what_makes_no_crop_is_refused(self, changed, message):

@@ -109,15 +109,15 @@ def test_affinities_of_wide_resnet38_look_where_psa_looks():
         for key, value in network.state_dict().items()
         if key.startswith("trunk.")
     }
-    taken = []
+    taken = {}
 
     def keep(module, given, output):
-        taken.append(output.clone())
+        taken.setdefault(module, output.clone())
 
     for name in ("stage4.b5.relu", "stage4.b6.relu"):  # called first on what goes into the block
         network.trunk.get_submodule(name).register_forward_hook(keep)
     found = network(images)
-    taps = [taken[0], taken[2], wide_resnet38_literal.features(whole, images)]
+    taps = [*taken.values(), wide_resnet38_literal.features(whole, images)]
     mixed = [
         functional.elu(functional.conv2d(tap, convolution.weight))
         for tap, convolution in zip(taps, network.tap_head, strict=True)
