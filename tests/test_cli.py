@@ -30,7 +30,7 @@ def refused(capsys, arguments):
     [
         (["make-seed"], 2, "got 'make-seed'; did you mean 'make-seeds'?"),
         (["nothing"], 2, "job must be one of prepare, train-classifier"),
-        (["make-seeds", "--advcam.num-step", "3"], 2, "Perhaps you meant: advcam.num-steps"),
+        (["make-seeds", "--advcam.num-step", "3"], 2, "advcam.num-steps INT"),
         (["make-seeds", "--advcam.num-steps", "many"], 2, "many"),
         (["make-seeds", "--advcam.num-steps", "-1"], 2, "num_steps must be 0 or more, got -1"),
         (["make-seeds", "--methods", "advcan"], 2, "did you mean 'advcam'?"),
