@@ -150,6 +150,15 @@ CHANGES = {
         "threshold": to(0.5, background="constant"),
     },
     "irnet": {**WALK, "cam_power": to(2.0), "background_threshold": to(0.6), "pad": to(128)},
+    "irnet_instances": {
+        **WALK,
+        "cam_power": to(2.0),
+        "background_threshold": to(0.6),
+        "pad": to(128),
+        "rounds": to(0),
+        "weak_displacement": to(0.5),
+        "fragment_share": to(0.2),
+    },
     "psa": {**WALK, "alpha": to(2.0), "borders": to("quirk"), "distance": to("sum")},
     "affinity_labels": {**KERNELS, "low_alpha": to(1.0), "high_alpha": to(6.0)},
     "box_crf": {
@@ -193,8 +202,8 @@ SMALL = {
         for name in BOX_METHODS
     },
 }  # fmt: skip
-LEARNED = {"irnet": IRNet, "psa": AffinityNet}
-SMALL["irnet"] = {"precision": "fp32"}
+LEARNED = {"irnet": IRNet, "irnet_instances": IRNet, "psa": AffinityNet}
+SMALL["irnet"] = SMALL["irnet_instances"] = {"precision": "fp32"}
 SMALL["psa"] = {"precision": "fp32", "borders": "clipped"}
 """Few cells, all of them near a border."""
 WEAK = {"gaussian_compat": 1, "bilateral_compat": 1}
@@ -275,7 +284,10 @@ def explained(method, image):
 def learned(name):
     """What a refiner works on, before any training."""
     torch.manual_seed(0)
-    return LEARNED[name]("mobilenet_v2", 16)
+    made = LEARNED[name]("mobilenet_v2", 16)
+    if name == "irnet_instances":  # some of its displacements are weak, some not
+        made.displacement_head.last.weight.data *= 4
+    return made
 
 
 def scene():
@@ -294,6 +306,9 @@ def scene():
 
 def refined(refiner, name):
     image, maps, boxes = scene()
+    if name == "irnet_instances":
+        found = refiner.prepare(learned(name)).find(image, maps, [1, 0])
+        return [found.columns(), found.labels(image.shape[:2])]
     if name in LEARNED:
         return refiner.prepare(learned(name)).scores(image, maps)
     if name in REFINERS:

@@ -7,6 +7,7 @@ PSA's infer_aff.py (Ahn and Kwak, CVPR 2018); METHODS 1.6, 1.7 and 2. The disser
 (2.3.2) and names none of their constants, so that `as_written` differs in Eq. 2.5 alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -104,7 +105,7 @@ class IRNetRefinement(NetworkRefiner):
     ) -> Float[Tensor, "1 k+1 h w"]:
         """The background's constant, and maps after the walk divided by the greatest of all."""
         edges = self.edges(network, image)
-        walked = self.walk(_on_cells(maps, CELL) ** self.cam_power, edges)
+        walked = self.walk(on_cells(maps, CELL) ** self.cam_power, edges)
         height, width = image.shape[2:]
         grown = functional.interpolate(
             walked, scale_factor=CELL, mode="bilinear", align_corners=False
@@ -116,7 +117,13 @@ class IRNetRefinement(NetworkRefiner):
 
     def edges(self, network: IRNet, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 y x"]:
         """Boundaries on cells of four pixels: of the mean logit of image and mirrored image."""
-        rows, columns = grid_of(image.shape[2:], CELL)
+        seen = self.seen(network.edges, self.both_ways(network, image))
+        return mean_edges(seen, image.shape[2:])
+
+    def both_ways(
+        self, network: IRNet, image: Float[Tensor, "1 3 h w"]
+    ) -> Float[Tensor, "2 3 p q"]:
+        """The image and its mirror image, as the network sees them."""
         # to whole cells of the trunk, so that those of the mirrored image lie over the same pixels
         wanted = [max(self.pad, side) for side in image.shape[2:]]
         room = [
@@ -124,9 +131,7 @@ class IRNetRefinement(NetworkRefiner):
             for side, own in zip(wanted, image.shape[2:], strict=True)
         ]
         padded = functional.pad(image, (0, room[1], 0, room[0]))
-        seen = self.seen(network.edges, torch.cat([padded, padded.flip(3)])).float()
-        both = seen[0] / 2 + seen[1].flip(2) / 2
-        return both.sigmoid()[:, :rows, :columns]
+        return torch.cat([padded, padded.flip(3)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +204,14 @@ class PSARefinement(NetworkRefiner):
         return grown[..., :height, :width]
 
 
-def _on_cells(maps: Float[Tensor, "n k h w"], cell: int) -> Float[Tensor, "n k y x"]:
+def mean_edges(logits: Float[Tensor, "2 1 p q"], size_hw: Sequence[int]) -> Float[Tensor, "1 y x"]:
+    """Boundaries on the cells of an image of that size, from logits of it and its mirror image."""
+    rows, columns = grid_of(size_hw, CELL)
+    first, second = logits.float()
+    return (first / 2 + second.flip(2) / 2).sigmoid()[:, :rows, :columns]
+
+
+def on_cells(maps: Float[Tensor, "n k h w"], cell: int) -> Float[Tensor, "n k y x"]:
     """The maps' values at the centres of cells; what reaches over the image is its border's."""
     rest = [-side % cell for side in maps.shape[2:]]
     whole = functional.pad(maps, (0, rest[1], 0, rest[0]), mode="replicate")

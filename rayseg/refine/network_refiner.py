@@ -91,14 +91,17 @@ class Prepared:
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
     ) -> Float32[ndarray, "k+1 h w"]:
         """Of background and of each map's class, at every pixel."""
-        size_hw = image.shape[:2]
+        planes = self.refiner.planes(self.network, *self.given(image, maps))
+        return _resized(planes, image.shape[:2])[0].cpu().numpy()
+
+    def given(
+        self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
+    ) -> tuple[Float[Tensor, "1 3 y x"], Float[Tensor, "1 k y x"]]:
+        """Image, normalised, and maps as the network sees them, of no more than `max_pixels`."""
         pixels = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None]
-        given = torch.from_numpy(maps.copy()).to(self.device)[None]
-        small_hw = _within(size_hw, self.refiner.max_pixels)
-        planes = self.refiner.planes(
-            self.network, _resized(normalise(pixels), small_hw), _resized(given, small_hw)
-        )
-        return _resized(planes, size_hw)[0].cpu().numpy()
+        planes = torch.from_numpy(maps.copy()).to(self.device)[None]
+        small_hw = _within(image.shape[:2], self.refiner.max_pixels)
+        return _resized(normalise(pixels), small_hw), _resized(planes, small_hw)
 
 
 def _within(size_hw: tuple[int, ...], max_pixels: int) -> tuple[int, int]:

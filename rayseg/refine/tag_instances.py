@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from numpy import ndarray
 from scipy.ndimage import find_objects
 from scipy.ndimage import label as connected_parts
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rayseg.records.boxes import mask_extent
-from rayseg.records.rle import encode_mask
+from rayseg.records.rle import encode_mask, paint
 from rayseg.refine.walk import EdgeWalk
 
 _WALKED = 2**22
@@ -54,6 +54,13 @@ class FoundInstances:
         kept = np.flatnonzero(self.scores > 0)
         masks = tuple(self.masks[i] for i in kept)
         return type(self)(self.boxes_xyxy[kept], self.classes[kept], self.scores[kept], masks)
+
+    def labels(self, size_hw: tuple[int, int]) -> UInt8[ndarray, "h w"]:
+        """The semantic mask, 0 or class index + 1, of fragments too."""
+        made = np.zeros(size_hw, np.uint8, order="F")
+        for index, counts in zip(self.classes, self.masks, strict=True):
+            paint(made, counts, int(index) + 1)
+        return np.ascontiguousarray(made)
 
     def columns(self) -> dict[str, Any]:
         """The objects as a row of instances holds them."""
@@ -142,10 +149,10 @@ class TagInstances:
             best[won], owner[won] = piece[won], number
         greatest = best.max()
         if not greatest > 0:
-            return _join([])
+            return join_objects([])
         scores = best / greatest
         owner[~(scores > self.background)] = -1
-        return _join(self._objects(owner, scores, classes, groups.max() + 1))
+        return join_objects(self._objects(owner, scores, classes, groups.max() + 1))
 
     def _pieces(
         self,
@@ -241,7 +248,7 @@ def _above_zero(plane: Tensor) -> Bool[ndarray, "y x"]:
     return (plane > 0).cpu().numpy()
 
 
-def _join(found: Iterable[tuple[int, float, Bool[ndarray, "h w"]]]) -> FoundInstances:
+def join_objects(found: Iterable[tuple[int, float, Bool[ndarray, "h w"]]]) -> FoundInstances:
     """The objects as one record; each mask is encoded before the next is made."""
     entries = [
         (class_index, score, mask_extent(mask), encode_mask(mask))

@@ -25,8 +25,12 @@ OBJECT_MEANS = {
     "small": ("small",),
     "medium": ("medium",),
     "large": ("large",),
+    "AP": ("found", "ap"),
+    "AP50": ("found", "ap50"),
+    "ABO": ("found", "abo"),
+    "box AP50": ("found", "boxes", "ap50"),
 }
-"""The same of masks of single objects."""
+"""The same of masks of single objects; those from tags have AP and ABO."""
 INSTANCE_MEANS = {
     "AP": ("ap",),
     "AP25": ("ap25",),

@@ -16,7 +16,7 @@ from rayseg.stages.deaths import Cause
 from rayseg.stages.decoding import DecodeImages
 from rayseg.stages.guard import guarded_rows
 from rayseg.stages.instances import InstancePrediction, PredictInstances
-from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps, network_kind
+from rayseg.stages.masks import Refiner, RefineSeeds, SaliencyMaps, finds_objects, network_kind
 from rayseg.stages.object_counting import CompareObjects
 from rayseg.stages.prediction import PredictLabels, SmoothLabels
 from rayseg.stages.rows import Row, Rows, by_size, carry_digest, choose_device

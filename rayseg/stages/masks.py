@@ -36,6 +36,14 @@ def network_kind(refiner: Refiner) -> str:
     return getattr(refiner, "network_kind", "")
 
 
+def finds_objects(refiner: Refiner) -> bool:
+    """Whether a refiner says which pixels are of which object.
+
+    One that does has ``find``, once it is prepared, called as the refiner is.
+    """
+    return getattr(refiner, "finds_objects", False)
+
+
 @dataclass(frozen=True)
 class SaliencyMaps:
     """Saliency as extra supervision: a folder of grey maps and what to make of them.
@@ -74,6 +82,9 @@ class SaliencyMaps:
 class RefineSeeds:
     """Rows of SEEDS_SCHEMA to rows of MASKS_SCHEMA, by one refiner.
 
+    They are rows of INSTANCES_SCHEMA where the refiner finds objects; saliency changes their labels
+    and no object. An image in which no object is found has status ok and its labels.
+
     Args:
         manifest: has the images' paths.
         saliency: maps that the labels must agree with; None for none.
@@ -88,7 +99,7 @@ class RefineSeeds:
         weights: str = "",
         device: str = "auto",
     ):
-        self.refiner = refiner
+        self.refiner, self.finds_objects = refiner, finds_objects(refiner)
         if kind := network_kind(refiner):
             network = NETWORKS[kind].load(local_copy(weights), read_manifest(manifest).classes)
             self.refiner = refiner.prepare(network, choose_device(device))  # type: ignore[attr-defined]
@@ -103,13 +114,21 @@ class RefineSeeds:
     def _refine(self, row: Row) -> Row:
         decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
         seeds = unpack_seeds(row)
-        labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
+        given = decoded.pixels, enlarge(seeds), seeds.classes
+        columns: Row = {}
+        if self.finds_objects:
+            found = self.refiner.find(*given)  # type: ignore[attr-defined]
+            labels = found.labels(decoded.pixels.shape[:2])
+            columns = found.scored().columns()
+        else:
+            labels = self.refiner(*given)
         if self.saliency:
             labels = self.saliency(row["id"], labels)
         return {
             "status": "ok",
             "labels": encode_labels(LabelMap(row["id"], labels).labels),
             "ignored": float((labels == IGNORE).mean()),
+            **columns,
         }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rayseg.labels import ConfidentPixels, Cues, StoredInstances, StoredMasks, TrueInstances, Truths
 from rayseg.steps.sources import finished_config, others_there
-from rayseg.store import Folder, kind_of, read_manifest, read_run, shard_names
+from rayseg.store import Folder, holds_objects, kind_of, read_manifest, read_run, shard_names
 
 
 def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
@@ -18,8 +18,7 @@ def mask_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[st
     masks = run_folder / "masks" / name
     if not shard_names(masks):
         raise FileNotFoundError(f"{masks} holds no masks{others_there(run_folder, 'masks')}")
-    job = "make-box-masks" if kind_of(masks) == "object_masks" else "refine-seeds"
-    config = finished_config(run_folder, masks, "masks", job)
+    config = finished_config(run_folder, masks, "masks", _maker(masks))
     manifest = read_manifest(run_folder / "manifest")
     return StoredMasks(masks, len(manifest.classes)), config
 
@@ -37,11 +36,15 @@ def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dic
             raise FileNotFoundError(f"no object of split {split!r} has a true mask to train on")
         return truths, read_run(run_folder / "manifest")["config"]
     masks = run_folder / "masks" / name
-    if not shard_names(masks) or kind_of(masks) != "object_masks":
+    if not shard_names(masks) or not holds_objects(masks):
         others = others_there(run_folder, "masks")
         raise FileNotFoundError(f"{masks} holds no masks of objects{others}")
-    config = finished_config(run_folder, masks, "masks", "make-box-masks")
+    config = finished_config(run_folder, masks, "masks", _maker(masks))
     return StoredInstances(masks), config
+
+
+def _maker(masks: Folder) -> str:
+    return "make-box-masks" if kind_of(masks) == "object_masks" else "refine-seeds"
 
 
 def cue_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:

@@ -5,7 +5,7 @@ from functools import partial
 from itertools import product
 
 from rayseg.config import RefineSeedsConfig, as_plain
-from rayseg.stages import RefineSeeds, SaliencyMaps, network_kind
+from rayseg.stages import RefineSeeds, SaliencyMaps, finds_objects, network_kind
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.refiners import network_of
@@ -40,7 +40,7 @@ def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
             identity["weights"] = digest(weights)
             make = partial(make, weights=weights, device=config.compute.device)
         yield Step(
-            "masks",
+            "tag_instances" if finds_objects(refiner) else "masks",
             run_folder / "masks" / label,
             identity,
             Fill(seeds, make, keeps_network=bool(kind), weights=weights),

@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from rayseg.scores import (
 from rayseg.stages import CompareObjects, TrueObjects
 from rayseg.steps.engine import Engine, Pool, Stored
 from rayseg.steps.sources import read_ids
-from rayseg.store import Folder, find_pending, kind_of, read_manifest, read_rows, read_run
+from rayseg.store import KINDS, Folder, find_pending, kind_of, read_manifest, read_rows, read_run
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ def score_objects(
     """Entries of scores.json about single objects; none in a run without boxes.
 
     ``objects/<masks>`` is the overlap of the masks that were made from boxes with the true masks of
-    these objects, where they are known. Pixels that a labelled truth ignores (255: VOC's borders)
+    these objects, where they are known, and of masks that were made from tags the AP, as ``found``.
+    Pixels that a labelled truth ignores (255: VOC's borders)
     are left out of both, of instances too. ``instances/<labels>`` is the AP of a Mask R-CNN on the
     images of the val split that it has a result of, with the share of full supervision that it
     reaches.
@@ -49,14 +50,47 @@ def score_objects(
     entries: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
     masks = run / "masks"
-    made = [name for name in masks.folders() if kind_of(masks / name) == "object_masks"]
+    made = _named(masks, "objects")
     if made:
         truths = TrueObjects(run / "manifest", config.split)
         for name in made:
             entry, own = _overlaps(run / "masks" / name, truths, config, engine)
             entries[f"objects/{name}"] = entry
             skipped.update(own)
+    if found := _named(masks, "instances"):
+        entries |= _score_found(run, found, config)
     return entries | _score_instances(run, config), skipped
+
+
+def _named(masks: Folder, scored: str) -> list[str]:
+    """The folders of masks that are scored so."""
+    kinds = {name: KINDS.get(kind_of(masks / name)) for name in masks.folders()}
+    return [name for name, kind in kinds.items() if kind and kind.scored == scored]
+
+
+def _score_found(run: Folder, names: Sequence[str], config: ScoreConfig) -> dict[str, Any]:
+    """Entries of objects that were found from tags, on the images that masks are scored on."""
+    manifest = read_manifest(run / "manifest", true_masks=True).select(config.split)
+    asked = read_ids(config.ids)
+    truths = {
+        id_: one for id_, one in true_instances(manifest).items() if not asked or id_ in asked
+    }
+    if not any(len(one.classes) for one in truths.values()):
+        return {}
+    entries = {}
+    for name in names:
+        guesses = _guesses(run / "masks" / name, truths.keys())
+        found = _precision(truths, guesses, len(manifest.classes), config.size_bounds_px)
+        entries[f"objects/{name}"] = {
+            "split": config.split,
+            "ids": config.ids,
+            "objects": sum(len(one.classes) for one in guesses.values()),
+            "images": len(guesses),
+            "images_left_out": len(truths) - len(guesses),
+            "found": found,
+            "config": read_run(run / "masks" / name).get("config", {}),
+        }
+    return entries
 
 
 def _score_instances(run: Folder, config: ScoreConfig) -> dict[str, dict[str, Any]]:

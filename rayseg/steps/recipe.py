@@ -22,7 +22,7 @@ from rayseg.steps.refiners import learnt_from
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.training import train
-from rayseg.store import Folder, StaleError, kind_of, lease, read_manifest, read_run
+from rayseg.store import Folder, StaleError, holds_objects, lease, read_manifest, read_run
 from rayseg.toml import hint
 
 JobFunction = Callable[[Any, Engine], Outcome]
@@ -280,4 +280,4 @@ def check_labels(config: RunConfig) -> None:
 
 def _serves(folder: Folder, kind: str) -> bool:
     """Whether masks serve what is trained on that kind; a segmenter takes those of objects too."""
-    return kind == "masks" or kind_of(folder) == kind
+    return kind == "masks" or holds_objects(folder)

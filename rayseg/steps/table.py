@@ -44,10 +44,13 @@ def table(rows: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _object_cells(entry: dict[str, Any]) -> dict[str, str]:
-    """Overlaps of masks that were made from boxes with the true ones."""
+    """Overlaps of masks from boxes with the true ones; average precisions of those from tags."""
     figures = ("mean_iou", "iou_over_50", "small", "medium", "large")
     titles = ("mask IoU", "over 0.5", "small", "medium", "large")
-    shown = {t: _percent(entry[name]) for t, name in zip(titles, figures, strict=True)}
+    shown = {t: _percent(entry.get(name)) for t, name in zip(titles, figures, strict=True)}
+    found = entry.get("found", {})
+    shown |= {title: _percent(found.get(title.lower())) for title in ("AP", "AP50", "ABO")}
+    shown["box AP50"] = _percent(found.get("boxes", {}).get("ap50"))
     return {"split": entry["split"] or "all", "objects": str(entry["objects"]), **shown}
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 import pyarrow as pa
 
 from rayseg.networks import NETWORKS
+from rayseg.store.folder import Folder
+from rayseg.store.provenance import kind_of
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,
@@ -44,6 +46,7 @@ KINDS = {
     "box_maps": Kind("box_maps", BOX_MAPS_SCHEMA, holds_objects=True),
     "masks": Kind("masks", MASKS_SCHEMA, "labels"),
     "object_masks": Kind("masks", INSTANCES_SCHEMA, "objects", holds_objects=True),
+    "tag_instances": Kind("masks", INSTANCES_SCHEMA, "instances", holds_objects=True),
     "predictions": Kind("predictions", MASKS_SCHEMA, "labels", predicted=True),
     "instances": Kind(
         "instances", INSTANCES_SCHEMA, "instances", predicted=True, holds_objects=True
@@ -53,3 +56,9 @@ KINDS = {
     "tuning": Kind("tuning"),
 }
 """By name; those of rows in the order in which a run makes them."""
+
+
+def holds_objects(folder: Folder) -> bool:
+    """Whether the rows of a folder have an entry for each object."""
+    kind = KINDS.get(kind_of(folder))
+    return kind is not None and kind.holds_objects
