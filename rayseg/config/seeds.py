@@ -64,6 +64,8 @@ Walks = make_part(
 _WORDS = "Exponent of the maps, and background threshold."
 Walks.__doc__ = """How irnet walks on each method's maps; defaults as those of thresholds.
 
+irnet_instances takes the exponent alone.
+
 Attributes:
 """ + "".join(f"    {one.name}: {_WORDS}\n" for one in fields(Walks))
 
@@ -129,7 +131,7 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         thresholds: Background thresholds of each method's maps, sure foreground and sure
             background; label_crf takes both, threshold the first.
         walks: How irnet walks on each method's maps: the exponent that they are taken to before,
-            and the background threshold after.
+            and the background threshold after. Refiner irnet_instances takes the exponent.
         saliency_maps: Folder of grey saliency maps named after the images. Where map and mask
             disagree on foreground the mask becomes 255. Empty uses none.
         saliency: What counts as salient.

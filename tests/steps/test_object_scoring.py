@@ -123,6 +123,33 @@ def test_masks_of_tags_have_no_objects(run):
     assert score_objects(run, ScoreConfig(), PlainEngine()) == ({}, {})
 
 
+def test_objects_from_tags_have_their_precision_on_the_images_of_the_masks(run, tmp_path):
+    made = [row("a", wholes("a")), row("b", halves("b")), row("c", wholes("c"))]
+    for name in ("cam+irnet_instances", "other"):
+        write_run(run / "masks" / name, {"kind": "tag_instances", "config": {"seeds": {}}})
+        write_shard(run / "masks" / name, rows_to_table(made, INSTANCES_SCHEMA))
+        made = [row("a", wholes("a")), row("b", [b"", b""], "error"), row("val-a", wholes("a"))]
+    entries = entries_of(run, ScoreConfig())
+    entry, other = entries["objects/cam+irnet_instances"], entries["objects/other"]
+    assert (entry["split"], entry["objects"], entry["images"]) == ("train", 4, 3)
+    assert (entry["images_left_out"], other["images_left_out"]) == (0, 2)
+    assert entry["found"]["images_with_masks"] == 2  # the truth of c is not known
+    assert (entry["found"]["ap25"], entry["found"]["abo"]) == (1, pytest.approx(2 / 3))
+    assert entry["found"]["ap70"] < 0.5
+    assert (other["objects"], other["found"]["ap"]) == (1, pytest.approx(1))
+    (tmp_path / "few.txt").write_text("a\n")
+    few = entries_of(run, ScoreConfig(ids=str(tmp_path / "few.txt")))["objects/other"]
+    assert (few["images"], few["images_left_out"]) == (1, 0)
+
+
+def test_objects_from_tags_are_not_scored_without_true_objects(run):
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    write_manifest(run / "manifest", [Sample("a", "a.png", *SIZE_HW, (0,), *nothing)], ["cow"])
+    store(run / "masks" / "found", [row("a", wholes("a"))])
+    write_run(run / "masks" / "found", {"kind": "tag_instances"})
+    assert entries_of(run, ScoreConfig(split="")) == {}
+
+
 def instances(run, name, make, trained=None, ids="abc", images=None):
     """Predictions of a Mask R-CNN, and what it was trained with and on."""
     rows = [row(f"val-{id_}", make(id_)) for id_ in ids]

@@ -18,6 +18,15 @@ def test_objects_have_their_overlaps_in_per_cent_without_the_sizes_that_none_has
     assert row.split() == ["objects/bbam+box_crf", "train", "7", "50.0", "25.0", "40.0", "61.0"]
 
 
+def test_objects_from_tags_have_their_precisions_beside():
+    found = {"ap": 0.1, "ap50": 0.3, "abo": 0.55, "boxes": {"ap50": 0.6}}
+    tags = {"split": "train", "objects": 9, "found": found}
+    titles, first, second = score_table({"objects/bbam": OBJECTS, "objects/cam": tags})
+    assert titles.split()[-5:] == ["AP", "AP50", "ABO", "box", "AP50"]
+    assert first.split()[-1] == "61.0"
+    assert second.split()[1:] == ["train", "9", "10.0", "30.0", "55.0", "60.0"]
+
+
 def test_instances_have_their_precisions_and_shares_of_full_supervision():
     weak = INSTANCES | {"of_full_supervision": {"ap50": 0.75, "abo": 0.9}}
     titles, first, second = score_table({"instances/bbam": weak, "instances/truth": INSTANCES})
