@@ -39,10 +39,9 @@ def score_objects(
 
     ``objects/<masks>`` is the overlap of the masks that were made from boxes with the true masks of
     these objects, where they are known, and of masks that were made from tags the AP, as ``found``.
-    Pixels that a labelled truth ignores (255: VOC's borders)
-    are left out of both, of instances too. ``instances/<labels>`` is the AP of a Mask R-CNN on the
-    images of the val split that it has a result of, with the share of full supervision that it
-    reaches.
+    Pixels that a labelled truth ignores (255: VOC's borders) are left out of both, of instances
+    too. ``instances/<labels>`` is the AP of a Mask R-CNN on the images of the val split that it has
+    a result of, with the share of full supervision that it reaches.
 
     Returns:
         The entries, and why the true masks of an image could not be used, by id.
@@ -84,7 +83,7 @@ def _score_found(run: Folder, names: Sequence[str], config: ScoreConfig) -> dict
         entries[f"objects/{name}"] = {
             "split": config.split,
             "ids": config.ids,
-            "objects": sum(len(one.classes) for one in guesses.values()),
+            "objects": sum(int((~truths[id_].ignored).sum()) for id_ in guesses),
             "images": len(guesses),
             "images_left_out": len(truths) - len(guesses),
             "found": found,

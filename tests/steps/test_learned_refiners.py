@@ -240,7 +240,7 @@ def test_instances_from_tags_are_refined_scored_exported_and_learnt_from(copied,
     assert 0 < entry["found"]["abo"] < 1
     section = folder.read("report.html").decode().partition('<section id="objects">')[2]
     assert name in section
-    assert "ABO" in section
+    assert '<th scope="col">ABO</th>' in section
 
     labels, config = instance_labels(folder, name, "train")
     assert config["irnet_instances"]["log_steps"] == 4
