@@ -19,7 +19,7 @@ from rayseg.scores import (
 )
 from rayseg.stages import CompareObjects, TrueObjects
 from rayseg.steps.engine import Engine, Pool, Stored
-from rayseg.steps.sources import read_ids
+from rayseg.steps.sources import asked_for, read_ids
 from rayseg.store import KINDS, Folder, find_pending, kind_of, read_manifest, read_rows, read_run
 
 logger = logging.getLogger(__name__)
@@ -69,11 +69,8 @@ def _named(masks: Folder, scored: str) -> list[str]:
 
 def _score_found(run: Folder, names: Sequence[str], config: ScoreConfig) -> dict[str, Any]:
     """Entries of objects that were found from tags, on the images that masks are scored on."""
-    manifest = read_manifest(run / "manifest", true_masks=True).select(config.split)
-    asked = read_ids(config.ids)
-    truths = {
-        id_: one for id_, one in true_instances(manifest).items() if not asked or id_ in asked
-    }
+    manifest = read_manifest(run / "manifest", true_masks=True)
+    truths = true_instances(asked_for(manifest, config.split, config.ids))
     if not any(len(one.classes) for one in truths.values()):
         return {}
     entries = {}
