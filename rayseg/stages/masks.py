@@ -15,8 +15,9 @@ from rayseg.records import IGNORE, LabelMap
 from rayseg.records.file_names import file_stem
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
+from rayseg.refine.network_refiner import Prepared
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
-from rayseg.store import Folder, local_copy, read_file, read_manifest, unpack_seeds
+from rayseg.store import Folder, local_copy, pack_maps, read_file, read_manifest, unpack_seeds
 
 
 class Refiner(Protocol):
@@ -74,6 +75,8 @@ class SaliencyMaps:
 class RefineSeeds:
     """Rows of SEEDS_SCHEMA to rows of MASKS_SCHEMA, by one refiner.
 
+    Of one that works on a network rows of WALKED_SCHEMA, with what it saw.
+
     Args:
         manifest: has the images' paths.
         saliency: maps that the labels must agree with; None for none.
@@ -103,10 +106,18 @@ class RefineSeeds:
     def _refine(self, row: Row) -> Row:
         decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
         seeds = unpack_seeds(row)
-        labels = self.refiner(decoded.pixels, enlarge(seeds), seeds.classes)
+        given = decoded.pixels, enlarge(seeds), seeds.classes
+        views = {}
+        if isinstance(self.refiner, Prepared):
+            labels, view = self.refiner.viewed(*given)
+            if view is not None:
+                views[self.refiner.refiner.viewed_as] = pack_maps(view[None])[0]
+        else:
+            labels = self.refiner(*given)
         if self.saliency:
             labels = self.saliency(row["id"], labels)
         return {
+            **views,
             "status": "ok",
             "labels": encode_labels(LabelMap(row["id"], labels).labels),
             "ignored": float((labels == IGNORE).mean()),
