@@ -204,7 +204,8 @@ def _view_panel(caption: str, row: Mapping[str, Any], name: str, size_hw: tuple[
     grid = unpack_grid(row[name])
     image_hw = (row["height"], row["width"])
     layer = overlays.grey_layer(grid, VIEW_STRIDES[name], image_hw, size_hw)
-    return Panel(caption, f"{caption}: {grid.mean():.2f} on average", overlays.png_uri(layer))
+    alt = f"{caption}: {grid.mean():.2f} on average"
+    return Panel(caption, alt, overlays.png_uri(layer), of_walk=True)
 
 
 def _seed_panel(

@@ -112,13 +112,9 @@ def grey_layer(
         stride: pixels of the image that a cell covers; where the cells cover less than the image,
             they are larger.
     """
-    sides = (min(n, side / stride) for n, side in zip(grid.shape, image_hw, strict=True))
-    rows, columns = sides
-    plane = np.asarray(
-        Image.fromarray(grid).resize(
-            size_hw[::-1], Image.Resampling.BILINEAR, (0, 0, columns, rows)
-        )
-    )
+    rows, columns = (min(n, side / stride) for n, side in zip(grid.shape, image_hw, strict=True))
+    box = (0, 0, columns, rows)
+    plane = np.asarray(Image.fromarray(grid).resize(size_hw[::-1], Image.Resampling.BILINEAR, box))
     levels = np.rint(plane.clip(0, 1) * _ALPHA_LEVELS) / _ALPHA_LEVELS
     layer = np.full((*size_hw, 4), 255, np.uint8)
     layer[..., :3] = np.rint(levels * 255)[..., None]
