@@ -50,6 +50,12 @@ class PixelPairs:
         last = max(reach, width - reach)
         return slice(0, max(0, height - reach)), slice(reach, last)
 
+    def inside(self, size_hw: tuple[int, int], offset_yx: tuple[int, int] | ndarray) -> SubGrid:
+        """The pixels of a grid of which the target at an offset lies in it."""
+        (down, right), (height, width) = (int(step) for step in offset_yx), size_hw
+        first = max(0, -right)
+        return slice(0, max(0, height - down)), slice(first, max(first, width - max(0, right)))
+
     def shifted(self, window: SubGrid, offset_yx: tuple[int, int] | ndarray) -> SubGrid:
         """The window moved by an offset, which must keep it in the grid."""
         down, right = (int(step) for step in offset_yx)

@@ -66,12 +66,9 @@ def feature_affinities(
     """
     pairs, (_, channels, height, width) = pixel_pairs(radius), features.shape
     for down, right in pairs.offsets_yx.tolist():
-        window = (
-            slice(0, max(0, height - down)),
-            slice(max(0, -right), max(0, -right, width - max(0, right))),
-        )
-        if borders == "quirk":
-            window = pairs.sources((height, width))
+        size_hw = (height, width)
+        quirk = borders == "quirk"
+        window = pairs.sources(size_hw) if quirk else pairs.inside(size_hw, (down, right))
         plane = torch.zeros_like(features[:, 0])
         if plane[..., *window].numel():
             target = pairs.shifted(window, (down, right))
@@ -80,3 +77,23 @@ def feature_affinities(
                 gap += (some[..., *window] - some[..., *target]).abs().sum(1)
             plane[..., *window] = torch.exp(-gap / (channels if distance == "mean" else 1))
         yield plane
+
+
+def mean_affinity(
+    features: Float[Tensor, "n c h w"], distance: FeatureDistance = "mean", beta: float = 1.0
+) -> Float[Tensor, "n h w"]:
+    """Mean over the pixels around each of the affinity to them, to a power; to look at.
+
+    Up to eight are around a pixel; one with none has 0. In [0, 1].
+
+    Source: ours; the affinity is that of dissertation eq. 2.5, the power PSA's infer_aff.py.
+    """
+    pairs, size_hw = pixel_pairs(2), (features.shape[2], features.shape[3])
+    total, count = (torch.zeros_like(features[:, 0]) for _ in range(2))
+    planes = feature_affinities(features, 2, "clipped", distance)
+    for offset, plane in zip(pairs.offsets_yx.tolist(), planes, strict=True):
+        source = pairs.inside(size_hw, offset)
+        for end in (source, pairs.shifted(source, offset)):
+            total[..., *end] += plane[..., *source] ** beta
+            count[..., *end] += 1
+    return total / count.clamp(min=1)

@@ -21,6 +21,7 @@ from rayseg.nets.affinity import AffinityNet
 from rayseg.nets.irnet import CELL, IRNet
 from rayseg.nets.taps import grid_of
 from rayseg.records.bounds import check_least
+from rayseg.refine.affinities import mean_affinity
 from rayseg.refine.network_refiner import NetworkRefiner
 from rayseg.refine.walk import EdgeWalk, FeatureWalk
 
@@ -64,6 +65,7 @@ class IRNetRefinement(NetworkRefiner):
     """The refiner whose masks its network learns from."""
     from_walks: ClassVar[tuple[str, ...]] = ("cam_power", "background_threshold")
     """Fields that a run sets for each method."""
+    viewed_as: ClassVar[str] = "edges"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,13 +102,20 @@ class IRNetRefinement(NetworkRefiner):
         """The walk with these constants."""
         return EdgeWalk(radius=self.radius, beta=self.beta, log_steps=self.log_steps)
 
+    def look(self, network: IRNet, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 y x"]:
+        """The edges."""
+        return self.edges(network, image)
+
+    def view(self, looked: Float[Tensor, "1 y x"]) -> Float[Tensor, "y x"]:
+        """The edges as they are, on cells of four pixels."""
+        return looked[0]
+
     def planes(
-        self, network: IRNet, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
+        self, looked: Float[Tensor, "1 y x"], maps: Float[Tensor, "1 k h w"]
     ) -> Float[Tensor, "1 k+1 h w"]:
         """The background's constant, and maps after the walk divided by the greatest of all."""
-        edges = self.edges(network, image)
-        walked = self.walk(on_cells(maps, CELL) ** self.cam_power, edges)
-        height, width = image.shape[2:]
+        walked = self.walk(on_cells(maps, CELL) ** self.cam_power, looked)
+        height, width = maps.shape[2:]
         grown = functional.interpolate(
             walked, scale_factor=CELL, mode="bilinear", align_corners=False
         )[..., :height, :width]
@@ -160,6 +169,7 @@ class PSARefinement(NetworkRefiner):
     network_kind: ClassVar[str] = "affinity"
     learns_from: ClassVar[str] = "affinity_labels"
     """The refiner whose masks its network learns from."""
+    viewed_as: ClassVar[str] = "affinities"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,19 +195,25 @@ class PSARefinement(NetworkRefiner):
             borders=self.borders, distance=self.distance,
         )  # fmt: skip
 
+    def look(self, network: AffinityNet, image: Float[Tensor, "1 3 h w"]) -> Tensor:
+        """The features (1, 448, y, x), of the image on zeros up to whole cells."""
+        return self.seen(network, _on_whole_cells(image)).float()
+
+    def view(self, looked: Float[Tensor, "1 448 y x"]) -> Float[Tensor, "y x"]:
+        """Mean of each cell's affinities to the eight around it, to the power that the walk takes.
+
+        On cells of eight pixels. That of a cell with none around it is 0.
+        """
+        return mean_affinity(looked, self.distance, self.beta)[0]
+
     def planes(
-        self, network: AffinityNet, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
+        self, looked: Float[Tensor, "1 448 y x"], maps: Float[Tensor, "1 k h w"]
     ) -> Float[Tensor, "1 k+1 h w"]:
         """Background and maps after the walk, on zeros up to whole cells."""
-        height, width = image.shape[2:]
-        rest = [-side % AFFINITY_CELL for side in (height, width)]
+        height, width = maps.shape[2:]
         background = (1 - maps.amax(1, keepdim=True)) ** self.alpha
-        image, planes = (
-            functional.pad(one, (0, rest[1], 0, rest[0]))
-            for one in (image, torch.cat([background, maps], 1))
-        )
-        small = functional.avg_pool2d(planes, AFFINITY_CELL)
-        walked = self.walk(small, self.seen(network, image).float())
+        planes = _on_whole_cells(torch.cat([background, maps], 1))
+        walked = self.walk(functional.avg_pool2d(planes, AFFINITY_CELL), looked)
         grown = functional.interpolate(
             walked, planes.shape[2:], mode="bilinear", align_corners=False
         )
@@ -209,6 +225,11 @@ def mean_edges(logits: Float[Tensor, "2 1 p q"], size_hw: Sequence[int]) -> Floa
     rows, columns = grid_of(size_hw, CELL)
     first, second = logits.float()
     return (first / 2 + second.flip(2) / 2).sigmoid()[:, :rows, :columns]
+
+
+def _on_whole_cells(planes: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k a b"]:
+    rest = [-side % AFFINITY_CELL for side in planes.shape[2:]]
+    return functional.pad(planes, (0, rest[1], 0, rest[0]))
 
 
 def on_cells(maps: Float[Tensor, "n k h w"], cell: int) -> Float[Tensor, "n k y x"]:

@@ -6,7 +6,7 @@ Larger images than `max_pixels` are seen smaller, so that one of 4000x3000 takes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ class NetworkRefiner:
     max_pixels: int = 4_000_000
     precision: Precision = "auto"
 
+    viewed_as: ClassVar[str]
+    """Column of the masks that has what `view` gives."""
+
     def __post_init__(self) -> None:
         check_least(self, max_pixels=64)
 
@@ -53,10 +56,20 @@ class NetworkRefiner:
         device = device or next(network.parameters()).device
         return Prepared(self, network.to(device).eval(), device)
 
-    def planes(
-        self, network: Any, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
-    ) -> Float[Tensor, "1 k+1 h w"]:
-        """Scores of background and classes; the greatest of a pixel is its label."""
+    def look(self, network: Any, image: Float[Tensor, "1 3 h w"]) -> Tensor:
+        """What the walk goes by: what the network says of an image."""
+        raise NotImplementedError
+
+    def planes(self, looked: Tensor, maps: Float[Tensor, "1 k h w"]) -> Float[Tensor, "1 k+1 h w"]:
+        """Scores of background and classes; the greatest of a pixel is its label.
+
+        Args:
+            looked: of `look`, at an image of the maps' size.
+        """
+        raise NotImplementedError
+
+    def view(self, looked: Tensor) -> Float[Tensor, "y x"]:
+        """What `look` gives as one plane in [0, 1], for people to see."""
         raise NotImplementedError
 
     def seen(self, network: Any, images: Tensor) -> Any:
@@ -81,18 +94,36 @@ class Prepared:
         classes: Sequence[int],
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
+        return self.viewed(image, maps, classes)[0]
+
+    def viewed(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+    ) -> tuple[UInt8[ndarray, "h w"], Float32[ndarray, "y x"] | None]:
+        """The labels, and the refiner's `view`; none without classes, as nothing is looked at."""
         check_arguments(image, maps, classes)
         if not len(classes):
-            return np.zeros(image.shape[:2], np.uint8)
-        return label_values(classes)[self.scores(image, maps).argmax(0)]
+            return np.zeros(image.shape[:2], np.uint8), None
+        scores, view = self._walked(image, maps)
+        return label_values(classes)[scores.argmax(0)], view
 
-    @torch.no_grad()
     def scores(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
     ) -> Float32[ndarray, "k+1 h w"]:
         """Of background and of each map's class, at every pixel."""
-        planes = self.refiner.planes(self.network, *self.given(image, maps))
-        return _resized(planes, image.shape[:2])[0].cpu().numpy()
+        return self._walked(image, maps)[0]
+
+    @torch.no_grad()
+    def _walked(
+        self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
+    ) -> tuple[Float32[ndarray, "k+1 h w"], Float32[ndarray, "y x"]]:
+        seen, given = self.given(image, maps)
+        looked = self.refiner.look(self.network, seen)
+        planes = self.refiner.planes(looked, given)
+        view = self.refiner.view(looked)
+        return _resized(planes, image.shape[:2])[0].cpu().numpy(), view.float().cpu().numpy()
 
     def given(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]

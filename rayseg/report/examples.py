@@ -17,7 +17,7 @@ from rayseg.report import overlays
 from rayseg.report.contents import PREDICTED, Score, find_rows
 from rayseg.report.instances import box_maps_panel, instances_panel, true_objects_panel
 from rayseg.report.panels import Chip, LabelNames, Panel
-from rayseg.store import Folder, Manifest, read_manifest, unpack_seeds
+from rayseg.store import VIEW_STRIDES, Folder, Manifest, read_manifest, unpack_grid, unpack_seeds
 
 _UNTAGGED = MAX_CLASSES  # after every class index
 _Rows = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -112,7 +112,9 @@ def _example(
     if any(map(_of_objects, rows.values())):
         panels.append(true_objects_panel(sample, size_hw, names))
     for stage, found in rows.items():
-        panels.append(_result(stage, found.get(sample.id), size_hw, thresholds.get(stage), names))
+        row = found.get(sample.id)
+        panels.append(_result(stage, row, size_hw, thresholds.get(stage), names))
+        panels += _views(stage, row or {}, size_hw)
     seen = frozenset(tag + 1 for tag in sample.tags).union(*(panel.labels for panel in panels))
     chips = tuple(names.chip(label) for label in sorted(seen - {BACKGROUND, IGNORE}))
     return Example(sample.id, photo, missing, size_hw, chips, tuple(panels), IGNORE in seen)
@@ -187,6 +189,23 @@ def _stored_mask(
     if not row["labels"]:
         return Panel(caption, missing=f"{row['status']}: no mask")
     return _mask_panel(caption, decode_labels(row["labels"]), size_hw, names)
+
+
+def _views(stage: str, row: Mapping[str, Any], size_hw: tuple[int, int]) -> list[Panel]:
+    """What a walk went by, where the row has it."""
+    return [
+        _view_panel(f"{name} of {_caption(Score(stage, {}))}", row, name, size_hw)
+        for name in VIEW_STRIDES
+        if row.get(name)
+    ]
+
+
+def _view_panel(caption: str, row: Mapping[str, Any], name: str, size_hw: tuple[int, int]) -> Panel:
+    grid = unpack_grid(row[name])
+    image_hw = (row["height"], row["width"])
+    layer = overlays.grey_layer(grid, VIEW_STRIDES[name], image_hw, size_hw)
+    alt = f"{caption}: {grid.mean():.2f} on average"
+    return Panel(caption, alt, overlays.png_uri(layer), of_walk=True)
 
 
 def _seed_panel(

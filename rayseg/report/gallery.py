@@ -39,6 +39,11 @@ class Gallery:
         return any(example.ignored for example in self._all)
 
     @property
+    def of_walks(self) -> bool:
+        """Whether any picture is of what a random walk went by."""
+        return any(panel.of_walk for example in self._all for panel in example.panels)
+
+    @property
     def weight(self) -> int:
         """Characters of the page that it takes."""
         return sum(example.weight for example in self._all)

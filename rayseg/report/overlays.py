@@ -103,6 +103,24 @@ def heat_layer(
     return layer
 
 
+def grey_layer(
+    grid: Float[ndarray, "y x"], stride: int, image_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> UInt8[ndarray, "h w 4"]:
+    """A plane in [0, 1] from black to white, which covers what is underneath.
+
+    Args:
+        stride: pixels of the image that a cell covers; where the cells cover less than the image,
+            they are larger.
+    """
+    rows, columns = (min(n, side / stride) for n, side in zip(grid.shape, image_hw, strict=True))
+    box = (0, 0, columns, rows)
+    plane = np.asarray(Image.fromarray(grid).resize(size_hw[::-1], Image.Resampling.BILINEAR, box))
+    levels = np.rint(plane.clip(0, 1) * _ALPHA_LEVELS) / _ALPHA_LEVELS
+    layer = np.full((*size_hw, 4), 255, np.uint8)
+    layer[..., :3] = np.rint(levels * 255)[..., None]
+    return layer
+
+
 def enlarge_grid(grid: Float[ndarray, "y x"], size_hw: tuple[int, int]) -> Float[ndarray, "h w"]:
     """A grid whose corners are the image's, bilinear: how BBAM's maps lie on their image."""
     rows, columns = (_between(cells, side) for cells, side in zip(grid.shape, size_hw, strict=True))

@@ -28,6 +28,7 @@ class Panel:
         layer: data URI of what lies over the photograph; empty where there is nothing.
         missing: why there is nothing.
         labels: the labels in it.
+        of_walk: whether it is what a random walk went by.
     """
 
     caption: str
@@ -35,6 +36,7 @@ class Panel:
     layer: str = ""
     missing: str = ""
     labels: frozenset[int] = frozenset()
+    of_walk: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from rayseg.records import IGNORE, LabelMap
 from rayseg.records.file_names import file_stem
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
+from rayseg.refine.network_refiner import Prepared
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
-from rayseg.store import Folder, local_copy, read_file, read_manifest, unpack_seeds
+from rayseg.store import Folder, local_copy, pack_maps, read_file, read_manifest, unpack_seeds
 
 
 class Refiner(Protocol):
@@ -84,6 +85,7 @@ class RefineSeeds:
 
     They are rows of INSTANCES_SCHEMA where the refiner finds objects; saliency changes their labels
     and no object. An image in which no object is found has status ok and its labels.
+    Of one that works on a network rows of WALKED_SCHEMA, with what it saw.
 
     Args:
         manifest: has the images' paths.
@@ -120,6 +122,10 @@ class RefineSeeds:
             found = self.refiner.find(*given)  # type: ignore[attr-defined]
             labels = found.labels(decoded.pixels.shape[:2])
             columns = found.scored().columns()
+        elif isinstance(self.refiner, Prepared):
+            labels, view = self.refiner.viewed(*given)
+            if view is not None:
+                columns = {self.refiner.refiner.viewed_as: pack_maps(view[None])[0]}
         else:
             labels = self.refiner(*given)
         if self.saliency:

@@ -11,7 +11,7 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.refiners import network_of
 from rayseg.steps.sources import digest, finished_config
 from rayseg.steps.step import Fill, Step, carry_out
-from rayseg.store import Folder
+from rayseg.store import WALKED_SCHEMA, Folder
 
 
 def refine_seeds(config: RefineSeedsConfig, engine: Engine) -> Outcome:
@@ -39,11 +39,12 @@ def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
             weights = network_of(config, name, method)
             identity["weights"] = digest(weights)
             make = partial(make, weights=weights, device=config.compute.device)
+        schema = WALKED_SCHEMA if kind and not finds_objects(refiner) else None
         yield Step(
             "tag_instances" if finds_objects(refiner) else "masks",
             run_folder / "masks" / label,
             identity,
-            Fill(seeds, make, keeps_network=bool(kind), weights=weights),
+            Fill(seeds, make, keeps_network=bool(kind), weights=weights, schema=schema),
             f"masks {label}",
         )
 

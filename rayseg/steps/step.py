@@ -33,6 +33,8 @@ from rayseg.store import (
     mend,
     read_run,
     rebind,
+    shard_columns,
+    shard_names,
     stored_ids,
     tidy,
     write_run,
@@ -51,6 +53,8 @@ class Fill:
         then: CPU tasks that the stage's planes of probabilities go on to.
         bind: where a row is missing, `make` with what it is costly to have; it may refuse.
         weights: address of the network's file; empty where there is none.
+        schema: of the rows, where they have more columns than their kind's; a folder that was begun
+            without these goes on without them.
     """
 
     source: Chosen | Folder
@@ -60,6 +64,7 @@ class Fill:
     then: Callable[[], Stage] | None = None
     bind: Callable[[Folder], Callable[[], Stage]] | None = None
     weights: str = ""
+    schema: pa.Schema | None = None
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -215,13 +220,24 @@ def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[s
             return lines + _fill_up(step, work, engine, compute)
         pool = Pool(make, work.keeps_network)
         then = Pool(work.then) if work.then else None
-        schema = KINDS[step.kind].schema
-        assert schema is not None
+        schema = _schema(step, work)
         seconds = engine.fill(source, pool, folder, schema, step.label, compute, then)
         # wall seconds add up over the starts that a folder took
         known = read_run(folder).get("seconds", 0.0)
         write_run(folder, {"seconds": known + seconds, "in_actors": work.keeps_network})
     return lines
+
+
+def _schema(step: Step, work: Fill) -> pa.Schema:
+    """Of the rows to be stored: all rows of a folder have the same columns."""
+    schema = KINDS[step.kind].schema
+    assert schema is not None
+    there = shard_names(step.folder)
+    if work.schema and (
+        not there or {*work.schema.names} <= {*shard_columns(step.folder, there[0])}
+    ):
+        return work.schema
+    return schema
 
 
 def _note_lost(folder: Folder, lost: Iterable[Lost]) -> list[str]:

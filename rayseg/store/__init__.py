@@ -40,7 +40,7 @@ from rayseg.store.index import (
 from rayseg.store.kinds import KINDS, Kind, holds_objects
 from rayseg.store.lock import FolderLockedError, dead_holder, lease
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
-from rayseg.store.maps import MAP_STRIDE, pack_maps, unpack_grid, unpack_seeds
+from rayseg.store.maps import MAP_STRIDE, VIEW_STRIDES, pack_maps, unpack_grid, unpack_seeds
 from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
 from rayseg.store.names import hash_ids
 from rayseg.store.provenance import (
@@ -64,6 +64,7 @@ from rayseg.store.schemas import (
     MANIFEST_SCHEMA,
     MASKS_SCHEMA,
     SEEDS_SCHEMA,
+    WALKED_SCHEMA,
 )
 from rayseg.store.shards import (
     RowsById,

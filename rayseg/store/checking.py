@@ -16,7 +16,7 @@ from rayseg.store.folder import Folder
 from rayseg.store.index import LATER, lines_of, lines_of_shards, stored_index
 from rayseg.store.shards import read_shard, row_digest, shard_name, shard_sizes
 
-PICTURES = ("maps", "labels")
+PICTURES = ("maps", "labels", "edges", "affinities")
 """Columns that hold PNGs, one or a list of them."""
 
 

@@ -13,6 +13,11 @@ from rayseg.records import Seeds
 
 MAP_STRIDE = 4
 """Stored maps have ceil(h / 4) x ceil(w / 4) cells; cell i covers pixels 4i to 4i + 3."""
+VIEW_STRIDES = {"edges": 4, "affinities": 8}
+"""Image pixels of a cell of what a walk goes by, by its column of WALKED_SCHEMA.
+
+Of an image that the network saw smaller a cell covers more.
+"""
 
 
 def pack_maps(maps: Float[ndarray, "k h w"]) -> list[bytes]:

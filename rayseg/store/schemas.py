@@ -54,6 +54,17 @@ MASKS_SCHEMA = pa.schema(
         ("ignored", pa.float32()),  # share of pixels that are 255
     ]
 )
+WALKED_SCHEMA = pa.schema(
+    [
+        *MASKS_SCHEMA,
+        ("edges", pa.binary()),  # grey PNG, IRNet's edges on cells of four pixels
+        ("affinities", pa.binary()),  # ... of AffinityNet's, mean to the eight cells around, of 8
+    ]
+)
+"""Masks by a refiner that walks on a network, which fills one of the columns after labels.
+
+Folders of earlier versions have MASKS_SCHEMA.
+"""
 _OBJECTS = [
     ("boxes_xyxy", pa.list_(pa.list_(pa.float32()))),
     ("classes", pa.list_(pa.int32())),

@@ -47,6 +47,16 @@ def test_a_grid_smaller_than_the_radius_has_no_source(size):
     assert np.zeros(size)[pixel_pairs(5).sources(size)].size == 0
 
 
+@pytest.mark.parametrize("size", [(9, 7), (1, 1), (2, 9), (9, 2)])
+def test_pixels_inside_are_those_whose_target_is(size):
+    found = pixel_pairs(5)
+    for down, right in found.offsets_yx:
+        marked = np.zeros(size, bool)
+        marked[found.inside(size, (down, right))] = True
+        for y, x in np.ndindex(size):
+            assert marked[y, x] == (y + down < size[0] and 0 <= x + right < size[1])
+
+
 def test_pairs_are_made_once_and_cannot_be_changed():
     found = pixel_pairs(5)
     assert pixel_pairs(5) is found

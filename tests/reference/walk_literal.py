@@ -48,3 +48,18 @@ def walk(maps, affinity, beta, log_steps):
 
 def edge_walk(maps, edge, radius, beta, log_steps):
     return walk(maps * (1 - edge), edge_affinity(edge, radius), beta, log_steps)
+
+
+def mean_affinity(features, beta, summed):
+    """Of each pixel to those around it, to the power; 0 where there are none."""
+    _, height, width = features.shape
+    found = np.zeros((height, width))
+    for y, x in np.ndindex(height, width):
+        values = []
+        for a in range(max(0, y - 1), min(height, y + 2)):
+            for b in range(max(0, x - 1), min(width, x + 2)):
+                if (a, b) != (y, x):
+                    gaps = np.abs(features[:, y, x] - features[:, a, b])
+                    values.append(np.exp(-(gaps.sum() if summed else gaps.mean())) ** beta)
+        found[y, x] = sum(values) / len(values) if values else 0
+    return found

@@ -11,6 +11,7 @@ from rayseg.nets.affinity import AffinityNet
 from rayseg.nets.inputs import DEVIATION_RGB, MEAN_RGB
 from rayseg.nets.irnet import IRNet
 from rayseg.refine.learned_walks import OFFICIAL_WALKS, IRNetRefinement, PSARefinement
+from rayseg.store import VIEW_STRIDES
 from tests.reference import walk_literal
 
 EXACT = {"precision": "fp32"}
@@ -64,7 +65,10 @@ def test_irnet_is_the_authors_inference_with_a_dense_walk(networks):
     prepared = refiner.prepare(network)
     assert np.abs(prepared.scores(image, maps) - planes).max() < 2e-5
     values = np.array([0, 8, 3])[planes.argmax(0)]
-    assert (prepared(image, maps, [7, 2]) != values).mean() < 1e-3
+    labels, view = prepared.viewed(image, maps, [7, 2])
+    assert (labels != values).mean() < 1e-3
+    assert np.array_equal(labels, prepared(image, maps, [7, 2]))
+    assert np.abs(view - edge).max() < 1e-5
 
 
 @pytest.mark.parametrize(("borders", "distance"), [("quirk", "mean"), ("clipped", "sum")])
@@ -83,8 +87,9 @@ def test_psa_is_the_authors_inference_with_a_dense_walk(networks, borders, dista
     expected = enlarged(walk_literal.walk(small, affinity, 8, 4), 8)[:, :77, :100]
     found = refiner.prepare(network).scores(image, maps)
     assert np.abs(found - expected).max() < 2e-5
-    labels = refiner.prepare(network)(image, maps, [7, 2])
+    labels, view = refiner.prepare(network).viewed(image, maps, [7, 2])
     assert (labels != np.array([0, 8, 3])[expected.argmax(0)]).mean() < 1e-3
+    assert np.abs(view - walk_literal.mean_affinity(features, 8, distance == "sum")).max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", [IRNetRefinement, PSARefinement])
@@ -127,6 +132,24 @@ class TestOddImages:
         assert seen[1] < 3000 * 1.5  # filled up to whole cells
         assert scores.shape == (3, 96, 128)
         assert set(small(image, maps, [7, 2]).flat) <= {0, 3, 8}
+
+    def test_what_it_walks_by_covers_the_image_in_cells(self, networks, kind):
+        image, maps = scene(61, 45)
+        for prepared in (
+            kind(**EXACT).prepare(networks[kind]),
+            kind(**EXACT, max_pixels=700).prepare(networks[kind]),
+        ):
+            _, view = prepared.viewed(image, maps, [7, 2])
+            height, width = (61, 45) if prepared.refiner.max_pixels > 61 * 45 else (30, 22)
+            cell = VIEW_STRIDES[kind.viewed_as]
+            assert view.shape == (-(-height // cell), -(-width // cell))
+            assert 0 <= view.min() < view.max() <= 1
+
+    def test_without_a_class_nothing_is_looked_at(self, networks, kind):
+        image, maps = scene(40, 40)
+        labels, view = kind(**EXACT).prepare(networks[kind]).viewed(image, maps[:0], [])
+        assert view is None
+        assert not labels.any()
 
     def test_it_must_be_prepared(self, networks, kind):
         with pytest.raises(TypeError, match="prepare"):

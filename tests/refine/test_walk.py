@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rayseg.records.pairs import pixel_pairs
-from rayseg.refine.affinities import edge_affinities, feature_affinities
+from rayseg.refine.affinities import edge_affinities, feature_affinities, mean_affinity
 from rayseg.refine.chebyshev import chebyshev_series
 from rayseg.refine.walk import EdgeWalk, FeatureWalk
 from tests.reference import walk_literal as literal
@@ -170,6 +170,16 @@ def test_pixels_at_the_border_have_as_many_neighbours_as_in_psas_code(borders, c
     assert planes.sum() == (dense_matrix.sum() - 400) / 2
     places = {"middle": (10, 10), "left": (10, 0), "corner": (0, 0)}
     assert {name: neighbours[places[name]] for name in counts} == counts
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 4), (3, 1), (1, 1)])
+@pytest.mark.parametrize("distance", ["mean", "sum"])
+def test_the_mean_affinity_is_that_of_all_pixels_around(size, distance):
+    features = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (2, 40, *size)))
+    found = mean_affinity(features, distance, 3.0).numpy()
+    for one, values in zip(features.numpy(), found, strict=True):
+        expected = literal.mean_affinity(one, 3.0, distance == "sum")
+        assert np.abs(values - expected).max() < 1e-12
 
 
 def test_affinities_are_those_of_the_literal_matrix():

@@ -39,6 +39,27 @@ def test_cells_beyond_the_image_are_cut_off():
     assert middle[59] == pytest.approx(1, abs=0.03)
 
 
+def test_a_plane_is_grey_and_its_cells_lie_where_they_do():
+    # 6 pixels are a cell and a half of 4: half of the second lies beyond.
+    layer = overlays.grey_layer(np.array([[0, 1]], np.float32), 4, (4, 6), (40, 60))
+    assert layer.shape == (40, 60, 4)
+    assert (layer[..., 3] == 255).all()
+    assert (layer[..., 0] == layer[..., 1]).all()
+    assert (layer[..., 0] == layer[..., 2]).all()
+    middle = layer[20, :, 0] / 255
+    assert middle[19] < 0.05
+    assert middle[40] == pytest.approx(0.5, abs=0.05)
+    assert middle[59] > 0.95
+
+
+def test_cells_of_an_image_that_was_seen_smaller_cover_all_of_it():
+    grid = np.zeros((10, 10), np.float32)
+    grid[9] = 1
+    layer = overlays.grey_layer(grid, 4, (400, 400), (100, 100))
+    assert layer[97].min() > 240
+    assert layer[:80, :, 0].max() == 0
+
+
 @pytest.mark.parametrize(
     ("size_hw", "fitted"), [((100, 200), (160, 320)), ((1, 5000), (1, 320)), ((1, 1), (320, 320))]
 )

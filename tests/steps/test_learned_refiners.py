@@ -10,6 +10,7 @@ import pytest
 
 from rayseg.attribution import CAM
 from rayseg.config import (
+    CheckConfig,
     Compute,
     DoctorConfig,
     ExportConfig,
@@ -32,6 +33,8 @@ from rayseg.nets.weights import read_facts, to_safetensors
 from rayseg.plain import PlainEngine
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import mask_area
+from rayseg.report import write_report
+from rayseg.steps.check import check
 from rayseg.steps.estimate import calibrate
 from rayseg.steps.exporting import export
 from rayseg.steps.labels import instance_labels, mask_labels
@@ -43,7 +46,21 @@ from rayseg.steps.seeds import make_seeds
 from rayseg.steps.spaces import load_space
 from rayseg.steps.training import train
 from rayseg.steps.trials import Plan
-from rayseg.store import Folder, kind_of, read_rows, read_run
+from rayseg.store import (
+    MASKS_SCHEMA,
+    VIEW_STRIDES,
+    WALKED_SCHEMA,
+    Folder,
+    kind_of,
+    read_rows,
+    read_run,
+    read_shard,
+    shard_columns,
+    shard_names,
+    sign_rows,
+    unpack_grid,
+    write_shard,
+)
 
 ENGINE = PlainEngine()
 TINY = {
@@ -149,6 +166,56 @@ def test_every_pixel_of_every_image_has_a_label(made, name):
         assert set(labels.flat) <= {0, *(1 + number for number in tags[row["id"]])}
         seen |= set(labels.flat)
     assert len(seen) > 1
+
+
+def test_masks_have_what_their_walk_went_by(made):
+    for name, own, cells in (("irnet", "edges", 18), ("psa", "affinities", 9)):
+        for row in read_rows(Folder(made[0].run) / "masks" / f"cam+{name}"):
+            assert unpack_grid(row[own]).shape == (cells, cells)
+            assert [row[one] for one in VIEW_STRIDES if one != own] == [b""]
+    for row in read_rows(Folder(made[0].run) / "masks" / "cam+label_crf"):
+        assert not {*VIEW_STRIDES} & row.keys()
+
+
+def test_the_page_shows_seeds_masks_edges_and_affinities_side_by_side(made):
+    page = (Path(made[0].run) / "report.html").read_text()
+    shown = re.findall(r"<figcaption>(.*?)</figcaption>", page)
+    assert [one for one in shown if one.startswith(("edges", "affin"))]
+    row = ["image", "truth", "cam", "cam+affinity_labels", "cam+irnet", "edges of cam+irnet"]
+    row += ["cam+label_crf", "cam+psa", "affinities of cam+psa"]
+    assert shown[: len(row)] == row
+    assert "Edges: white where" in page
+
+
+def test_masks_that_were_begun_without_edges_go_on_without_them(copied):
+    """As a run that an earlier version began, and that was killed."""
+    folder = Folder(copied.run) / "masks" / "cam+irnet"
+    names = MASKS_SCHEMA.names
+    rows = [{key: row[key] for key in names} for row in read_rows(folder)]
+    for name in shard_names(folder):
+        folder.delete(name)
+    earlier = [{**row, "digest": row["follows"]} for row in rows[:3]]
+    write_shard(folder, sign_rows(earlier, MASKS_SCHEMA))
+    refine_seeds(refining(copied), ENGINE)
+    assert all(shard_columns(folder, name) == names for name in shard_names(folder))
+    again = {row["id"]: row["labels"] for row in read_rows(folder)}
+    assert again == {row["id"]: row["labels"] for row in rows}
+    write_report(Folder(copied.run))
+    page = (Path(copied.run) / "report.html").read_text()
+    assert "<figcaption>cam+irnet</figcaption>" in page
+    assert "<figcaption>edges of" not in page
+    assert "<figcaption>affinities of" in page
+
+
+def test_a_check_looks_at_edges_too(copied):
+    assert check(CheckConfig(run=copied.run), ENGINE).left_out == 0
+    folder = Folder(copied.run) / "masks" / "cam+irnet"
+    name = shard_names(folder)[0]
+    rows = read_shard(folder, name).to_pylist()
+    spoiled = [{**row, "edges": row["edges"][:40], "digest": row["follows"]} for row in rows]
+    assert write_shard(folder, sign_rows(spoiled, WALKED_SCHEMA)) == name
+    said = "\n".join(check(CheckConfig(run=copied.run), ENGINE).lines)
+    assert "its edges are no PNG" in said
 
 
 def test_a_second_start_repeats_nothing(made):

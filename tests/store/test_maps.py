@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rayseg.store import pack_maps, unpack_seeds
+from rayseg.store import MASKS_SCHEMA, VIEW_STRIDES, WALKED_SCHEMA, pack_maps, unpack_seeds
 
 
 @pytest.mark.parametrize("k", [0, 1, 2])
@@ -19,3 +19,7 @@ def test_the_ends_of_the_range_are_exact():
     maps = np.array([[[0, 1]]], np.float32)
     row = {"id": "a", "height": 1, "width": 5, "classes": [0], "maps": pack_maps(maps)}
     assert unpack_seeds(row).maps.tolist() == maps.tolist()
+
+
+def test_every_column_of_a_walk_has_its_stride():
+    assert WALKED_SCHEMA.names == [*MASKS_SCHEMA.names, *VIEW_STRIDES]
