@@ -7,7 +7,10 @@ PSA's infer_aff.py (Ahn and Kwak, CVPR 2018); METHODS 1.6, 1.7 and 2. The disser
 (2.3.2) and names none of their constants, so that `as_written` differs in Eq. 2.5 alone.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -63,6 +66,7 @@ class IRNetRefinement(NetworkRefiner):
     """The refiner whose masks its network learns from."""
     from_walks: ClassVar[tuple[str, ...]] = ("cam_power", "background_threshold")
     """Fields that a run sets for each method."""
+    read_off: ClassVar[tuple[str, ...]] = ("log_steps", "background_threshold")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,20 +103,31 @@ class IRNetRefinement(NetworkRefiner):
         """The walk with these constants."""
         return EdgeWalk(radius=self.radius, beta=self.beta, log_steps=self.log_steps)
 
-    def planes(
-        self, network: IRNet, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
-    ) -> Float[Tensor, "1 k+1 h w"]:
-        """The background's constant, and maps after the walk divided by the greatest of all."""
+    def course(
+        self,
+        network: IRNet,
+        image: Float[Tensor, "1 3 h w"],
+        maps: Float[Tensor, "1 k h w"],
+        variants: Sequence[Self],
+    ) -> Iterator[Float[Tensor, "1 k+1 h w"]]:
+        """The background's constant, and maps after the walk divided by the greatest of all.
+
+        One walk has all numbers of steps; a threshold only compares after it.
+        """
         edges = self.edges(network, image)
-        walked = self.walk(_on_cells(maps, CELL) ** self.cam_power, edges)
+        steps = sorted({one.log_steps for one in variants})
+        walks = self.walk.course(_on_cells(maps, CELL) ** self.cam_power, edges, steps)
         height, width = image.shape[2:]
-        grown = functional.interpolate(
-            walked, scale_factor=CELL, mode="bilinear", align_corners=False
-        )[..., :height, :width]
-        # maps of zeros stay so: all is background
-        grown = grown / grown.amax((1, 2, 3), keepdim=True).clamp(min=1e-5)
-        background = torch.full_like(grown[:, :1], self.background_threshold)
-        return torch.cat([background, grown], 1)
+        for log_steps, alike in groupby(variants, attrgetter("log_steps")):
+            grown = functional.interpolate(
+                walks[steps.index(log_steps)],
+                scale_factor=CELL, mode="bilinear", align_corners=False,
+            )[..., :height, :width]  # fmt: skip
+            # maps of zeros stay so: all is background
+            grown = grown / grown.amax((1, 2, 3), keepdim=True).clamp(min=1e-5)
+            for one in alike:
+                background = torch.full_like(grown[:, :1], one.background_threshold)
+                yield torch.cat([background, grown], 1)
 
     def edges(self, network: IRNet, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 y x"]:
         """Boundaries on cells of four pixels: of the mean logit of image and mirrored image."""
@@ -155,6 +170,7 @@ class PSARefinement(NetworkRefiner):
     network_kind: ClassVar[str] = "affinity"
     learns_from: ClassVar[str] = "affinity_labels"
     """The refiner whose masks its network learns from."""
+    read_off: ClassVar[tuple[str, ...]] = ("log_steps",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,9 +196,13 @@ class PSARefinement(NetworkRefiner):
             borders=self.borders, distance=self.distance,
         )  # fmt: skip
 
-    def planes(
-        self, network: AffinityNet, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
-    ) -> Float[Tensor, "1 k+1 h w"]:
+    def course(
+        self,
+        network: AffinityNet,
+        image: Float[Tensor, "1 3 h w"],
+        maps: Float[Tensor, "1 k h w"],
+        variants: Sequence[Self],
+    ) -> Iterator[Float[Tensor, "1 k+1 h w"]]:
         """Background and maps after the walk, on zeros up to whole cells."""
         height, width = image.shape[2:]
         rest = [-side % AFFINITY_CELL for side in (height, width)]
@@ -192,11 +212,14 @@ class PSARefinement(NetworkRefiner):
             for one in (image, torch.cat([background, maps], 1))
         )
         small = functional.avg_pool2d(planes, AFFINITY_CELL)
-        walked = self.walk(small, self.seen(network, image).float())
-        grown = functional.interpolate(
-            walked, planes.shape[2:], mode="bilinear", align_corners=False
-        )
-        return grown[..., :height, :width]
+        steps = sorted({one.log_steps for one in variants})
+        walks = self.walk.course(small, self.seen(network, image).float(), steps)
+        for one in variants:
+            grown = functional.interpolate(
+                walks[steps.index(one.log_steps)],
+                planes.shape[2:], mode="bilinear", align_corners=False,
+            )  # fmt: skip
+            yield grown[..., :height, :width]
 
 
 def _on_cells(maps: Float[Tensor, "n k h w"], cell: int) -> Float[Tensor, "n k y x"]:

@@ -4,9 +4,9 @@ An image takes about 0.6 GB of memory for each million pixels that the network s
 Larger images than `max_pixels` are seen smaller, so that one of 4000x3000 takes 2.5 GB.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ class NetworkRefiner:
 
     max_pixels: int = 4_000_000
     precision: Precision = "auto"
+
+    read_off: ClassVar[tuple[str, ...]] = ()
+    """Fields whose values all come from one look of the network at an image, and one walk."""
 
     def __post_init__(self) -> None:
         check_least(self, max_pixels=64)
@@ -57,6 +60,17 @@ class NetworkRefiner:
         self, network: Any, image: Float[Tensor, "1 3 h w"], maps: Float[Tensor, "1 k h w"]
     ) -> Float[Tensor, "1 k+1 h w"]:
         """Scores of background and classes; the greatest of a pixel is its label."""
+        (found,) = self.course(network, image, maps, [self])
+        return found
+
+    def course(
+        self,
+        network: Any,
+        image: Float[Tensor, "1 3 h w"],
+        maps: Float[Tensor, "1 k h w"],
+        variants: Sequence[Self],
+    ) -> Iterator[Float[Tensor, "1 k+1 h w"]]:
+        """The planes of each variant of this refiner, which differ in what `read_off` names."""
         raise NotImplementedError
 
     def seen(self, network: Any, images: Tensor) -> Any:
@@ -81,24 +95,54 @@ class Prepared:
         classes: Sequence[int],
     ) -> UInt8[ndarray, "h w"]:
         """Labels 0 and class index + 1 (see `LabelCRF.__call__` for the arguments)."""
-        check_arguments(image, maps, classes)
-        if not len(classes):
-            return np.zeros(image.shape[:2], np.uint8)
-        return label_values(classes)[self.scores(image, maps).argmax(0)]
+        (labels,) = self.course(image, maps, classes, [self.refiner])
+        return labels
 
-    @torch.no_grad()
+    def course(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+        variants: Sequence[NetworkRefiner],
+    ) -> Iterator[UInt8[ndarray, "h w"]]:
+        """The labels that each variant of the refiner would give; the network is called once.
+
+        Raises:
+            ValueError: a variant differs in more than what the refiner's `read_off` names.
+        """
+        check_arguments(image, maps, classes)
+        for one in variants:
+            own = {name: getattr(self.refiner, name) for name in self.refiner.read_off}
+            if one != self.refiner and replace(one, **own) != self.refiner:
+                read = ", ".join(own) or "nothing"
+                raise ValueError(f"variants must differ in {read}, got {one} of {self.refiner}")
+        if not len(classes):
+            yield from np.zeros((len(variants), *image.shape[:2]), np.uint8)
+            return
+        for scores in self._scores(image, maps, variants):
+            yield label_values(classes)[scores.argmax(0)]
+
     def scores(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
     ) -> Float32[ndarray, "k+1 h w"]:
         """Of background and of each map's class, at every pixel."""
+        (found,) = self._scores(image, maps, [self.refiner])
+        return found
+
+    @torch.no_grad()
+    def _scores(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        variants: Sequence[NetworkRefiner],
+    ) -> Iterator[Float32[ndarray, "k+1 h w"]]:
         size_hw = image.shape[:2]
         pixels = torch.from_numpy(image.copy()).to(self.device).permute(2, 0, 1)[None]
         given = torch.from_numpy(maps.copy()).to(self.device)[None]
         small_hw = _within(size_hw, self.refiner.max_pixels)
-        planes = self.refiner.planes(
-            self.network, _resized(normalise(pixels), small_hw), _resized(given, small_hw)
-        )
-        return _resized(planes, size_hw)[0].cpu().numpy()
+        seen, given = _resized(normalise(pixels), small_hw), _resized(given, small_hw)
+        for planes in self.refiner.course(self.network, seen, given, variants):
+            yield _resized(planes, size_hw)[0].cpu().numpy()
 
 
 def _within(size_hw: tuple[int, ...], max_pixels: int) -> tuple[int, int]:
