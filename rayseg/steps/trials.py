@@ -137,7 +137,7 @@ class Plan:
 
     @property
     def base(self) -> Any:
-        """The same, with the most steps that are read off; a refiner with the most of each value."""
+        """The same, with the most steps that are read off; a refiner with the most of each."""
         if self.space.kind == "masks":
             most = {name: max(values) for name, values in self.space.read_off.items()}
             return self.space.setting(self.asked, most)
