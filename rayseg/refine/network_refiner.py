@@ -113,7 +113,7 @@ class Prepared:
         check_arguments(image, maps, classes)
         for one in variants:
             own = {name: getattr(self.refiner, name) for name in self.refiner.read_off}
-            if one != self.refiner and replace(one, **own) != self.refiner:
+            if replace(one, **own) != self.refiner:
                 read = ", ".join(own) or "nothing"
                 raise ValueError(f"variants must differ in {read}, got {one} of {self.refiner}")
         if not len(classes):

@@ -119,11 +119,11 @@ def _toml(plan: Plan, best: dict[str, Any]) -> str:
         (parts[part] if dot else values)[own] = best[name]
     made = space.setting(plan.base, values)
     parts[space.name] = as_plain(made)
-    if walk := getattr(made, "from_walks", ()):  # as do these
-        pair = [parts[space.name].pop(name) for name in walk]
-        parts["walks"] = {threshold_field(config.seeds_of): pair}
     if space.name in ("label_crf", "threshold"):  # thresholds belong with the maps' method
         parts["thresholds"] = {threshold_field(config.seeds_of): _pair(parts[space.name], plan)}
+    if names := getattr(made, "from_walks", ()):  # and so do these
+        own = [parts[space.name].pop(name) for name in names]
+        parts["walks"] = {threshold_field(config.seeds_of): own}
     head = f"# {space.metric} {100 * best[space.metric]:.2f}"
     if BEST_THRESHOLD in best:
         head += f" at background threshold {best[BEST_THRESHOLD]:g}"
