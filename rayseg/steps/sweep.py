@@ -122,8 +122,8 @@ def _toml(plan: Plan, best: dict[str, Any]) -> str:
     if space.name in ("label_crf", "threshold"):  # thresholds belong with the maps' method
         parts["thresholds"] = {threshold_field(config.seeds_of): _pair(parts[space.name], plan)}
     if names := getattr(made, "from_walks", ()):  # and so do these
-        own = [parts[space.name].pop(name) for name in names]
-        parts["walks"] = {threshold_field(config.seeds_of): own}
+        pair = [parts[space.name].pop(name) for name in names]
+        parts["walks"] = {threshold_field(config.seeds_of): pair}
     head = f"# {space.metric} {100 * best[space.metric]:.2f}"
     if BEST_THRESHOLD in best:
         head += f" at background threshold {best[BEST_THRESHOLD]:g}"
