@@ -113,6 +113,13 @@ def test_a_file_of_ones_own_is_a_space(tmp_path):
     )
     with pytest.raises(ValueError, match="READ_OFF must be empty or have one of nothing, got flip"):
         load_space(str(path))
+    walk = tmp_path / "irnet.py"
+    begin = "SPACE = {}\nGRID = {}\nMETRIC, MODE = 'miou', 'max'\n"
+    walk.write_text(begin + "READ_OFF = {'beta': [8.0]}\n")
+    with pytest.raises(ValueError, match="some of background_threshold, log_steps, got beta"):
+        load_space(str(walk))
+    walk.write_text(begin + "READ_OFF = {'log_steps': [4]}\n")
+    assert load_space(str(walk)).read_off == {"log_steps": [4]}
     path.write_text("SPACE = nothing\n")
     with pytest.raises(ValueError, match=r"cam\.py is no space: NameError: name 'nothing'"):
         load_space(str(path))

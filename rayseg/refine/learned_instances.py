@@ -42,6 +42,8 @@ class IRNetInstances(IRNetRefinement):
     finds_objects: ClassVar[bool] = True
     from_walks: ClassVar[tuple[str, ...]] = ("cam_power",)
     """The background of instances is the authors' one value, whatever made the maps."""
+    read_off: ClassVar[tuple[str, ...]] = ()
+    """Each part walks by itself, so that nothing is read off one walk."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,8 +7,10 @@ PSA's infer_aff.py (Ahn and Kwak, CVPR 2018); METHODS 1.6, 1.7 and 2. The disser
 (2.3.2) and names none of their constants, so that `as_written` differs in Eq. 2.5 alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -66,6 +68,7 @@ class IRNetRefinement(NetworkRefiner):
     from_walks: ClassVar[tuple[str, ...]] = ("cam_power", "background_threshold")
     """Fields that a run sets for each method."""
     viewed_as: ClassVar[str] = "edges"
+    read_off: ClassVar[tuple[str, ...]] = ("log_steps", "background_threshold")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,19 +113,29 @@ class IRNetRefinement(NetworkRefiner):
         """The edges as they are, on cells of four pixels."""
         return looked[0]
 
-    def planes(
-        self, looked: Float[Tensor, "1 y x"], maps: Float[Tensor, "1 k h w"]
-    ) -> Float[Tensor, "1 k+1 h w"]:
-        """The background's constant, and maps after the walk divided by the greatest of all."""
-        walked = self.walk(on_cells(maps, CELL) ** self.cam_power, looked)
+    def course(
+        self,
+        looked: Float[Tensor, "1 y x"],
+        maps: Float[Tensor, "1 k h w"],
+        variants: Sequence[Self],
+    ) -> Iterator[Float[Tensor, "1 k+1 h w"]]:
+        """The background's constant, and maps after the walk divided by the greatest of all.
+
+        One walk has all numbers of steps; a threshold only compares after it.
+        """
+        steps = sorted({one.log_steps for one in variants})
+        walks = self.walk.course(on_cells(maps, CELL) ** self.cam_power, looked, steps)
         height, width = maps.shape[2:]
-        grown = functional.interpolate(
-            walked, scale_factor=CELL, mode="bilinear", align_corners=False
-        )[..., :height, :width]
-        # maps of zeros stay so: all is background
-        grown = grown / grown.amax((1, 2, 3), keepdim=True).clamp(min=1e-5)
-        background = torch.full_like(grown[:, :1], self.background_threshold)
-        return torch.cat([background, grown], 1)
+        for log_steps, alike in groupby(variants, attrgetter("log_steps")):
+            grown = functional.interpolate(
+                walks[steps.index(log_steps)],
+                scale_factor=CELL, mode="bilinear", align_corners=False,
+            )[..., :height, :width]  # fmt: skip
+            # maps of zeros stay so: all is background
+            grown = grown / grown.amax((1, 2, 3), keepdim=True).clamp(min=1e-5)
+            for one in alike:
+                background = torch.full_like(grown[:, :1], one.background_threshold)
+                yield torch.cat([background, grown], 1)
 
     def edges(self, network: IRNet, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 y x"]:
         """Boundaries on cells of four pixels: of the mean logit of image and mirrored image."""
@@ -170,6 +183,7 @@ class PSARefinement(NetworkRefiner):
     learns_from: ClassVar[str] = "affinity_labels"
     """The refiner whose masks its network learns from."""
     viewed_as: ClassVar[str] = "affinities"
+    read_off: ClassVar[tuple[str, ...]] = ("log_steps",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,18 +220,24 @@ class PSARefinement(NetworkRefiner):
         """
         return mean_affinity(looked, self.distance, self.beta)[0]
 
-    def planes(
-        self, looked: Float[Tensor, "1 448 y x"], maps: Float[Tensor, "1 k h w"]
-    ) -> Float[Tensor, "1 k+1 h w"]:
+    def course(
+        self,
+        looked: Float[Tensor, "1 448 y x"],
+        maps: Float[Tensor, "1 k h w"],
+        variants: Sequence[Self],
+    ) -> Iterator[Float[Tensor, "1 k+1 h w"]]:
         """Background and maps after the walk, on zeros up to whole cells."""
         height, width = maps.shape[2:]
         background = (1 - maps.amax(1, keepdim=True)) ** self.alpha
         planes = _on_whole_cells(torch.cat([background, maps], 1))
-        walked = self.walk(functional.avg_pool2d(planes, AFFINITY_CELL), looked)
-        grown = functional.interpolate(
-            walked, planes.shape[2:], mode="bilinear", align_corners=False
-        )
-        return grown[..., :height, :width]
+        steps = sorted({one.log_steps for one in variants})
+        walks = self.walk.course(functional.avg_pool2d(planes, AFFINITY_CELL), looked, steps)
+        for one in variants:
+            grown = functional.interpolate(
+                walks[steps.index(one.log_steps)],
+                planes.shape[2:], mode="bilinear", align_corners=False,
+            )  # fmt: skip
+            yield grown[..., :height, :width]
 
 
 def mean_edges(logits: Float[Tensor, "2 1 p q"], size_hw: Sequence[int]) -> Float[Tensor, "1 y x"]:

@@ -4,9 +4,9 @@ An image takes about 0.6 GB of memory for each million pixels that the network s
 Larger images than `max_pixels` are seen smaller, so that one of 4000x3000 takes 2.5 GB.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ class NetworkRefiner:
 
     viewed_as: ClassVar[str]
     """Column of the masks that has what `view` gives."""
+    read_off: ClassVar[tuple[str, ...]] = ()
+    """Fields whose values all come from one look of the network at an image, and one walk."""
 
     def __post_init__(self) -> None:
         check_least(self, max_pixels=64)
@@ -66,6 +68,13 @@ class NetworkRefiner:
         Args:
             looked: of `look`, at an image of the maps' size.
         """
+        (found,) = self.course(looked, maps, [self])
+        return found
+
+    def course(
+        self, looked: Tensor, maps: Float[Tensor, "1 k h w"], variants: Sequence[Self]
+    ) -> Iterator[Float[Tensor, "1 k+1 h w"]]:
+        """The planes of each variant of this refiner, which differ in what `read_off` names."""
         raise NotImplementedError
 
     def view(self, looked: Tensor) -> Float[Tensor, "y x"]:
@@ -106,24 +115,60 @@ class Prepared:
         check_arguments(image, maps, classes)
         if not len(classes):
             return np.zeros(image.shape[:2], np.uint8), None
-        scores, view = self._walked(image, maps)
+        looked, given = self._looked(image, maps)
+        (scores,) = self._scores(looked, given, image.shape[:2], [self.refiner])
+        view = self.refiner.view(looked).float().cpu().numpy()
         return label_values(classes)[scores.argmax(0)], view
+
+    def course(
+        self,
+        image: UInt8[ndarray, "h w 3"],
+        maps: Float32[ndarray, "k h w"],
+        classes: Sequence[int],
+        variants: Sequence[NetworkRefiner],
+    ) -> Iterator[UInt8[ndarray, "h w"]]:
+        """The labels that each variant of the refiner would give; the network is called once.
+
+        Raises:
+            ValueError: a variant differs in more than what the refiner's `read_off` names.
+        """
+        check_arguments(image, maps, classes)
+        for one in variants:
+            own = {name: getattr(self.refiner, name) for name in self.refiner.read_off}
+            if replace(one, **own) != self.refiner:
+                read = ", ".join(own) or "nothing"
+                raise ValueError(f"variants must differ in {read}, got {one} of {self.refiner}")
+        if not len(classes):
+            yield from np.zeros((len(variants), *image.shape[:2]), np.uint8)
+            return
+        looked, given = self._looked(image, maps)
+        for scores in self._scores(looked, given, image.shape[:2], variants):
+            yield label_values(classes)[scores.argmax(0)]
 
     def scores(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
     ) -> Float32[ndarray, "k+1 h w"]:
         """Of background and of each map's class, at every pixel."""
-        return self._walked(image, maps)[0]
+        (found,) = self._scores(*self._looked(image, maps), image.shape[:2], [self.refiner])
+        return found
 
     @torch.no_grad()
-    def _walked(
+    def _looked(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
-    ) -> tuple[Float32[ndarray, "k+1 h w"], Float32[ndarray, "y x"]]:
+    ) -> tuple[Tensor, Float[Tensor, "1 k y x"]]:
         seen, given = self.given(image, maps)
-        looked = self.refiner.look(self.network, seen)
-        planes = self.refiner.planes(looked, given)
-        view = self.refiner.view(looked)
-        return _resized(planes, image.shape[:2])[0].cpu().numpy(), view.float().cpu().numpy()
+        return self.refiner.look(self.network, seen), given
+
+    @torch.no_grad()
+    def _scores(
+        self,
+        looked: Tensor,
+        given: Float[Tensor, "1 k y x"],
+        size_hw: Sequence[int],
+        variants: Sequence[NetworkRefiner],
+    ) -> Iterator[Float32[ndarray, "k+1 h w"]]:
+        for planes in self.refiner.course(looked, given, variants):
+            yield _resized(planes, size_hw)[0].cpu().numpy()
 
     def given(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]

@@ -32,3 +32,4 @@ from rayseg.stages.trials import (
     tagged_image,
 )
 from rayseg.stages.true_objects import AloneInBox, TrueObjects, places_of
+from rayseg.stages.walk_trials import WalkTrial

@@ -50,9 +50,11 @@ class Space:
             )
         if not set(self.grid) <= set(self.domains):
             raise ValueError(f"space {self.name}: GRID must be a part of SPACE")
-        if not set(self.read_off) <= self.readable or len(self.read_off) > 1:
+        several = self.kind == "masks"
+        if not set(self.read_off) <= self.readable or (len(self.read_off) > 1 and not several):
+            number = "some" if several else "one"
             raise ValueError(
-                f"space {self.name}: READ_OFF must be empty or have one of "
+                f"space {self.name}: READ_OFF must be empty or have {number} of "
                 f"{', '.join(sorted(self.readable)) or 'nothing'}, got {', '.join(self.read_off)}"
             )
 
@@ -61,7 +63,10 @@ class Space:
         """What a trial can score for all values at once."""
         if self.kind == "objects":
             return {f"box_crf.{part.name}" for part in fields(TuneConfig().box_crf)}
-        return {"num_steps"} if hasattr(TUNABLE[self.kind][self.name], "course") else set()
+        part = TUNABLE[self.kind][self.name]
+        if self.kind == "masks":
+            return set(getattr(part, "read_off", ()))
+        return {"num_steps"} if hasattr(part, "course") else set()
 
     def narrowed(self, given: Sequence[str]) -> Self:
         """With the values of ``field=value,value`` in place of its own.

@@ -53,7 +53,9 @@ def write_sweep(plan: Plan, folder: Folder, left_out: dict[str, str]) -> Outcome
     )
     failed = {id_: why for one in whole for id_, why in one["failed"].items()}
     setting = ", ".join(
-        f"{name} {_shown(best[name])}" for name in (*names, BEST_THRESHOLD) if name in best
+        f"{name} {_shown(best[name])}"
+        for name in dict.fromkeys([*names, BEST_THRESHOLD])
+        if name in best
     )
     lines = [
         f"tuning {space.name}: best {space.metric} {100 * best[space.metric]:.1f} at {setting}",
@@ -115,9 +117,13 @@ def _toml(plan: Plan, best: dict[str, Any]) -> str:
     for name in best.keys() & {*space.domains, *space.read_off}:
         part, dot, own = name.rpartition(".")
         (parts[part] if dot else values)[own] = best[name]
-    parts[space.name] = as_plain(space.setting(plan.base, values))
+    made = space.setting(plan.base, values)
+    parts[space.name] = as_plain(made)
     if space.name in ("label_crf", "threshold"):  # thresholds belong with the maps' method
         parts["thresholds"] = {threshold_field(config.seeds_of): _pair(parts[space.name], plan)}
+    if names := getattr(made, "from_walks", ()):  # and so do these
+        pair = [parts[space.name].pop(name) for name in names]
+        parts["walks"] = {threshold_field(config.seeds_of): pair}
     head = f"# {space.metric} {100 * best[space.metric]:.2f}"
     if BEST_THRESHOLD in best:
         head += f" at background threshold {best[BEST_THRESHOLD]:g}"

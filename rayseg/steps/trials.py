@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
 import logging
 import time
@@ -17,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from rayseg.stages import (
     Trial,
     TrialImage,
     TrueObjects,
+    WalkTrial,
     boxed_image,
     choose_device,
     class_numbers,
@@ -114,10 +115,10 @@ class Plan:
             space.setting(plan.asked, {"num_steps": value})
             if value < 1:
                 raise ValueError(f"num_steps must be 1 or more in a sweep, got {value}")
-        for combined in itertools.product(*space.grid.values()):
+        plan._refiners(plan.asked)
+        for combined in product(*space.grid.values()):
             space.setting(plan.base, dict(zip(space.grid, combined, strict=True)))
         labels_of(config.over, plan.classes)
-        plan._refiners()
         return plan
 
     @property
@@ -136,7 +137,10 @@ class Plan:
 
     @property
     def base(self) -> Any:
-        """The same, with as many steps as are read off."""
+        """The same, with the most steps that are read off; a refiner with the most of each."""
+        if self.space.kind == "masks":
+            most = {name: max(values) for name, values in self.space.read_off.items()}
+            return self.space.setting(self.asked, most)
         return lengthened(self.asked, self.space.read_off.get("num_steps", ()))
 
     @property
@@ -229,12 +233,15 @@ class Plan:
         threads = threads_each(config.compute)
         torch.set_num_threads(threads)
         device = choose_device(config.compute.device)
+        read, refiners = self._refiners(made)
         if kind == "masks":
             if kind_asked := network_kind(made):
                 weights = network_of(config, self.space.name, config.seeds_of)
                 made = made.prepare(
                     _network(kind_asked, weights, self.classes, str(device)), device
                 )
+            if self.space.read_off:
+                return WalkTrial(made, refiners, read, len(self.classes), over)
             return MaskTrial(made, len(self.classes), over)
         if kind == "seeds":
             weights = find_weights(config, made.network_kind)
@@ -246,19 +253,19 @@ class Plan:
         chosen = choose_detector(config)
         named = chosen.classes or self.classes
         detector = made.prepare(load_detector(local_copy(chosen.address), named), device)
-        read, refiners = self._refiners()
         return ObjectTrial(made, detector, class_numbers(self.classes, named), refiners, read)
 
-    def _refiners(self) -> tuple[list[dict[str, Any]], list[Any]]:
-        """What is read off a map, and the refiner for each."""
-        base = self.config.box_crf
-        for key, values in self.space.read_off.items():
-            _, dot, name = key.partition(".")
-            if dot:
-                read = [{key: value} for value in values]
-                made = [self.space.setting(base, {name: value}) for value in values]
-                return read, made
-        return [{}], [base]
+    def _refiners(self, made: Any) -> tuple[list[dict[str, Any]], list[Any]]:
+        """What is read off a map or a walk, and the refiner for each.
+
+        Args:
+            made: the method or refiner of a trial.
+        """
+        base = made if self.space.kind == "masks" else self.config.box_crf
+        off = {} if self.space.kind == "seeds" else self.space.read_off
+        read = [dict(zip(off, combined, strict=True)) for combined in product(*off.values())]
+        own = [{key.rpartition(".")[2]: one[key] for key in one} for one in read]
+        return read, [self.space.setting(base, values) for values in own]
 
 
 @lru_cache(maxsize=2)

@@ -18,6 +18,7 @@ from rayseg.config import (
     RunConfig,
     ScoreConfig,
     TuneConfig,
+    read_toml,
 )
 from rayseg.datasets import DATASETS
 from rayseg.learn import (
@@ -34,6 +35,7 @@ from rayseg.plain import PlainEngine
 from rayseg.records.palette import decode_labels
 from rayseg.records.rle import mask_area
 from rayseg.report import write_report
+from rayseg.scores import Confusion
 from rayseg.steps.check import check
 from rayseg.steps.estimate import calibrate
 from rayseg.steps.exporting import export
@@ -44,8 +46,9 @@ from rayseg.steps.recipe import recipe, run
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
 from rayseg.steps.spaces import load_space
+from rayseg.steps.sweep import write_sweep
 from rayseg.steps.training import train
-from rayseg.steps.trials import Plan
+from rayseg.steps.trials import Plan, run_trial
 from rayseg.store import (
     MASKS_SCHEMA,
     VIEW_STRIDES,
@@ -68,6 +71,8 @@ TINY = {
     "log_every": 1, "judge_images": 2,
 }  # fmt: skip
 PAIRS = TINY | {"iterations": 2, "radius": 3, "crops": PairCrops(64), "schedule": PolySGD(lr=0.01)}
+ALONE = Compute(actors=0, threads=1, num_gpus=0)
+READ = ("log_steps=2,6", "background_threshold=0.1,0.6")
 REFINED = ("cam+irnet", "cam+psa", "cam+label_crf")
 
 
@@ -238,15 +243,85 @@ def test_each_method_walks_with_its_own_values():
 
 def test_trials_of_a_sweep_walk_on_the_runs_network(made):
     settings = {"run": made[0].run, "seeds_of": "cam", "engine": "plain", "space": "irnet"}
-    plan = Plan.of(TuneConfig(**settings), load_space("irnet"))
+    plan = Plan.of(TuneConfig(**settings), load_space("irnet").narrowed(READ))
     assert plan.identity(plan.choose())["weights"]
     images = [plan.image(row) for row in plan.choose()]
+    trial = plan.trial({"beta": 8.0})
+    counts = sum(trial.count(image) for image in images)
+    assert counts.shape[0] == 4
+    assert counts[0].sum() == counts[1].sum()
+    assert (counts[0] != counts[1]).any()
+    read = [(one["log_steps"], one["background_threshold"]) for one in trial.figures(counts)]
+    assert read == [(2, 0.1), (2, 0.6), (6, 0.1), (6, 0.6)]
+
+
+def swept(run, name, report, beta=8.0):
+    """A trial of a sweep as Ray would run it, with slices of three images."""
+    settings = {"run": run, "seeds_of": "cam", "space": name, "compute": ALONE}
+    given = [one for one in READ if name == "irnet" or one.startswith("log_steps")]
+    plan = Plan.of(TuneConfig(**settings), load_space(name).narrowed(given))
+    rows = plan.choose()
+    slices = [rows[start : start + 3] for start in range(0, len(rows), 3)]
+    run_trial({"beta": beta}, plan, slices, {}, plan.folder, plan.image, report)
+    return plan
+
+
+@pytest.mark.parametrize(("name", "settings"), [("irnet", 4), ("psa", 2)])
+def test_what_a_sweep_of_walks_found_best_is_what_its_file_makes(copied, name, settings):
+    seen = []
+
+    def die(told):
+        seen.append(told["images"])
+        if told["images"] == 6:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        swept(copied.run, name, die)
+    counted = []
+    plan = swept(copied.run, name, lambda told: counted.append(told["images"]))
+    assert seen == [3, 6]
+    assert counted == [3, 6, 8]  # those of before are told again
+    swept(copied.run, name, lambda told: None, beta=14.0)
+    outcome = write_sweep(plan, plan.folder, {})
+    facts = read_run(plan.folder)
+    assert (facts["trajectories"], facts["settings"]) == (2, 2 * settings)
+    assert outcome.lines[0].count("background_threshold") == (name == "irnet")
+    alone = RefineSeedsConfig(run=copied.run, methods=("cam",), refiners=(name,), compute=ALONE)
+    best = read_toml(plan.folder.path("best.toml"), alone)
+    assert best.refiner(name, "cam").log_steps == facts["best"]["log_steps"]
+    (Folder(copied.run) / "masks" / f"cam+{name}").remove()
+    refine_seeds(best, ENGINE)
+    total = Confusion.zeros(len(plan.classes)).counts
+    for row in read_rows(Folder(copied.run) / "masks" / f"cam+{name}"):
+        labels = decode_labels(row["labels"])
+        total = total + Confusion.of(plan.truths.of(row), labels, len(plan.classes)).counts
+    assert Confusion(total).mean_iou() == facts["best"]["miou"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("log_steps=4,99", "log_steps must lie from 0 to 14"),
+        ("log_steps=2.5", "log_steps must be int"),
+        ("background_threshold=2", r"background_threshold lie in \[0, 1\]"),
+    ],
+)
+def test_a_sweep_of_walks_refuses_what_none_can_have(made, grid, message):
+    config = TuneConfig(run=made[0].run, seeds_of="cam", space="irnet")
+    with pytest.raises(ValueError, match=message):
+        Plan.of(config, load_space("irnet").narrowed([grid]))
+
+
+def test_a_sweep_of_walks_follows_from_no_value_that_it_reads_off(made):
     found = []
-    for value in (0.0, 0.99):
-        trial = plan.trial({"background_threshold": value})
-        found.append(sum(trial.count(image) for image in images))
-    assert found[0].sum() == found[1].sum()
-    assert (found[0] != found[1]).any()
+    for log_steps in (3, 6):
+        config = TuneConfig(run=made[0].run, seeds_of="cam", space="psa")
+        plan = Plan.of(
+            replace(config, psa=replace(config.psa, log_steps=log_steps)), load_space("psa")
+        )
+        found.append(plan.identity([]))
+        assert plan.known["log_steps"] == log_steps
+    assert found[0] == found[1]
 
 
 def test_a_missing_network_is_named_with_the_command_that_trains_it(copied):
