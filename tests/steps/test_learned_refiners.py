@@ -72,7 +72,7 @@ TINY = {
 }  # fmt: skip
 PAIRS = TINY | {"iterations": 2, "radius": 3, "crops": PairCrops(64), "schedule": PolySGD(lr=0.01)}
 ALONE = Compute(actors=0, threads=1, num_gpus=0)
-READ = ("log_steps=2,6", "background_threshold=0.1,0.6")
+READ = ("log_steps=2,6", "background_threshold=0.0,0.99")
 REFINED = ("cam+irnet", "cam+psa", "cam+label_crf")
 
 
@@ -252,7 +252,7 @@ def test_trials_of_a_sweep_walk_on_the_runs_network(made):
     assert counts[0].sum() == counts[1].sum()
     assert (counts[0] != counts[1]).any()
     read = [(one["log_steps"], one["background_threshold"]) for one in trial.figures(counts)]
-    assert read == [(2, 0.1), (2, 0.6), (6, 0.1), (6, 0.6)]
+    assert read == [(2, 0.0), (2, 0.99), (6, 0.0), (6, 0.99)]
 
 
 def swept(run, name, report, beta=8.0):
