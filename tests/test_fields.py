@@ -156,7 +156,7 @@ CHANGES = {
         "background_threshold": to(0.6),
         "pad": to(128),
         "rounds": to(0),
-        "weak_displacement": to(0.5),
+        "weak_displacement": to(4.0, weak_displacement=1.5),
         "fragment_share": to(0.2),
     },
     "psa": {**WALK, "alpha": to(2.0), "borders": to("quirk"), "distance": to("sum")},
