@@ -181,9 +181,11 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     table = _complete(read_parquet(folder, "manifest.parquet", read), columns, folder)
     if not table.num_rows:
         raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
+    facts = table.schema.metadata or {}
+    if b"classes" not in facts:  # all that we wrote have them
+        raise ValueError(f"{folder.path('manifest.parquet')} must name its classes, names none")
     classes, numbers = (
-        tuple(json.loads((table.schema.metadata or {}).get(key, b"[]")))
-        for key in (b"classes", b"category_ids")
+        tuple(json.loads(facts.get(key, b"[]"))) for key in (b"classes", b"category_ids")
     )
     return Manifest(classes, table, numbers)
 
