@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Self
@@ -182,12 +183,35 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
     if not table.num_rows:
         raise ValueError(f"{folder.path('manifest.parquet')} must have rows, got 0")
     facts = table.schema.metadata or {}
-    if b"classes" not in facts:  # all that we wrote have them
-        raise ValueError(f"{folder.path('manifest.parquet')} must name its classes, names none")
-    classes, numbers = (
-        tuple(json.loads(facts.get(key, b"[]"))) for key in (b"classes", b"category_ids")
-    )
-    return Manifest(classes, table, numbers)
+    path = folder.path("manifest.parquet")
+    classes = _listed_facts(facts.get(b"classes", b""), path, "classes")
+    numbers = _listed_facts(facts.get(b"category_ids", b"[]"), path, "category_ids")
+    manifest = Manifest(classes, table, numbers or tuple(range(1, len(classes) + 1)))
+    _check_numbers(manifest, path)
+    return manifest
+
+
+def _listed_facts(text: bytes, path: str, key: str) -> tuple[Any, ...]:
+    with suppress(ValueError):
+        if isinstance(found := json.loads(text), list):
+            return tuple(found)
+    raise ValueError(f"{path} must have {key} as a list in JSON, has {text[:80]!r}")
+
+
+def _check_numbers(manifest: Manifest, path: str) -> None:
+    for column in ("tags", "box_classes"):
+        used = pc.min_max(pc.list_flatten(manifest.table.column(column))).as_py()
+        highest = len(manifest.classes) - 1
+        if used["max"] is not None and (used["min"] < 0 or used["max"] > highest):
+            raise ValueError(
+                f"{path} must have {column} from 0 to {highest}, the last of its classes, "
+                f"has {used['min']} to {used['max']}"
+            )
+    if len(manifest.category_ids) != len(manifest.classes):
+        raise ValueError(
+            f"{path} must have a number for each of its {len(manifest.classes)} classes, "
+            f"has {len(manifest.category_ids)}"
+        )
 
 
 def _read_columns(file: pq.ParquetFile, columns: list[str]) -> pa.Table:

@@ -1,6 +1,7 @@
 """The manifest: unique ids, all columns, true masks only where they are asked for."""
 
 import io
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,6 +81,38 @@ def test_a_manifest_that_lacks_columns_names_them(folder):
         ValueError, match=r"must have columns .*, lacks \['height', 'width', 'tags'"
     ):
         read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({}, "manifest.parquet must have classes as a list in JSON, has b''"),
+        ({"classes": '"cat"'}, "must have classes as a list in JSON, has b'\"cat\"'"),
+        ({"classes": '["cat"]'}, "must have tags from 0 to 0, the last of its classes, has 0 to 1"),
+        ({"classes": "[]"}, "must have tags from 0 to -1, the last of its classes, has 0 to 1"),
+        ({"classes": '["cat", "dog"]', "category_ids": "[7]"}, "for each of its 2 classes, has 1"),
+        ({"classes": '["cat", "dog"]', "category_ids": "7"}, "must have category_ids as a list"),
+    ],
+)
+def test_facts_that_its_rows_do_not_fit_are_refused(folder, facts, message):
+    write_manifest(folder, [sample("a")], ("cat", "dog"))
+    with_facts(folder, facts)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_manifest(folder)
+
+
+def test_a_manifest_without_category_ids_counts_from_1(folder):
+    write_manifest(folder, [sample("a")], ("cat", "dog"))
+    with_facts(folder, {"classes": '["cat", "dog"]'})
+    assert read_manifest(folder).category_ids == (1, 2)
+
+
+def with_facts(folder, facts):
+    """Replaces what the file says beside its rows."""
+    table = pq.read_table(io.BytesIO(folder.read("manifest.parquet")))
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(facts), sink)
+    folder.write("manifest.parquet", sink.getvalue())
 
 
 def test_selecting_an_unknown_split_says_which_there_are(folder):
