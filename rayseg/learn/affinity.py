@@ -14,13 +14,15 @@ from rayseg.learn.classifier import Frozen
 from rayseg.learn.crops import PairCrops
 from rayseg.learn.pairs import PairTraining
 from rayseg.learn.schedules import PolySGD
-from rayseg.nets.affinity import CELL, AffinityNet, affinity_facts
+from rayseg.nets.affinity import CELL, AffinityNet, FeatureDistance, affinity_facts
 from rayseg.nets.backbones import freeze_stages
 from rayseg.nets.pair_losses import (
     PairLabels,
     Terms,
     affinities_of_features,
     affinity_terms,
+    distance_terms,
+    distances_of_features,
     small_labels,
 )
 from rayseg.store import local_copy
@@ -64,7 +66,7 @@ class AffinityTraining(PairTraining):
     crops: PairCrops = PairCrops(448, (1.0, 1.0), jitter=(0.3, 0.3, 0.3, 0.1))
     schedule: PolySGD = PolySGD(momentum=5e-4, weight_decay=5e-4)
     freeze: Frozen = "stage1"
-    distance: Literal["mean", "sum"] = "mean"
+    distance: FeatureDistance = "mean"
     cell_label: Literal["majority", "nearest"] = "majority"
 
     makes: ClassVar[str] = "affinity"
@@ -81,8 +83,9 @@ class AffinityTraining(PairTraining):
         """AffinityNet before its first step."""
         torch.manual_seed(self.seed)  # the head's random start
         network = AffinityNet(
-            self.trunk, self.stride, local_copy(self.weights), self.frozen_statistics
-        )
+            self.trunk, self.stride, local_copy(self.weights), self.frozen_statistics,
+            self.distance,
+        )  # fmt: skip
         if self.weights != "none":
             freeze_stages(network.trunk, self.freeze)
         return network
@@ -90,6 +93,10 @@ class AffinityTraining(PairTraining):
     def terms(self, outputs: Tensor, labels: Integer[Tensor, "n h w"]) -> Terms:
         """Losses of affinities."""
         known = PairLabels.of(small_labels(labels, CELL, self.cell_label), self.radius)
+        if self.distance == "sum":
+            return distance_terms(
+                distances_of_features(outputs.float(), self.radius, self.distance), known
+            )
         return affinity_terms(self.affinities(outputs), known)
 
     def affinities(self, outputs: Tensor) -> Float[Tensor, "n p s"]:

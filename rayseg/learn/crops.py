@@ -200,6 +200,13 @@ class PairCrops:
         _normalise(image, canvas[:, : image.shape[0], : image.shape[1]])
         return canvas
 
+    def corner_labels(self, labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "s s"]:
+        """Labels of that upper left, 255 beside the image."""
+        part = labels[: self.crop, : self.crop]
+        canvas = np.full((self.crop, self.crop), IGNORE, np.uint8)
+        canvas[: part.shape[0], : part.shape[1]] = part
+        return canvas
+
 
 @dataclass(frozen=True)
 class WarpedImages:

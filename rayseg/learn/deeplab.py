@@ -10,16 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from rayseg.labels import Truths
+from rayseg.learn.judging import judged_images
 from rayseg.learn.training import Length, Training, Work
 from rayseg.learn.worker import Worker
 from rayseg.nets.backbones import Trunk, check_stride, freeze_normalisation, keep_depthwise_float
 from rayseg.nets.deeplab import Segmenter, segmenter_facts
 from rayseg.nets.prediction import Prediction
-from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
 from rayseg.scores import Confusion
-from rayseg.store import local_copy, read_file, read_manifest
+from rayseg.store import local_copy
 
 
 @dataclass(frozen=True)
@@ -91,19 +89,11 @@ class DeepLabTraining(Training):
 
     def judge(self, network: nn.Module, work: Work, worker: Worker, last: bool) -> dict[str, Any]:
         """The mean IoU over the labels of some images, evenly spread over those with a truth."""
-        samples, truths = self._judged(work)
-        if not samples:
-            return {}
         prediction = Prediction(precision=self.precision)
         assert isinstance(network, Segmenter)
         lean = prediction.prepare(network, worker.device)
         total, number = Confusion.zeros(len(work.classes)), 0
-        for sample in samples[worker.rank :: worker.world]:
-            try:
-                pixels = decode_image(read_file(sample.path)).pixels
-                truth = truths.read(sample.id, pixels.shape[:2])
-            except (ImageError, ValueError):
-                continue  # the scores name what is wrong with it
+        for pixels, truth in judged_images(work, worker):
             images = torch.from_numpy(pixels[None].copy()).to(worker.device)
             labels = prediction(lean, images)[0].argmax(0).to(torch.uint8).cpu().numpy()
             total, number = total + Confusion.of(truth, labels, len(work.classes)), number + 1
@@ -112,15 +102,6 @@ class DeepLabTraining(Training):
         whole = Confusion(np.array(flat, np.int64).reshape(total.counts.shape))
         miou = whole.over(whole.present).as_dict()["iou"]
         return {"miou": miou, "images": number} if miou is not None else {}
-
-    def _judged(self, work: Work) -> tuple[list[Sample], Truths]:
-        manifest = read_manifest(work.manifest)
-        truths = Truths(manifest)
-        if work.val_split not in manifest.table.column("split").to_pylist():
-            return [], truths
-        samples = [s for s in manifest.select(work.val_split).samples() if s.id in truths.ids]
-        wanted = self.judge_images
-        return samples[:: -(-len(samples) // wanted)] if samples and wanted else [], truths
 
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
         """What `load_segmenter` needs beside the tensors."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Integer
+from numpy import ndarray
 from torch import Tensor, nn
 
 from rayseg.learn.pairs import PairTraining
@@ -22,8 +26,11 @@ from rayseg.nets.pair_losses import (
     displacement_terms,
     small_labels,
 )
+from rayseg.records import Sample
 from rayseg.records.images import ImageError, decode_image
 from rayseg.store import local_copy, read_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class IRNetTraining(PairTraining):
         batch_size: Images in each step, over all workers.
         crops: How images are cut.
         mean_images: Images over which displacements are averaged after the last step, evenly
-            spread; 0 for all.
+            spread; 0 for all, as the authors have it.
         schedule: Settings of the optimiser.
         precision: Number format of the activations; auto is bf16 where the device is fast in it.
         log_every: Steps between two entries of the loss curve.
@@ -73,6 +80,15 @@ class IRNetTraining(PairTraining):
         """Always: the trunk does not train."""
         return True
 
+    def check(self, num_images: int, workers: int) -> None:
+        """As every training's; a trunk that neither starts from weights nor trains is told of."""
+        super().check(num_images, workers)
+        if self.weights == "none":
+            logger.warning(
+                "IRNet's trunk does not train and starts at random: name its weights, or give "
+                "--irnet-network.weights classifier for those of the run's own classifier"
+            )
+
     def shortened(self, steps: int, num_images: int) -> Self:
         """Few images to average displacements over, besides."""
         return replace(super().shortened(steps, num_images), mean_images=2)
@@ -80,7 +96,7 @@ class IRNetTraining(PairTraining):
     def build(self, classes: Sequence[str]) -> IRNet:
         """IRNet before its first step."""
         torch.manual_seed(self.seed)  # the branches' random start
-        return IRNet(self.trunk, self.stride, local_copy(self.weights))
+        return IRNet(self.trunk, self.stride, local_copy(self.weights), self.crops.crop)
 
     def terms(self, outputs: tuple[Tensor, Tensor], labels: Integer[Tensor, "n h w"]) -> Terms:
         """Losses of edges and displacements."""
@@ -101,16 +117,24 @@ class IRNetTraining(PairTraining):
         samples = work.samples()
         every = -(-len(samples) // self.mean_images) if self.mean_images else 1
         total = torch.zeros(3, dtype=torch.float64)
-        for sample in samples[::every][worker.rank :: worker.world]:
-            try:
-                pixels = decode_image(read_file(sample.path)).pixels
-            except ImageError:
-                continue
-            image = torch.from_numpy(self.crops.corner(pixels))[None].to(worker.device)
-            mean = network(image)[1].double().mean((0, 2, 3)).cpu()  # not shifted in training mode
-            total += torch.cat([mean, torch.ones(1)])
+        mine = samples[::every][worker.rank :: worker.world]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for start in range(0, len(mine), self.batch_size):
+                read = pool.map(self._corner, mine[start : start + self.batch_size])
+                if corners := [one for one in read if one is not None]:
+                    images = torch.from_numpy(np.stack(corners)).to(worker.device)
+                    # in training mode, where displacements are not shifted
+                    means = network(images)[1].double().mean((2, 3)).sum(0).cpu()
+                    total += torch.cat([means, torch.tensor([len(corners)])])
         *sums, number = worker.add(total.to(worker.device)).unbind()
         network.mean_displacement.copy_(torch.stack(sums) / number.clamp(min=1))
+
+    def _corner(self, sample: Sample) -> Float[ndarray, "3 s s"] | None:
+        """The upper left of an image; none of one that cannot be read."""
+        try:
+            return self.crops.corner(decode_image(read_file(sample.path)).pixels)
+        except ImageError:
+            return None
 
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, Any]:
         """What `load_irnet` needs beside the tensors."""

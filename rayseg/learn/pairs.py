@@ -12,21 +12,18 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from rayseg.labels import Truths
 from rayseg.learn.batches import LabelledCrops, labelled_batches
 from rayseg.learn.crops import PairCrops
+from rayseg.learn.judging import judged_images
 from rayseg.learn.order import DrawOrder
 from rayseg.learn.schedules import PolySGD
 from rayseg.learn.training import Batch, LearnsFrom, Length, Share, Training, Work
 from rayseg.learn.worker import Worker
 from rayseg.nets.backbones import Trunk, check_stride, keep_depthwise_float
-from rayseg.nets.inputs import normalise
 from rayseg.nets.losses import labels_on_grid
 from rayseg.nets.pair_losses import PairLabels, Terms, check_room
 from rayseg.nets.taps import grid_of
 from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
-from rayseg.store import read_file, read_manifest
 
 
 @dataclass(frozen=True)
@@ -123,35 +120,32 @@ class PairTraining(Training):
 
     @torch.no_grad()
     def judge(self, network: nn.Module, work: Work, worker: Worker, last: bool) -> dict[str, Any]:
-        """How many pairs of true labels are told right at an affinity of a half.
+        """The share of pairs that an affinity of a half parts as true labels do.
 
-        The mean over pairs of background, of one class and of two, over some images with a true
-        mask, evenly spread; each image is looked at whole.
+        Alike and different pairs weigh the same, as in the loss, so that a network that has learnt
+        nothing has a half. Over some images with a true mask, evenly spread; of each the upper left
+        of a crop's size, as the network saw it in training.
         """
         counts = torch.zeros(7, dtype=torch.int64)
         training = network.training
         network.eval()
-        for sample in self._judged(work)[worker.rank :: worker.world]:
-            try:
-                pixels = decode_image(read_file(sample.path)).pixels
-                truth = Truths(read_manifest(work.manifest), ids=[sample.id]).read(
-                    sample.id, pixels.shape[:2]
-                )
-            except (ImageError, ValueError):
-                continue  # the scores name what is wrong with it
-            counts += torch.tensor([*self._told_right(network, pixels, truth, worker), 1])
+        for pixels, truth in judged_images(work, worker):
+            counts += torch.tensor([*self._correct_pairs(network, pixels, truth, worker), 1])
         network.train(training)
         *pairs, images = worker.add(counts.to(worker.device)).tolist()
-        shares = [right / of for right, of in zip(pairs[::2], pairs[1::2], strict=True) if of]
-        return {"accuracy": sum(shares) / len(shares), "images": images} if shares else {}
+        background, foreground, different = (
+            [right / of] if of else [] for right, of in zip(pairs[::2], pairs[1::2], strict=True)
+        )
+        sides = [sum(side) / len(side) for side in (background + foreground, different) if side]
+        return {"accuracy": sum(sides) / len(sides), "images": images} if sides else {}
 
-    def _told_right(
+    def _correct_pairs(
         self, network: nn.Module, pixels: np.ndarray, truth: np.ndarray, worker: Worker
     ) -> list[int]:
-        """Pairs that are told right and all of them, for each kind."""
-        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].to(worker.device)
-        alike = self.affinities(network(normalise(image))) > 0.5
-        small = labels_on_grid(torch.from_numpy(truth)[None], grid_of(truth.shape, self.cell))
+        """Pairs that are parted correctly and all of them, for each kind."""
+        image, labels = self.crops.corner(pixels), self.crops.corner_labels(truth)
+        alike = self.affinities(network(torch.from_numpy(image)[None].to(worker.device))) > 0.5
+        small = labels_on_grid(torch.from_numpy(labels)[None], grid_of(labels.shape, self.cell))
         known = PairLabels.of(small.to(worker.device), self.radius)
         kinds = (known.background, known.foreground, known.different)
         right = (alike, alike, ~alike)
@@ -160,15 +154,6 @@ class PairTraining(Training):
             for kind, told in zip(kinds, right, strict=True)
             for number in ((kind & told).sum(), kind.sum())
         ]
-
-    def _judged(self, work: Work) -> list[Sample]:
-        manifest = read_manifest(work.manifest)
-        if work.val_split not in manifest.table.column("split").to_pylist():
-            return []
-        truths = Truths(manifest, work.val_split)
-        samples = [s for s in manifest.select(work.val_split).samples() if s.id in truths.ids]
-        wanted = self.judge_images
-        return samples[:: -(-len(samples) // wanted)] if samples and wanted else []
 
     @classmethod
     def summary(cls, facts: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ tapped after their last three stages.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,8 @@ from rayseg.nets.classifier import read_network_facts
 from rayseg.nets.taps import grid_of, grow, measure, shrink
 from rayseg.nets.weights import load_into, read_tensors
 
+FeatureDistance = Literal["mean", "sum"]
+"""Of two features: over channels the mean, as PSA's code has it, or the sum, as Eq. 2.5 has it."""
 CELL = 8
 """Image pixels of a cell of the features."""
 _WIDTHS = (64, 128, 256)
@@ -34,6 +36,7 @@ class AffinityNet(nn.Module):
         weights: of the trunk, as `build_trunk` takes them.
         frozen_statistics: batch normalisation keeps its statistics, and its scale and shift do not
             train.
+        distance: by which its features are compared, the mean over channels or their sum.
 
     Attributes:
         trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features.
@@ -43,7 +46,12 @@ class AffinityNet(nn.Module):
     """
 
     def __init__(
-        self, trunk: str, stride: int = 8, weights: str = "none", frozen_statistics: bool = True
+        self,
+        trunk: str,
+        stride: int = 8,
+        weights: str = "none",
+        frozen_statistics: bool = True,
+        distance: FeatureDistance = "mean",
     ):
         super().__init__()
         self.trunk = build_trunk(trunk, stride, weights)
@@ -58,7 +66,7 @@ class AffinityNet(nn.Module):
         self.tap_head = nn.ModuleList(convolutions)
         self.head = nn.Conv2d(sum(_WIDTHS), sum(_WIDTHS), 1, bias=False)
         nn.init.xavier_uniform_(self.head.weight, gain=4)
-        self.trunk_name, self.stride = trunk, stride
+        self.trunk_name, self.stride, self.distance = trunk, stride, distance
         self.frozen_statistics = frozen_statistics
         if frozen_statistics:
             freeze_normalisation(self.trunk)
@@ -87,6 +95,7 @@ def affinity_facts(network: AffinityNet, classes: Sequence[str]) -> dict[str, ob
         "network": "affinity",
         "trunk": network.trunk_name,
         "stride": network.stride,
+        "distance": network.distance,
         "classes": list(classes),
     }
 
@@ -103,6 +112,8 @@ def load_affinity(path: str, classes: Sequence[str] | None = None) -> AffinityNe
         ValueError: not an AffinityNet of ours, or of other classes.
     """
     facts = read_network_facts(path, "affinity", classes)
-    network = AffinityNet(str(facts["trunk"]), int(facts["stride"]))
+    network = AffinityNet(
+        str(facts["trunk"]), int(facts["stride"]), distance=facts.get("distance", "mean")
+    )
     load_into(network, read_tensors(path), path)
     return network.eval()

@@ -2,8 +2,10 @@
 
 Ahn et al., *Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations*, CVPR
 2019 (IRN). Both branches look at all five stages of the trunk by 1x1 convolutions with group
-normalisation (METHODS 1.6). The authors' trunk is ResNet-50 at stride 16 with ImageNet's weights.
-Of other trunks, stages on a finer grid than the one they are needed on are averaged to it first.
+normalisation (METHODS 1.6). That sees the whole input: an image among zeros gives other values than
+the image alone, so that images lie on as large a canvas as in training. The authors' trunk is
+ResNet-50 at stride 16 with ImageNet's weights. Of other trunks, stages on a finer grid than the one
+they are needed on are averaged to it first.
 """
 
 from collections.abc import Sequence
@@ -51,7 +53,7 @@ class _Edges(nn.Module):
 
     def forward(self, stages: Sequence[Tensor], size_hw: Sequence[int]) -> Tensor:
         found = [one(stage, size_hw) for one, stage in zip(self.branches, stages, strict=True)]
-        return self.last(torch.cat(found, 1))
+        return _exact(self.last, torch.cat(found, 1))
 
 
 class _Displacements(nn.Module):
@@ -73,7 +75,13 @@ class _Displacements(nn.Module):
             for branch, stage, size in zip(self.branches, stages, sizes, strict=True)
         )
         inner = self.inner(torch.cat(deep, 1), sizes[0])
-        return self.last(self.joined(torch.cat([first, second, inner], 1), sizes[0]))
+        return _exact(self.last, self.joined(torch.cat([first, second, inner], 1), sizes[0]))
+
+
+def _exact(last: nn.Conv2d, features: Tensor) -> Tensor:
+    """In the weights' number format: bf16 has steps of an eighth where a displacement is 16."""
+    with torch.autocast(features.device.type, enabled=False):
+        return last(features.to(last.weight.dtype))
 
 
 class IRNet(nn.Module):
@@ -83,6 +91,7 @@ class IRNet(nn.Module):
         trunk: one of TRUNKS; its parameters do not train and its statistics do not change.
         stride: image pixels of a cell of the trunk's features.
         weights: of the trunk, as `build_trunk` takes them.
+        canvas: side in pixels of the crops that it trains on, of which small images fill a part.
 
     Attributes:
         trunk: images (n, 3, h, w), normalised with ImageNet's mean and deviation, to features.
@@ -93,14 +102,14 @@ class IRNet(nn.Module):
 
     mean_displacement: Tensor
 
-    def __init__(self, trunk: str, stride: int = 16, weights: str = "none"):
+    def __init__(self, trunk: str, stride: int = 16, weights: str = "none", canvas: int = 0):
         super().__init__()
         self.trunk = build_trunk(trunk, stride, weights).requires_grad_(False)
         taps = measure(self.trunk)
         self.edge = _Edges(taps)
         self.displacement_head = _Displacements(taps)
         self.register_buffer("mean_displacement", torch.zeros(2))
-        self.trunk_name, self.stride = trunk, stride
+        self.trunk_name, self.stride, self.canvas = trunk, stride, canvas
         self.trunk.eval()
 
     def forward(
@@ -134,6 +143,7 @@ def irnet_facts(network: IRNet, classes: Sequence[str]) -> dict[str, object]:
         "network": "irnet",
         "trunk": network.trunk_name,
         "stride": network.stride,
+        "canvas": network.canvas,
         "classes": list(classes),
     }
 
@@ -150,6 +160,6 @@ def load_irnet(path: str, classes: Sequence[str] | None = None) -> IRNet:
         ValueError: not an IRNet of ours, or of other classes.
     """
     facts = read_network_facts(path, "irnet", classes)
-    network = IRNet(str(facts["trunk"]), int(facts["stride"]))
+    network = IRNet(str(facts["trunk"]), int(facts["stride"]), canvas=int(facts.get("canvas", 0)))
     load_into(network, read_tensors(path), path)
     return network.eval()

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from rayseg.nets.affinity import FeatureDistance
 from rayseg.nets.losses import labels_on_grid
 from rayseg.records import BACKGROUND, IGNORE
 from rayseg.records.pairs import PixelPairs, pixel_pairs
@@ -94,32 +95,48 @@ def affinities_of_edges(edges: Float[Tensor, "n h w"], radius: int) -> Float[Ten
 
 
 def affinities_of_features(
-    features: Float[Tensor, "n d h w"], radius: int, distance: Literal["mean", "sum"] = "mean"
+    features: Float[Tensor, "n d h w"], radius: int, distance: FeatureDistance = "mean"
 ) -> Float[Tensor, "n p s"]:
-    """exp(-|f_i - f_j|) of sources and targets.
+    """exp(-|f_i - f_j|) of sources and targets."""
+    return torch.exp(-distances_of_features(features, radius, distance))
 
-    Args:
-        distance: over channels the mean, as the code has it, or the sum, as Eq. 2.5 has it.
-    """
+
+def distances_of_features(
+    features: Float[Tensor, "n d h w"], radius: int, distance: FeatureDistance = "mean"
+) -> Float[Tensor, "n p s"]:
+    """|f_i - f_j| of sources and targets, which is minus the logarithm of their affinity."""
     pairs = pixel_pairs(radius)
     window = pairs.sources(_size(features))
 
-    def affinity(whole: Tensor, offset: tuple[int, int]) -> Tensor:
-        apart = (whole[..., *window] - whole[..., *pairs.shifted(window, offset)]).abs()
-        apart = apart.mean(1) if distance == "mean" else apart.sum(1)
-        return torch.exp(-apart).flatten(1)
+    def apart(whole: Tensor, offset: tuple[int, int]) -> Tensor:
+        each = (whole[..., *window] - whole[..., *pairs.shifted(window, offset)]).abs()
+        return (each.mean(1) if distance == "mean" else each.sum(1)).flatten(1)
 
     # differences of all channels are made again for the gradient: they would be 34 times as large
     # as the features
     offsets = [(int(down), int(right)) for down, right in pairs.offsets_yx]
     return torch.stack(
-        [checkpoint(affinity, features, one, use_reentrant=False) for one in offsets], 1
+        [checkpoint(apart, features, one, use_reentrant=False) for one in offsets], 1
     )
 
 
 def affinity_terms(affinities: Float[Tensor, "n p s"], labels: PairLabels) -> Terms:
-    """A quarter of the mean over each kind of pairs that are alike, half of that over others."""
-    alike, apart = -torch.log(affinities + _SMALL), -torch.log(1 + _SMALL - affinities)
+    """A quarter of the mean over each of both kinds of alike pairs, half of that over others."""
+    return _weighted(-torch.log(affinities + _SMALL), affinities, labels)
+
+
+def distance_terms(distances: Float[Tensor, "n p s"], labels: PairLabels) -> Terms:
+    """The same of affinities exp(-distance), whose logarithm is taken without a rest.
+
+    Sums over channels are so large that their affinities are 0, and log(0 + 1e-5) has no gradient.
+    """
+    return _weighted(distances, torch.exp(-distances), labels)
+
+
+def _weighted(
+    alike: Float[Tensor, "n p s"], affinities: Float[Tensor, "n p s"], labels: PairLabels
+) -> Terms:
+    apart = -torch.log(1 + _SMALL - affinities)
     return {
         "background": _mean_over(labels.background, alike, 1 / 4),
         "foreground": _mean_over(labels.foreground, alike, 1 / 4),

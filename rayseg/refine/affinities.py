@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from rayseg.nets.affinity import FeatureDistance
 from rayseg.records.pairs import pixel_pairs
 
 Borders = Literal["quirk", "clipped"]
-FeatureDistance = Literal["mean", "sum"]
 
 _CHANNELS = 32
 """Channels that are compared at once, so that differences of all never lie in memory."""

@@ -8,7 +8,7 @@ PSA's infer_aff.py (Ahn and Kwak, CVPR 2018); METHODS 1.6, 1.7 and 2. The disser
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from typing import ClassVar, Literal, Self
@@ -48,9 +48,9 @@ class IRNetRefinement(NetworkRefiner):
         radius: Distance in cells of four pixels that no pair reaches.
         beta: Exponent of the affinities.
         log_steps: Binary logarithm of the number of steps.
-        pad: The network sees images with zeros to the right and below up to this side in pixels;
-            the authors have 512, at which they also cut larger images, which are left whole here.
-            0 adds nothing.
+        pad: The network sees images with zeros to the right and below up to this side in pixels; 0
+            is that of the crops it was trained on, 1 adds nothing. The authors have 512 for both,
+            at which they also cut larger images, which are left whole here.
         max_pixels: Larger images are seen with no more pixels than this, to save memory.
         precision: Number format of the network; auto is bf16 where the device is fast in it.
     """
@@ -147,7 +147,7 @@ class IRNetRefinement(NetworkRefiner):
     ) -> Float[Tensor, "2 3 p q"]:
         """The image and its mirror image, as the network sees them."""
         # to whole cells of the trunk, so that those of the mirrored image lie over the same pixels
-        wanted = [max(self.pad, side) for side in image.shape[2:]]
+        wanted = [max(self.pad or network.canvas, side) for side in image.shape[2:]]
         room = [
             side + -side % network.stride - own
             for side, own in zip(wanted, image.shape[2:], strict=True)
@@ -166,8 +166,6 @@ class PSARefinement(NetworkRefiner):
         beta: Exponent of the affinities.
         log_steps: Binary logarithm of the number of steps; SEAM has 6.
         borders: Pairs that count near the border; quirk is the authors' code (see `FeatureWalk`).
-        distance: Two features differ by the mean over their channels, as in the code, or by the
-            sum, as in Eq. 2.5; as AffinityNet was trained.
         max_pixels: Larger images are seen with no more pixels than this, to save memory.
         precision: Number format of the network; auto is bf16 where the device is fast in it.
     """
@@ -177,7 +175,6 @@ class PSARefinement(NetworkRefiner):
     log_steps: int = 8
     alpha: float = 16.0
     borders: Literal["quirk", "clipped"] = "quirk"
-    distance: Literal["mean", "sum"] = "mean"
 
     network_kind: ClassVar[str] = "affinity"
     learns_from: ClassVar[str] = "affinity_labels"
@@ -198,27 +195,31 @@ class PSARefinement(NetworkRefiner):
 
     @classmethod
     def as_written(cls, method: str = "cam") -> Self:
-        """The sum over channels of Eq. 2.5, and every pair; other values are the code's."""
-        return replace(cls(), distance="sum", borders="clipped")
+        """Every pair; other values are the code's. The sum of Eq. 2.5 is the network's."""
+        return cls(borders="clipped")
 
     @property
     def walk(self) -> FeatureWalk:
         """The walk with these constants."""
         return FeatureWalk(
-            radius=self.radius, beta=self.beta, log_steps=self.log_steps,
-            borders=self.borders, distance=self.distance,
-        )  # fmt: skip
+            radius=self.radius, beta=self.beta, log_steps=self.log_steps, borders=self.borders
+        )
 
     def look(self, network: AffinityNet, image: Float[Tensor, "1 3 h w"]) -> Tensor:
-        """The features (1, 448, y, x), of the image on zeros up to whole cells."""
-        return self.seen(network, _on_whole_cells(image)).float()
+        """The features (1, 448, y, x), of the image on zeros up to whole cells.
+
+        The walk compares them by the mean over channels. Where the network was trained on the sum,
+        they are multiplied by the number of channels, which makes that mean the sum.
+        """
+        features = self.seen(network, _on_whole_cells(image)).float()
+        return features * features.shape[1] if network.distance == "sum" else features
 
     def view(self, looked: Float[Tensor, "1 448 y x"]) -> Float[Tensor, "y x"]:
         """Mean of each cell's affinities to the eight around it, to the power that the walk takes.
 
         On cells of eight pixels. That of a cell with none around it is 0.
         """
-        return mean_affinity(looked, self.distance, self.beta)[0]
+        return mean_affinity(looked, beta=self.beta)[0]
 
     def course(
         self,

@@ -26,8 +26,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rayseg.nets.affinity import FeatureDistance
 from rayseg.records.pairs import pixel_pairs
-from rayseg.refine.affinities import Borders, FeatureDistance, edge_affinities, feature_affinities
+from rayseg.refine.affinities import Borders, edge_affinities, feature_affinities
 from rayseg.refine.chebyshev import Transitions
 
 _PRECISIONS = {"fp64": (torch.float64, 1e-11), "fp32": (torch.float32, 1e-7)}

@@ -75,7 +75,8 @@ def test_irnet_is_the_authors_inference_with_a_dense_walk(networks):
 def test_psa_is_the_authors_inference_with_a_dense_walk(networks, borders, distance):
     image, maps = scene(77, 100)
     network = networks[PSARefinement]
-    settings = {"borders": borders, "distance": distance, "log_steps": 4}
+    network.distance = distance
+    settings = {"borders": borders, "log_steps": 4}
     refiner = PSARefinement(alpha=6.0, **settings, **EXACT)
     padded = functional.pad(normalised(image), (0, 4, 0, 3))
     with torch.no_grad():
