@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 
-class Schedule(Protocol):
+class Schedule(ABC):
     """An optimiser and how fast it learns at each step."""
 
+    @abstractmethod
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over the network's parameters that require a gradient."""
 
+    @abstractmethod
+    def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
+        """The share of the learning rates at a step, counted from 0 over the whole training."""
+
     def set_step(
-        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int
+        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
     ) -> None:
         """Sets the learning rates of the step, counted from 0 over the whole training."""
+        factor = self.factor(step, num_steps, steps_per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
 
 
 @dataclass(frozen=True)
-class PolySGD:
+class PolySGD(Schedule):
     """Stochastic gradient descent under a polynomial schedule, with a faster head.
 
     The default is the authors' public code (``official``): its optimiser passes the weight decay
@@ -54,17 +63,14 @@ class PolySGD:
         groups = _trunk_and_head(network, self.lr, self.head_factor)
         return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
-    def set_step(
-        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int
-    ) -> None:
-        """Sets the learning rates of the step, counted from 0 over the whole training."""
+    def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
+        """The share of the learning rates at a step, counted from 0 over the whole training."""
         del steps_per_epoch  # the polynomial looks at the end only
-        factor = max(1 - step / num_steps, 0.0) ** self.power
-        _scale_rates(optimizer, factor)
+        return max(1 - step / num_steps, 0.0) ** self.power
 
 
 @dataclass(frozen=True)
-class HalvedAdam:
+class HalvedAdam(Schedule):
     """Adam whose learning rate is halved every few epochs.
 
     Source: Lee et al., CVPR 2019 (FickleNet), recalled (METHODS 7): there is no public code, and
@@ -83,34 +89,26 @@ class HalvedAdam:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.every < 1:
-            raise ValueError(f"every must be 1 or more epochs, got {self.every}")
+        _check_pace(self.lr, self.every, "epochs")
 
     def optimizer(self, network: nn.Module) -> torch.optim.Adam:
         """The optimiser over the network's parameters that require a gradient."""
         groups = _trunk_and_head(network, self.lr, self.head_factor)
         return torch.optim.Adam(groups, lr=self.lr, weight_decay=self.weight_decay)
 
-    def set_step(
-        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int
-    ) -> None:
-        """Sets the learning rates of the step, counted from 0 over the whole training."""
+    def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
+        """The share of the learning rates at a step, counted from 0 over the whole training."""
         del num_steps  # halving does not look at the end
-        _scale_rates(optimizer, 0.5 ** (step // steps_per_epoch // self.every))
+        return 0.5 ** (step // steps_per_epoch // self.every)
 
 
 @dataclass(frozen=True)
-class SegmenterSGD:
-    """Stochastic gradient descent as DeepLab-v2 is trained, in three groups.
+class ThreeGroupSGD(Schedule):
+    """Stochastic gradient descent as DeepLab is trained, in three groups.
 
     The trunk's convolutions learn at lr; the head's weights at lr * head_factor; its biases at
     lr * bias_factor without weight decay. Batch normalisation of the trunk learns at lr where it
     is trained at all.
-
-    Source: Chen et al., TPAMI 2018 (DeepLab-v2), in the values of deeplab-pytorch (METHODS 10). Its
-    schedule counts from 1, so that the first nine of its steps are at lr; ours the first ten.
 
     Attributes:
         lr: Learning rate of the trunk at the start.
@@ -118,8 +116,6 @@ class SegmenterSGD:
         bias_factor: The head's biases learn this many times faster.
         momentum: Momentum of the gradient.
         weight_decay: Weight decay of all but the head's biases.
-        power: Exponent of the rate's decay, lr * (1 - step / steps) ** power.
-        every: Steps between two changes of the learning rate.
     """
 
     lr: float = 2.5e-4
@@ -127,73 +123,71 @@ class SegmenterSGD:
     bias_factor: float = 20.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
+
+    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
+        """The optimiser over the network's parameters that require a gradient."""
+
+        def kind(name: str) -> str:
+            if not name.startswith("head."):
+                return "trunk"
+            return "bias" if name.endswith(".bias") else "weight"
+
+        factors = {"trunk": 1.0, "weight": self.head_factor, "bias": self.bias_factor}
+        groups = _groups(network, kind, self.lr, factors)
+        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class SegmenterSGD(ThreeGroupSGD):
+    """Stochastic gradient descent as DeepLab-v2 is trained.
+
+    Source: Chen et al., TPAMI 2018 (DeepLab-v2), in the values of deeplab-pytorch (METHODS 10). Its
+    schedule counts from 1, so that the first nine of its steps are at lr; ours the first ten.
+
+    Attributes:
+        power: Exponent of the rate's decay, lr * (1 - step / steps) ** power.
+        every: Steps between two changes of the learning rate.
+    """
+
     power: float = 0.9
     every: int = 10
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.every < 1:
-            raise ValueError(f"every must be 1 or more steps, got {self.every}")
+        _check_pace(self.lr, self.every, "steps")
 
-    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
-        """The optimiser over the network's parameters that require a gradient."""
-        return _three_groups(network, self)
-
-    def set_step(
-        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
-    ) -> None:
-        """Sets the learning rates of the step, counted from 0."""
+    def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
+        """The share of the learning rates at a step, counted from 0 over the whole training."""
         del steps_per_epoch  # the polynomial looks at the end only
-        factor = (1 - (step - step % self.every) / num_steps) ** self.power
-        _scale_rates(optimizer, factor)
+        return (1 - (step - step % self.every) / num_steps) ** self.power
 
 
 @dataclass(frozen=True)
-class StepSGD:
-    """Stochastic gradient descent as DSRG is trained, in the three groups of `SegmenterSGD`.
+class StepSGD(ThreeGroupSGD):
+    """Stochastic gradient descent as DSRG is trained.
 
     Source: METHODS 8. The factors of the head are DeepLab's, recalled, whose code has them on fc8
     alone; here the whole head starts at random and has them.
 
     Attributes:
-        lr: Learning rate of the trunk at the start.
-        head_factor: The head's weights learn this many times faster.
-        bias_factor: The head's biases learn this many times faster.
-        momentum: Momentum of the gradient.
-        weight_decay: Weight decay of all but the head's biases.
         drop_factor: Factor of the learning rate at each drop.
         every: Steps between two drops of the learning rate.
     """
 
     lr: float = 5e-4
-    head_factor: float = 10.0
-    bias_factor: float = 20.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
     drop_factor: float = 0.33
     every: int = 1000
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ValueError(f"lr must be positive, got {self.lr}")
-        if self.every < 1:
-            raise ValueError(f"every must be 1 or more steps, got {self.every}")
+        _check_pace(self.lr, self.every, "steps")
 
-    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
-        """The optimiser over the network's parameters that require a gradient."""
-        return _three_groups(network, self)
-
-    def set_step(
-        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
-    ) -> None:
-        """Sets the learning rates of the step, counted from 0."""
+    def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
+        """The share of the learning rates at a step, counted from 0 over the whole training."""
         del num_steps, steps_per_epoch  # drops are counted in steps
-        _scale_rates(optimizer, self.drop_factor ** (step // self.every))
+        return self.drop_factor ** (step // self.every)
 
 
 @dataclass(frozen=True)
-class DetectorSGD:
+class DetectorSGD(Schedule):
     """Stochastic gradient descent as maskrcnn-benchmark trains detectors.
 
     The learning rate rises linearly, then falls at shares of the training: its 12,000 and 16,000 of
@@ -247,33 +241,12 @@ class DetectorSGD:
         groups = _groups(network, kind, self.lr, {"weight": 1.0, "bias": self.bias_factor})
         return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
 
-    def factor(self, step: int, num_steps: int) -> float:
-        """The share of the learning rate at a step, counted from 0."""
+    def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
+        """The share of the learning rates at a step, counted from 0 over the whole training."""
+        del steps_per_epoch  # shares of the training say when it falls
         begun = min(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         fallen = sum(step >= round(share * num_steps) for share in self.drops)
         return (self.warmup_start * (1 - begun) + begun) * self.drop_factor**fallen
-
-    def set_step(
-        self, optimizer: torch.optim.Optimizer, step: int, num_steps: int, steps_per_epoch: int = 1
-    ) -> None:
-        """Sets the learning rates of the step, counted from 0."""
-        del steps_per_epoch  # shares of the training say when it falls
-        _scale_rates(optimizer, self.factor(step, num_steps))
-
-
-def _three_groups(network: nn.Module, settings: SegmenterSGD | StepSGD) -> torch.optim.SGD:
-    """The trunk's parameters, the head's weights, and its biases, which have no weight decay."""
-
-    def kind(name: str) -> str:
-        if not name.startswith("head."):
-            return "trunk"
-        return "bias" if name.endswith(".bias") else "weight"
-
-    factors = {"trunk": 1.0, "weight": settings.head_factor, "bias": settings.bias_factor}
-    groups = _groups(network, kind, settings.lr, factors)
-    return torch.optim.SGD(
-        groups, settings.lr, settings.momentum, weight_decay=settings.weight_decay
-    )
 
 
 def _trunk_and_head(network: nn.Module, lr: float, head_factor: float) -> list[dict[str, Any]]:
@@ -294,6 +267,8 @@ def _groups(
     ]
 
 
-def _scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+def _check_pace(lr: float, every: int, unit: str) -> None:
+    if lr <= 0:
+        raise ValueError(f"lr must be positive, got {lr}")
+    if every < 1:
+        raise ValueError(f"every must be 1 or more {unit}, got {every}")

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rayseg.nets.backbones import TRUNKS, build_trunk, freeze_normalisation, freeze_statistics
-from rayseg.nets.classifier import read_network_facts
+from rayseg.nets.stored import load_network
 from rayseg.nets.taps import grid_of, grow, measure, shrink
-from rayseg.nets.weights import load_into, read_tensors
 
 FeatureDistance = Literal["mean", "sum"]
 """Of two features: over channels the mean, as PSA's code has it, or the sum, as Eq. 2.5 has it."""
@@ -101,19 +100,10 @@ def affinity_facts(network: AffinityNet, classes: Sequence[str]) -> dict[str, ob
 
 
 def load_affinity(path: str, classes: Sequence[str] | None = None) -> AffinityNet:
-    """An AffinityNet from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: of the labels that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not an AffinityNet of ours, or of other classes.
-    """
-    facts = read_network_facts(path, "affinity", classes)
-    network = AffinityNet(
-        str(facts["trunk"]), int(facts["stride"]), distance=facts.get("distance", "mean")
-    )
-    load_into(network, read_tensors(path), path)
-    return network.eval()
+    """An AffinityNet from the file that training wrote; see `load_network`."""
+    return load_network(
+        path, "affinity", classes,
+        lambda facts: AffinityNet(
+            facts["trunk"], facts["stride"], distance=facts.get("distance", "mean")
+        ),
+    )  # fmt: skip

@@ -19,7 +19,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
 from rayseg.nets.branched_head import BranchedHead
-from rayseg.nets.classifier import check_trained_on
+from rayseg.nets.stored import check_trained_on
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
 HEADS = ("deeplab_v2", "deeplab_v2_fc", "deeplab_v3")

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rayseg.nets.backbones import build_trunk, feature_channels, freeze_statistics
-from rayseg.nets.classifier import read_network_facts
-from rayseg.nets.weights import load_into, read_tensors
+from rayseg.nets.stored import load_network
 
 
 class FickleClassifier(nn.Module):
@@ -233,25 +232,16 @@ def fickle_facts(
 
 
 def load_ficklenet(path: str, classes: Sequence[str] | None = None) -> FickleClassifier:
-    """A FickleNet from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a FickleNet of ours, or of other classes.
-    """
-    needed = ("kernel", "drop_rate", "dilated")
-    facts = read_network_facts(path, "ficklenet", classes, needed)
-    network = FickleClassifier(
-        str(facts["trunk"]),
-        len(facts["classes"]),
-        int(facts["stride"]),
-        kernel=int(facts["kernel"]),
-        drop_rate=float(facts["drop_rate"]),
-        dilated=bool(facts["dilated"]),
-    )
-    load_into(network, read_tensors(path), path)
-    return network.eval()
+    """A FickleNet from the file that training wrote; see `load_network`."""
+    return load_network(
+        path, "ficklenet", classes,
+        lambda facts: FickleClassifier(
+            facts["trunk"],
+            len(facts["classes"]),
+            facts["stride"],
+            kernel=int(facts["kernel"]),
+            drop_rate=float(facts["drop_rate"]),
+            dilated=bool(facts["dilated"]),
+        ),
+        ("kernel", "drop_rate", "dilated"),
+    )  # fmt: skip

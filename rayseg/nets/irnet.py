@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rayseg.nets.backbones import build_trunk
-from rayseg.nets.classifier import read_network_facts
+from rayseg.nets.stored import load_network
 from rayseg.nets.taps import Tap, grid_of, grow, measure, shrink, stage_outputs
-from rayseg.nets.weights import load_into, read_tensors
 
 CELL = 4
 """Image pixels of a cell of edges and displacements; as many as one of stored maps has."""
@@ -149,17 +148,8 @@ def irnet_facts(network: IRNet, classes: Sequence[str]) -> dict[str, object]:
 
 
 def load_irnet(path: str, classes: Sequence[str] | None = None) -> IRNet:
-    """An IRNet from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: of the labels that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not an IRNet of ours, or of other classes.
-    """
-    facts = read_network_facts(path, "irnet", classes)
-    network = IRNet(str(facts["trunk"]), int(facts["stride"]), canvas=int(facts.get("canvas", 0)))
-    load_into(network, read_tensors(path), path)
-    return network.eval()
+    """An IRNet from the file that training wrote; see `load_network`."""
+    return load_network(
+        path, "irnet", classes,
+        lambda facts: IRNet(facts["trunk"], facts["stride"], canvas=int(facts.get("canvas", 0))),
+    )  # fmt: skip

@@ -14,7 +14,6 @@ M nor the levels carry a gradient: losses of M' train the three convolutions of 
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rayseg.nets.backbones import TRUNKS
-from rayseg.nets.classifier import CamClassifier, read_network_facts
-from rayseg.nets.weights import load_into, read_tensors
+from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.stored import load_network
 
 EPSILON = 1e-5
 WIDTHS = (64, 128)
@@ -236,17 +235,8 @@ def _generator(name: str) -> torch.Generator:
 
 
 def load_seam(path: str, classes: Sequence[str] | None = None) -> SeamClassifier:
-    """A SEAM from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a SEAM of ours, or of other classes.
-    """
-    facts: dict[str, Any] = read_network_facts(path, "seam", classes)
-    network = SeamClassifier(str(facts["trunk"]), len(facts["classes"]), int(facts["stride"]))
-    load_into(network, read_tensors(path), path)
-    return network.eval()
+    """A SEAM from the file that training wrote; see `load_network`."""
+    return load_network(
+        path, "seam", classes,
+        lambda facts: SeamClassifier(facts["trunk"], len(facts["classes"]), facts["stride"]),
+    )  # fmt: skip

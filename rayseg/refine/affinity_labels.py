@@ -14,20 +14,17 @@ voc12/data.py and tool/imutils.py of its code, METHODS 2).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
-from pydensecrf.utils import unary_from_softmax
 
 from rayseg.records import BACKGROUND, IGNORE
-from rayseg.refine.crf import check_arguments, label_values, with_power_background
-from rayseg.refine.lattice import Kernels, Lattice
+from rayseg.refine.crf import PSAKernels, check_arguments, label_values, with_power_background
 
 
 @dataclass(frozen=True, kw_only=True)
-class AffinityLabels(Kernels):
+class AffinityLabels(PSAKernels):
     """PSA's labels: what either of two CRFs is sure of, 255 between.
 
     Attributes:
@@ -37,10 +34,6 @@ class AffinityLabels(Kernels):
 
     low_alpha: float = 4.0
     high_alpha: float = 32.0
-    gaussian_sxy: float = 3
-    bilateral_sxy: float = 80
-    bilateral_srgb: float = 13
-    bilateral_compat: float = 10
 
     def __post_init__(self) -> None:
         if not 0 < self.low_alpha <= self.high_alpha:
@@ -49,16 +42,6 @@ class AffinityLabels(Kernels):
                 f"got {self.low_alpha} and {self.high_alpha}"
             )
         super().__post_init__()
-
-    @classmethod
-    def official(cls, method: str = "cam") -> Self:
-        """PSA's values, whatever made the maps."""
-        return cls()
-
-    @classmethod
-    def as_written(cls, method: str = "cam") -> Self:
-        """PSA's values: the dissertation states no others."""
-        return cls()
 
     def __call__(
         self,
@@ -80,10 +63,7 @@ class AffinityLabels(Kernels):
         check_arguments(image, maps, classes)
         alphas = (self.low_alpha, self.high_alpha)
         sides = [with_power_background(maps, alpha) for alpha in alphas]
-        if not len(classes):
-            return np.stack(sides)
-        lattice = Lattice(self, image, len(classes) + 1)
-        return np.stack([lattice.infer(unary_from_softmax(s), self.iterations) for s in sides])
+        return np.stack(self.refine(image, sides) if len(classes) else sides)
 
 
 def joined_labels(

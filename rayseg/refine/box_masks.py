@@ -23,7 +23,6 @@ from typing import Self, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
-from pydensecrf.utils import unary_from_softmax
 from scipy.ndimage import correlate1d
 
 from rayseg.records.boxes import box_problem
@@ -283,7 +282,7 @@ class _ObjectField:
         """The object's refined probability, 0 outside its box."""
         self._lattice = self._lattice or Lattice(self._crf, self._image, 2)
         planes = np.stack([prob_fg, 1 - prob_fg])  # (2, h, w)
-        refined = self._lattice.infer(unary_from_softmax(planes), self._crf.iterations)
+        refined = self._lattice.refine(planes, self._crf.iterations)
         # with the official weights, together less than -log 1e-5, no pixel outside the box is won
         return _only(refined[0], box)
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 from numpy import ndarray
-from pydensecrf.utils import unary_from_labels, unary_from_softmax
+from pydensecrf.utils import unary_from_labels
 
 from rayseg.records import IGNORE, MAX_CLASSES
 from rayseg.refine.lattice import Kernels, Lattice, check_image
@@ -171,7 +171,27 @@ class LabelCRF(Kernels):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftCRF(Kernels):
+class PSAKernels(Kernels):
+    """The constants of the CRFs of PSA's code."""
+
+    gaussian_sxy: float = 3
+    bilateral_sxy: float = 80
+    bilateral_srgb: float = 13
+    bilateral_compat: float = 10
+
+    @classmethod
+    def official(cls, method: str = "cam") -> Self:
+        """PSA's values, whatever made the maps: no other method's code has such a CRF."""
+        return cls()
+
+    @classmethod
+    def as_written(cls, method: str = "cam") -> Self:
+        """PSA's values: the dissertation states no others."""
+        return cls()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftCRF(PSAKernels):
     """One CRF over the probabilities of background and classes; every pixel gets a label, no 255.
 
     The energies are -log of [background, maps], divided by their sum at each pixel and clipped at
@@ -191,10 +211,6 @@ class SoftCRF(Kernels):
     background: Literal["power", "constant"] = "power"
     alpha: float = 4.0
     threshold: float = 0.15
-    gaussian_sxy: float = 3
-    bilateral_sxy: float = 80
-    bilateral_srgb: float = 13
-    bilateral_compat: float = 10
 
     def __post_init__(self) -> None:
         if self.background not in {"power", "constant"}:
@@ -205,16 +221,6 @@ class SoftCRF(Kernels):
                 f"got {self.alpha} and {self.threshold}"
             )
         super().__post_init__()
-
-    @classmethod
-    def official(cls, method: str = "cam") -> Self:
-        """PSA's values; no other method's code has a soft CRF."""
-        return cls()
-
-    @classmethod
-    def as_written(cls, method: str = "cam") -> Self:
-        """PSA's values: the dissertation states no others."""
-        return cls()
 
     def __call__(
         self,
@@ -237,10 +243,7 @@ class SoftCRF(Kernels):
             planes = with_power_background(maps, self.alpha)
         else:
             planes = _with_background(maps, np.full(maps.shape[1:], self.threshold, np.float32))
-        if not len(classes):
-            return planes
-        lattice = Lattice(self, image, len(planes))
-        return lattice.infer(unary_from_softmax(planes), self.iterations)
+        return self.refine(image, [planes])[0] if len(classes) else planes
 
 
 def with_power_background(

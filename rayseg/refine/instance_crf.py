@@ -13,7 +13,6 @@ from functools import cache, partial
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
-from pydensecrf.utils import unary_from_softmax
 from scipy.ndimage import map_coordinates
 
 from rayseg.refine.lattice import Kernels, Lattice, check_image
@@ -104,8 +103,8 @@ class InstanceCRF(Kernels):
     def _refined(
         self, lattice: Lattice, probabilities: Float32[ndarray, "h w"]
     ) -> Float32[ndarray, "h w"]:
-        unary = unary_from_softmax(np.stack([1 - probabilities, probabilities]))
-        return lattice.infer(unary, self.iterations)[1]
+        planes = np.stack([1 - probabilities, probabilities])
+        return lattice.refine(planes, self.iterations)[1]
 
 
 def _resized(plane: ndarray, size_hw: tuple[int, int]) -> Float32[ndarray, "h w ..."]:

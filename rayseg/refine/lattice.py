@@ -10,12 +10,14 @@ colours, exp(-|p_i - p_j|^2 / 2 sxy^2 - |I_i - I_j|^2 / 2 srgb^2). Filtering wit
 permutohedral lattice that depends on the image only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from pydensecrf.densecrf import DenseCRF2D
+from pydensecrf.utils import unary_from_softmax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,16 @@ class Kernels:
                 f"{(self.gaussian_compat, self.bilateral_compat, self.iterations)}"
             )
 
+    def refine(
+        self, image: UInt8[ndarray, "h w 3"], given: Sequence[Float32[ndarray, "l h w"]]
+    ) -> list[Float32[ndarray, "l h w"]]:
+        """What the CRF makes of each of these probabilities of an image's labels, on one lattice.
+
+        They sum to 1 at each pixel, before and after.
+        """
+        lattice = Lattice(self, image, len(given[0]))
+        return [lattice.refine(one, self.iterations) for one in given]
+
 
 class Lattice:
     """The two kernels of one image, built once and used for any number of unaries.
@@ -80,6 +92,12 @@ class Lattice:
         """
         self._field.setUnaryEnergy(np.require(unary, np.float32, ["C", "W"]))
         return np.array(self._field.inference(iterations), np.float32).reshape(self.shape)
+
+    def refine(
+        self, probabilities: Float32[ndarray, "l h w"], iterations: int
+    ) -> Float32[ndarray, "l h w"]:
+        """The same from probabilities, which pydensecrf clips at 1e-5 from below."""
+        return self.infer(unary_from_softmax(probabilities), iterations)
 
 
 def check_image(image: ndarray) -> None:

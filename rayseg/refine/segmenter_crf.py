@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
-from pydensecrf.utils import unary_from_softmax
 
-from rayseg.refine.lattice import Kernels, Lattice, check_image
+from rayseg.refine.lattice import Kernels, check_image
 
 MEAN_RGB = (122.675, 116.669, 104.008)
 """Levels that deeplab-pytorch subtracts from images; its files list them as B, G, R."""
@@ -51,8 +50,7 @@ class SegmenterCRF(Kernels):
         """The labels' probabilities after the CRF, summing to 1 at each pixel; see `__call__`."""
         _check(image, probabilities)
         seen = wrap_image(image) if self.wrapped_image else image
-        lattice = Lattice(self, seen, len(probabilities))
-        return lattice.infer(unary_from_softmax(probabilities), self.iterations)
+        return self.refine(seen, [probabilities])[0]
 
 
 def wrap_image(image: UInt8[ndarray, "h w 3"]) -> UInt8[ndarray, "h w 3"]:

@@ -13,7 +13,7 @@ from PIL import Image
 from rayseg.attribution import CAM, AdvCAM
 from rayseg.config import Compute, RunConfig, as_toml
 from rayseg.datasets import FolderDataset
-from rayseg.learn import Crops, SegmentationCrops
+from rayseg.learn import Crops, JitteredCrops, PairCrops, SegmentationCrops, WarpedImages
 from rayseg.nets.prediction import Prediction
 from tests.faults.commands import Ended, run_command
 from tests.faults.injection import Operations
@@ -59,6 +59,10 @@ CHAIN = (
     Command("predictions", "predict"),
     Command("tune masks", "tune", (*OF_MASKS, "--slice-images", "2")),
     Command("tune seeds", "tune", (*OF_SEEDS, "--slice-images", "3")),
+    Command("irnet", "train-irnet", weight=1),
+    Command("affinity", "train-affinity", weight=1),
+    Command("dsrg", "train-dsrg", weight=1),
+    Command("seam", "train-seam", weight=1),
     Command("scores", "score", ("--split", "train"), weight=1),
     Command("export", "export", ("--masks", "cam+threshold", "--format", "voc"), "exported"),
 )
@@ -157,6 +161,7 @@ def write_data(folder: Path) -> None:
 def _settings(folder: Path) -> RunConfig:
     small = {"iterations": 2, "save_every": 1, "judge_images": 2, "batch_size": 2}
     crops = SegmentationCrops(crop=32, scales=(1.0,))
+    pairs = small | {"radius": 2, "crops": PairCrops(crop=32)}
     return RunConfig(
         data="folder",
         folder=FolderDataset(
@@ -171,6 +176,10 @@ def _settings(folder: Path) -> RunConfig:
         classifier=tiny("classifier", **small, trunk="resnet18", epochs=1,
                         crops=Crops(crop=32, long_side=(32, 40))),
         segmenter=tiny("segmenter", **small, trunk="resnet18", crops=crops, accumulate=1),
+        irnet_network=tiny("irnet", **pairs, trunk="resnet18"),
+        affinity_network=tiny("affinity", **pairs, trunk="resnet18"),
+        dsrg=tiny("dsrg", **small, crops=WarpedImages(side=32)),
+        seam_classifier=tiny("seam", **small, crops=JitteredCrops(crop=32, long_side=(32, 40))),
         predict=Prediction(scales=(1.0,), flip=False),
         labels=("cam+threshold",),
         val_split="train",

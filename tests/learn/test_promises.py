@@ -18,6 +18,7 @@ from tests.learn.tiny import (
     CLASSES,
     Here,
     Killed,
+    Recording,
     folder_of,
     killed_after,
     moved,
@@ -241,14 +242,6 @@ def together(finished, samples, tmp_path_factory):
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(_train_as, (port, str(run), works), nprocs=2)
     return run
-
-
-class Recording(Here):
-    """Takes the work and leaves it."""
-
-    def fit(self, loop, work, folder, compute):
-        self.work = work
-        raise Killed
 
 
 @each

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from rayseg.attribution import RIB, AdvCAM
-from rayseg.learn import Crops, SegmentationCrops
+from rayseg.labels import ObjectLabels
+from rayseg.learn import Crops, JitteredCrops, PairCrops, SegmentationCrops, WarpedImages
 from rayseg.steps.trials import read_trial
 from rayseg.store import MANIFEST_SCHEMA, Folder, pack_maps, rows_to_table
 
@@ -174,27 +175,74 @@ def no_extension_types(schema: pa.Schema):
 
 
 @dataclass(frozen=True)
-class DeadlySegmentationCrops(SegmentationCrops):
-    """Crops of which one kills its process, once, some draws after the first checkpoint.
+class Deadly:
+    """What works as before but kills its process, once, some calls after the first checkpoint.
 
     Attributes:
         state: what a checkpoint leaves behind.
-        armed: a file that is there until the death; it counts the draws since the checkpoint.
-        after: draws between the checkpoint and the death.
+        armed: a file that is there until the death; it counts the calls since the checkpoint.
+        after: calls between the checkpoint and the death.
     """
 
     state: str = ""
     armed: str = ""
     after: int = 0
 
-    def cut(self, pixels, labels, generator):
+    def die_in_time(self):
         armed = Path(self.armed)
         if Path(self.state).exists() and armed.exists():
             armed.write_text(armed.read_text() + ".")
             if len(armed.read_text()) > self.after:
                 armed.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().cut(pixels, labels, generator)
+
+
+@dataclass(frozen=True)
+class DeadlyCuts(Deadly):
+    """For crops of any kind, before which it stands among the bases."""
+
+    def cut(self, *given):
+        self.die_in_time()
+        return super().cut(*given)
+
+
+@dataclass(frozen=True)
+class DeadlySegmentationCrops(DeadlyCuts, SegmentationCrops):
+    pass
+
+
+@dataclass(frozen=True)
+class DeadlyPairCrops(DeadlyCuts, PairCrops):
+    pass
+
+
+@dataclass(frozen=True)
+class DeadlyJitteredCrops(DeadlyCuts, JitteredCrops):
+    pass
+
+
+@dataclass(frozen=True)
+class DeadlyWarpedImages(DeadlyCuts, WarpedImages):
+    pass
+
+
+@dataclass(frozen=True)
+class DeadlyLabels(Deadly):
+    """Labels that are read.
+
+    Attributes:
+        labels: those.
+    """
+
+    labels: ObjectLabels | None = None
+
+    @property
+    def ids(self):
+        return self.labels.ids
+
+    def read(self, sample):
+        self.die_in_time()
+        return self.labels.read(sample)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,28 @@
 """Ray Train gives the losses of one process: by two workers, after a death, without what is bad."""
 
-import os
-import signal
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rayseg.config import Compute
-from rayseg.labels import ObjectLabels, TrueInstances
+from rayseg.labels import TrueInstances
 from rayseg.learn import STATE, Work, load_state, train
 from rayseg.nets.detectors import load_detector
 from rayseg.nets.detectors.mask_rcnn import load_mask_rcnn
 from rayseg.on_ray.engine import RayEngine
 from rayseg.plain import PlainEngine
 from rayseg.store import Folder, read_run
-from tests.learn.tiny import CLASSES, folder_of, scenes, store, tiny, trained
-from tests.on_ray.fakes import BrokenCrops, DeadlySegmentationCrops
+from tests.learn.tiny import CLASSES, Killed, Recording, folder_of, scenes, store, tiny, trained
+from tests.on_ray.fakes import (
+    BrokenCrops,
+    DeadlyJitteredCrops,
+    DeadlyLabels,
+    DeadlyPairCrops,
+    DeadlySegmentationCrops,
+    DeadlyWarpedImages,
+)
 
 ENGINE, PLAIN = RayEngine(), PlainEngine()
 pytestmark = [
@@ -28,6 +33,14 @@ pytestmark = [
     pytest.mark.timeout(500),
 ]
 COMPUTE = Compute(threads=1, num_gpus=0, max_failures=1)
+DEADLY = {
+    "segmenter": DeadlySegmentationCrops,
+    "irnet": DeadlyPairCrops,
+    "affinity": DeadlyPairCrops,
+    "seam": DeadlyJitteredCrops,
+    "dsrg": DeadlyWarpedImages,
+}
+REFINING = [kind for kind in DEADLY if kind != "segmenter"]
 LONG = {"iterations": 8}  # there are draws enough after the first checkpoint, at 3
 
 
@@ -75,17 +88,43 @@ def test_two_workers_grow_together_the_seeds_that_one_process_grows(run):
     assert losses(facts(run, "dsrg")) == pytest.approx(losses(expected), rel=0.02)
 
 
-def test_a_killed_worker_is_survived_with_the_same_losses(run):
-    whole, armed = tiny("segmenter", **LONG), run / "armed"
+def deadly(kind, folder, armed):
+    """A training whose crops kill its process, once, after the first checkpoint."""
+    whole = tiny(kind, **LONG)
+    given = {one.name: getattr(whole.crops, one.name) for one in fields(whole.crops)}
     armed.touch()
-    state = folder_of(run, "segmenter").path(STATE)
-    crops = DeadlySegmentationCrops(
-        whole.crops.crop, whole.crops.scales, state=state, armed=str(armed), after=9
-    )
-    trained(run, "segmenter", ENGINE, replace(whole, crops=crops), compute=COMPUTE)
+    crops = DEADLY[kind](**given, state=folder.path(STATE), armed=str(armed), after=9)
+    return replace(whole, crops=crops)
+
+
+def test_a_killed_worker_is_survived_with_the_same_losses(run):
+    armed = run / "armed"
+    training = deadly("segmenter", folder_of(run, "segmenter"), armed)
+    trained(run, "segmenter", ENGINE, training, compute=COMPUTE)
     assert not armed.exists()
-    expected = alone(run, "segmenter", whole)
+    expected = alone(run, "segmenter", tiny("segmenter", **LONG))
     assert losses(facts(run, "segmenter")) == pytest.approx(losses(expected), rel=1e-3)
+
+
+def train_in_turn(works, worker):
+    for work in works:
+        train(work, worker)
+
+
+def test_trainings_of_refinement_survive_a_killed_worker_each_with_the_same_losses(run):
+    """In one job of Ray Train, since workers take far longer to start than these to train."""
+    works = []
+    for kind in REFINING:
+        engine = Recording()
+        with pytest.raises(Killed):
+            trained(run, kind, engine, deadly(kind, folder_of(run, kind), run / f"armed-{kind}"))
+        works.append(engine.work)
+    ENGINE.fit(train_in_turn, works, Folder(str(run)), replace(COMPUTE, max_failures=len(works)))
+    assert not list(run.glob("armed-*"))
+    for kind in REFINING:
+        told = load_state(folder_of(run, kind)).facts
+        expected = alone(run, kind, tiny(kind, **LONG))
+        assert losses(told) == pytest.approx(losses(expected), rel=1e-3), kind
 
 
 def test_what_must_fail_again_is_not_tried_again(run):
@@ -130,36 +169,6 @@ def test_two_workers_train_a_detector_without_what_is_bad(tmp_path):
     assert load_detector(weights, CLASSES).num_classes == 2
 
 
-@dataclass
-class DeadlyLabels:
-    """Labels of which one kills its process, once, some reads after the first checkpoint.
-
-    Attributes:
-        labels: what is read.
-        state: what a checkpoint leaves behind.
-        armed: a file that is there until the death; it counts the reads since the checkpoint.
-        after: reads between the checkpoint and the death.
-    """
-
-    labels: ObjectLabels
-    state: str
-    armed: str
-    after: int
-
-    @property
-    def ids(self):
-        return self.labels.ids
-
-    def read(self, sample):
-        armed = Path(self.armed)
-        if Path(self.state).exists() and armed.exists():
-            armed.write_text(armed.read_text() + ".")
-            if len(armed.read_text()) > self.after:
-                armed.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return self.labels.read(sample)
-
-
 def test_labels_of_objects_travel_and_a_killed_worker_reads_them_again(run):
     truths = TrueInstances(Folder(str(run)) / "manifest", "train")
     calm, deadly = Folder(str(run / "calm")), Folder(str(run / "deadly"))
@@ -167,7 +176,7 @@ def test_labels_of_objects_travel_and_a_killed_worker_reads_them_again(run):
     armed.touch()
     # true masks are trained on in this way, which the labels are not known to be
     network = tiny("mask_rcnn", grow=False, mask_loss="plain", **LONG)
-    labels = DeadlyLabels(truths, deadly.path(STATE), str(armed), 6)
+    labels = DeadlyLabels(deadly.path(STATE), str(armed), 6, truths)
     curves = []
     for engine, folder, source in ((PLAIN, calm, truths), (ENGINE, deadly, labels)):
         work = Work(str(run), folder.location, network, source, sorted(truths.ids), CLASSES)

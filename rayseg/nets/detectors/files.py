@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rayseg.nets.classifier import check_trained_on
 from rayseg.nets.detection import Detector
 from rayseg.nets.detectors.design import UNTRAINED, DetectorDesign, Learning, fact_names
 from rayseg.nets.detectors.one_stage import FCOS, OneStage, RetinaNet
 from rayseg.nets.detectors.two_stage import FasterRCNN
 from rayseg.nets.detectors.yolox import YOLOX
+from rayseg.nets.stored import check_trained_on
 from rayseg.nets.weights import load_into, read_facts, read_tensors
 
 ONE_STAGE: dict[str, type[OneStage]] = {"retinanet": RetinaNet, "fcos": FCOS}

@@ -26,7 +26,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.transform import resize_boxes
 
-from rayseg.nets.classifier import read_network_facts
 from rayseg.nets.detectors.design import UNTRAINED_MASKS, MaskLearning, MaskRCNNDesign
 from rayseg.nets.detectors.feeding import resizing
 from rayseg.nets.detectors.instance_masks import Instances, SoftInstances, project_masks
@@ -35,7 +34,7 @@ from rayseg.nets.detectors.pyramid import build_pyramid
 from rayseg.nets.detectors.two_stage import box_heads, box_losses, proposal_network
 from rayseg.nets.inputs import Precision, choose_dtype
 from rayseg.nets.losses import balanced_mask_loss, grown_seeds
-from rayseg.nets.weights import load_into, read_tensors
+from rayseg.nets.stored import load_network
 
 LEVELS = ("0", "1", "2", "3")
 """Of the pyramid, that RoIs are pooled from; anchors lie on its coarsest one, ``pool``, as well."""
@@ -246,17 +245,8 @@ def _searching(network: MaskRCNN, min_score: float, max_objects: int) -> Iterato
 
 
 def load_mask_rcnn(path: str, classes: Sequence[str] | None = None) -> MaskRCNN:
-    """A Mask R-CNN from the safetensors file that training wrote, in eval mode.
-
-    Args:
-        path: the file.
-        classes: names that it must have been trained on, in this order; None accepts any.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a Mask R-CNN of ours, or of other classes.
-    """
-    facts = read_network_facts(path, "mask_rcnn", classes, _FACTS)
-    network = MaskRCNN(MaskRCNNDesign.from_facts(facts))
-    load_into(network, read_tensors(path), path)
-    return network.eval()
+    """A Mask R-CNN from the file that training wrote; see `load_network`."""
+    return load_network(
+        path, "mask_rcnn", classes,
+        lambda facts: MaskRCNN(MaskRCNNDesign.from_facts(facts)), _FACTS,
+    )  # fmt: skip
