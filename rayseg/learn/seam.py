@@ -1,5 +1,6 @@
 """The training of SEAM on tags."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
@@ -16,6 +17,9 @@ from rayseg.nets.backbones import Trunk, freeze_normalisation, freeze_stages
 from rayseg.nets.equivariance import seam_losses
 from rayseg.nets.seam import SeamClassifier
 from rayseg.store import local_copy
+
+LEAST_CELLS = 8
+"""Cells a side that the second look must have: of fewer, maps hardly differ from their mean."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,25 @@ class SEAMTraining(ClassifierTraining):
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        self._check_second_look()
+
+    def _check_second_look(self) -> None:
+        """Refuses a second look of too few cells.
+
+        Raises:
+            ValueError: it names the least scale, or where none will do the least crop.
+        """
+        crop, least = self.crops.crop, LEAST_CELLS * self.stride
+        cells = int(crop * self.second_scale) // self.stride
+        if cells >= LEAST_CELLS:
+            return
+        wanted = f"second_scale must be {math.ceil(100 * least / crop) / 100:g} or more"
+        if crop < least:
+            wanted = f"crops.crop must be {least} pixels or more"
+        raise ValueError(
+            f"{wanted}, so that the second look at a crop of {crop} pixels has {LEAST_CELLS} cells "
+            f"a side at stride {self.stride}; second_scale {self.second_scale:g} leaves {cells}"
+        )
 
     @classmethod
     def as_written(cls) -> Self:

@@ -65,14 +65,50 @@ def test_values_out_of_range_are_refused(changed, reason):
         SEAMTraining(**changed)
 
 
+@pytest.mark.parametrize(
+    ("crop", "stride", "scale", "least"),
+    [(448, 8, 0.3, 0.15), (448, 32, 0.3, 0.58), (128, 8, 0.3, 0.5), (321, 16, 0.3, 0.4)],
+)
+def test_a_second_look_of_few_cells_is_refused_with_the_least_scale(crop, stride, scale, least):
+    changed = {"trunk": "resnet18", "stride": stride, "crops": JitteredCrops(crop=crop)}
+    if scale < least:
+        reason = f"second_scale must be {least} or more.*a crop of {crop} pixels.*leaves [0-7]$"
+        with pytest.raises(ValueError, match=reason):
+            SEAMTraining(**changed, second_scale=scale)
+        with pytest.raises(ValueError, match="leaves 7"):
+            SEAMTraining(**changed, second_scale=least - 0.01)
+    SEAMTraining(**changed, second_scale=least)
+
+
+def test_a_crop_without_any_such_scale_is_refused_with_the_least_crop():
+    with pytest.raises(ValueError, match=r"crops\.crop must be 128 pixels or more, .* leaves 4"):
+        tiny("seam", stride=16, second_scale=1.0)
+
+
+def test_the_first_look_alone_updates_statistics():
+    once, twice = (tiny("seam", batch_norm="trained").build(("a", "b")).train() for _ in range(2))
+    images = torch.randn(2, 3, 72, 72, generator=torch.manual_seed(1))
+    once(images, (1.0,))
+    twice(images, (1.0, 0.9))
+    for (name, one), other in zip(once.named_buffers(), twice.buffers(), strict=True):
+        torch.testing.assert_close(other, one, msg=name)
+    # the second look is normalised by its own statistics all the same
+    fresh = tiny("seam", batch_norm="trained").build(("a", "b")).train()
+    fresh.dropout = twice.dropout = 0.0
+    _, (small, _) = twice(images, (1.0, 0.9))
+    ((alone, _),) = fresh(images, (0.9,))
+    torch.testing.assert_close(small, alone)
+    assert all(one.track_running_stats for one in twice.modules() if hasattr(one, "running_mean"))
+
+
 @pytest.mark.parametrize("field", ["second_scale", "hardest_share", "dropout"])
 def test_each_setting_changes_the_losses(field):
     found = []
-    for value in (0.3, 0.6):
-        training = tiny("seam", **{"second_scale": 0.5} | {field: value})
+    for value in (0.9, 0.95):
+        training = tiny("seam", **{field: value})
         network = training.build(("a", "b")).train()
         network.reseed(0, 0)
-        images = torch.randn(2, 3, 48, 48, generator=torch.manual_seed(1))
+        images = torch.randn(2, 3, 72, 72, generator=torch.manual_seed(1))
         losses = training.losses(network, (images, torch.eye(2), ["a", "b"]), torch.float32)
         found.append(torch.stack(list(losses.values())))
     assert not torch.allclose(*found, rtol=1e-4, atol=1e-7)
