@@ -34,6 +34,8 @@ class SEAMTraining(ClassifierTraining):
         trunk: Network that makes the features, named as one of the classifiers.
         stride: Image pixels of each feature cell: 8, 16 or 32; some trunks have 8 only.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
+        weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
+            classifier for the trunk of the run's own classifier, which must be of the same trunk.
         epochs: Passes over the images.
         batch_size: Images in each step, over all workers.
         crops: How images are cut and coloured.
