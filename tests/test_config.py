@@ -42,6 +42,8 @@ from rayseg.nets.backbones import TRUNKS
 from rayseg.nets.deeplab import HEADS
 from rayseg.nets.trunks import STAGES, STRIDES
 from rayseg.refine import REFINERS
+from rayseg.refine.affinity_labels import AffinityLabels
+from rayseg.refine.learned_walks import PSARefinement
 from rayseg.toml import hint, update
 
 JOBS = [
@@ -483,3 +485,16 @@ def test_the_shipped_presets_are_the_two_presets(name, preset):
 def test_the_shipped_preset_of_rib_for_coco_is_the_public_codes():
     path = Path(__file__).parents[1] / "jobs" / "presets" / "rib_coco.toml"
     assert read_toml(str(path), RunConfig()).rib == RIB.coco()
+
+
+def test_the_shipped_preset_of_seam_is_its_public_code():
+    """METHODS 2: SEAM's constants of PSA beside its own, which are the defaults."""
+    path = Path(__file__).parents[1] / "jobs" / "presets" / "seam.toml"
+    config, plain = read_toml(str(path), RunConfig()), RunConfig()
+    assert (config.methods, config.refiners) == (("seam",), ("psa",))
+    assert config.psa == PSARefinement.official("seam")
+    assert config.affinity_labels == AffinityLabels.official("seam")
+    network, own = config.affinity_network, plain.affinity_network
+    schedule = replace(own.schedule, lr=0.01)
+    assert network == replace(own, trunk="wide_resnet38", schedule=schedule)
+    assert config.seam_classifier == plain.seam_classifier

@@ -25,6 +25,9 @@ from rayseg.records import BACKGROUND, IGNORE
 from rayseg.refine.crf import check_arguments, label_values, with_power_background
 from rayseg.refine.lattice import Kernels, Lattice
 
+ON_SEAM = ("seam", "advcam_seam")
+"""Methods whose maps SEAM's constants of PSA are for; the second has no code, and takes them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AffinityLabels(Kernels):
@@ -32,7 +35,7 @@ class AffinityLabels(Kernels):
 
     Attributes:
         low_alpha: Exponent of the background against which foreground must be sure.
-        high_alpha: Exponent of the background that is sure; SEAM has 24.
+        high_alpha: Exponent of the background that is sure; 24 on SEAM's maps.
     """
 
     low_alpha: float = 4.0
@@ -52,8 +55,8 @@ class AffinityLabels(Kernels):
 
     @classmethod
     def official(cls, method: str = "cam") -> Self:
-        """PSA's values, whatever made the maps."""
-        return cls()
+        """PSA's values, or SEAM's on maps of SEAM and of AdvCAM on it (METHODS 2)."""
+        return cls(high_alpha=24.0) if method in ON_SEAM else cls()
 
     @classmethod
     def as_written(cls, method: str = "cam") -> Self:

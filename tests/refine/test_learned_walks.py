@@ -205,6 +205,13 @@ def test_presets_are_those_of_the_public_codes():
     assert PSARefinement.official("rib") == PSARefinement(alpha=16, beta=8, log_steps=8)
 
 
+def test_maps_of_seam_walk_by_its_constants():
+    for method, walk in (("seam", (1.0, 0.25)), ("advcam_seam", (1.5, 0.25))):
+        assert PSARefinement.official(method) == PSARefinement(alpha=6, beta=8, log_steps=6)
+        irnet = IRNetRefinement.official(method)
+        assert (irnet.cam_power, irnet.background_threshold) == walk
+
+
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
