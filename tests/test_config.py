@@ -359,6 +359,8 @@ def test_as_written_reaches_thresholds_and_schedule():
     assert config.thresholds.advcam == (0.30, 0.05)
     assert RunConfig().thresholds.advcam == (0.35, 0.15)
     assert config.classifier.schedule.momentum == 0.9
+    alone = as_written(TRAIN_CONFIGS["dsrg"](thresholds=RunConfig().thresholds))
+    assert alone.thresholds == config.thresholds
 
 
 def test_a_configuration_comes_back_from_its_toml(tmp_path):
@@ -428,7 +430,8 @@ def test_the_presets_of_dsrg_are_the_code_and_the_text():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"sure_cue": 0.1}, "background_cue and sure_cue must ascend in [0, 1], got 0.15, 0.1"),
+        ({"cues": (0.1, 0.15)}, "cues must be two values that descend in [0, 1], got (0.1, 0.15)"),
+        ({"cues": (0.3,)}, "cues must be two values that descend in [0, 1], got (0.3,)"),
         ({"seeds": "shrink"}, "seeds must be one of restart, accumulate, got 'shrink'"),
         ({"boundary": "edges"}, "boundary must be one of all, seeds, got 'edges'"),
         ({"head_width": 0}, "head_width must be 1 or more, got 0"),

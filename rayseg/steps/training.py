@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from rayseg.config import identity_of
-from rayseg.labels import bad_boxes
+from rayseg.config import identity_of, thresholds_of
+from rayseg.labels import Cues, bad_boxes
 from rayseg.learn import (
     STATE,
     TRAININGS,
@@ -281,4 +281,12 @@ def training_steps(kind: str, config: Any) -> Iterator[Step]:
         labels, origin = NAMED[training.learns_from](run_folder, source, config.train_split)
         full = source + network.ending
         own = (place / full, f"{label} {full}")
-        yield _Task(config, training, start, *own, images, training.reading(labels), origin).step
+        cut, begun = (_with_cues(one, labels, config, source) for one in (training, start))
+        yield _Task(config, cut, begun, *own, images, cut.reading(labels), origin).step
+
+
+def _with_cues(training: Training, labels: Any, config: Any, source: str) -> Training:
+    """The training with the thresholds of the method whose maps it reads, where it has none."""
+    if not isinstance(labels, Cues) or not labels.of_maps or training.cues:  # type: ignore[attr-defined]
+        return training
+    return replace(training, cues=thresholds_of(config.thresholds, source))  # type: ignore[call-arg]

@@ -80,6 +80,7 @@ OWN = {
         "trunk": "resnet18",  # whose features do not fade without weights
         "stride": 16,
         "head_width": 16,
+        "cues": (0.35, 0.15),
         "iterations": 5,
         "crops": WarpedImages(side=48),
         "schedule": StepSGD(lr=0.001, drop_factor=0.5, every=3),
