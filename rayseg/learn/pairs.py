@@ -51,6 +51,8 @@ class PairTraining(Training):
     schedule: PolySGD = PolySGD()
 
     learns_from: ClassVar[LearnsFrom] = "masks"
+    # two sides that agree on no pixel of an image leave such a mask
+    expects_unlabelled: ClassVar[bool] = True
     cell: ClassVar[int]
     """Image pixels of a cell of the network's output."""
 
