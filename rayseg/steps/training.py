@@ -163,7 +163,7 @@ class _Task:
         """Trains and leaves the weights in the folder; goes on after the last checkpoint.
 
         Returns:
-            Figures: the losses, what checkpoints were judged at, seconds, images, what was left out.
+            Figures: the losses, what checkpoints were judged at, seconds, images, what is left out.
         """
         config, labels = self.config, self.labels
         ids, problems, unlabelled = self._trainable(engine)
@@ -198,7 +198,7 @@ class _Task:
         }
 
     def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]], int]:
-        """Ids of the images to train on, what is left out and why, and how many images beside these.
+        """Ids of the images to train on, what is left out and why, and how many more are not used.
 
         Raises:
             ValueError: there is no image.
