@@ -354,11 +354,26 @@ def test_a_hint_is_given_only_where_something_is_near():
     assert hint("zzzzzz", METHODS) == ""
 
 
-def test_as_written_reaches_thresholds_and_schedule():
+@pytest.mark.parametrize(
+    ("kind", "stated"),
+    [
+        ("classifier", {}),
+        ("ficklenet", {}),
+        ("seam", {}),
+        ("irnet", {}),
+        ("affinity", {"distance": "sum"}),
+        ("dsrg", {"seeds": "accumulate", "boundary": "seeds"}),
+    ],
+)
+def test_as_written_changes_what_the_text_states_and_no_rate_or_momentum(kind, stated):
+    training = TRAININGS[kind]
+    assert training.as_written() == replace(training(), **stated)
+
+
+def test_as_written_reaches_thresholds():
     config = as_written(RunConfig())
     assert config.thresholds.advcam == (0.30, 0.05)
     assert RunConfig().thresholds.advcam == (0.35, 0.15)
-    assert config.classifier.schedule.momentum == 0.9
     alone = as_written(TRAIN_CONFIGS["dsrg"](thresholds=RunConfig().thresholds))
     assert alone.thresholds == config.thresholds
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -91,8 +91,8 @@ class SEAMTraining(ClassifierTraining):
 
     @classmethod
     def as_written(cls) -> Self:
-        """Momentum as the field in the authors' code is called, at a learning rate for it."""
-        return cls(schedule=replace(cls().schedule, lr=0.001, momentum=0.9))
+        """The same: the dissertation takes SEAM as it is."""
+        return cls()
 
     def build(self, classes: Sequence[str]) -> SeamClassifier:
         """SEAM before its first step."""
