@@ -36,7 +36,7 @@ from rayseg.refine import SeededGrowing, SegmenterCRF
 
 @dataclass(frozen=True)
 class Cued:
-    """What a batch of images is held against.
+    """The labels of a batch of images.
 
     Attributes:
         cues: at the images' size, 255 where there is none.

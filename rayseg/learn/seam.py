@@ -41,7 +41,7 @@ class SEAMTraining(ClassifierTraining):
         crops: How images are cut and coloured.
         schedule: Settings of the optimiser; the correlation module learns as fast as the head.
         second_scale: Size of the second look at each crop, as a share of the first.
-        hardest_share: Share of the numbers of an image, the largest, that the cross loss takes.
+        hardest_share: The cross loss averages this share of an image's differences, the largest.
         dropout: Chance, in [0, 1), that a channel of the features is left out.
         seed: Seed of the head, the order, the crops and the dropout.
     """
