@@ -250,7 +250,10 @@ def test_a_trial_that_counts_no_pixel_is_an_error_and_no_worst_setting(tmp_path)
     plan, images = Planned(Ignored([]), TuneConfig()), [[Numbered("0")], [Numbered("1")]]
     reported = []
     with pytest.raises(ValueError, match=r"^no pixel of the images counts: "):
-        run_trial({}, plan, images, {}, Folder(str(tmp_path)), lambda one: one, reported.append)
+        run_trial(
+            {"restrict_weight": 3.0}, plan, images, {}, Folder(str(tmp_path)), lambda one: one,
+            reported.append,
+        )  # fmt: skip
     assert len(reported) == 1  # images to come may count
 
 
