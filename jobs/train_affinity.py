@@ -1,4 +1,4 @@
-r"""Trains AffinityNet, PSA's network, on masks of whose pixels some are unsure.
+r"""Trains AffinityNet, PSA's network, on masks with ignored pixels.
 
 Reads RUN/manifest/, the images that it names, RUN/masks/NAME/.
 Writes RUN/affinity/NAME/: affinity.safetensors; loss curve and share of pairs in run.json.

@@ -1,4 +1,4 @@
-r"""Trains IRNet, which finds class boundaries, on masks of whose pixels some are unsure.
+r"""Trains IRNet, which finds class boundaries, on masks with ignored pixels.
 
 Reads RUN/manifest/, the images that it names, RUN/masks/NAME/.
 Writes RUN/irnet/NAME/: irnet.safetensors; loss curve and share of pairs in run.json.

@@ -42,6 +42,8 @@ from rayseg.nets.backbones import TRUNKS
 from rayseg.nets.deeplab import HEADS
 from rayseg.nets.trunks import STAGES, STRIDES
 from rayseg.refine import REFINERS
+from rayseg.refine.affinity_labels import AffinityLabels
+from rayseg.refine.learned_walks import PSARefinement
 from rayseg.toml import hint, update
 
 JOBS = [
@@ -352,11 +354,28 @@ def test_a_hint_is_given_only_where_something_is_near():
     assert hint("zzzzzz", METHODS) == ""
 
 
-def test_as_written_reaches_thresholds_and_schedule():
+@pytest.mark.parametrize(
+    ("kind", "stated"),
+    [
+        ("classifier", {}),
+        ("ficklenet", {}),
+        ("seam", {}),
+        ("irnet", {}),
+        ("affinity", {"distance": "sum"}),
+        ("dsrg", {"seeds": "accumulate", "boundary": "seeds"}),
+    ],
+)
+def test_as_written_changes_what_the_text_states_and_no_rate_or_momentum(kind, stated):
+    training = TRAININGS[kind]
+    assert training.as_written() == replace(training(), **stated)
+
+
+def test_as_written_reaches_thresholds():
     config = as_written(RunConfig())
     assert config.thresholds.advcam == (0.30, 0.05)
     assert RunConfig().thresholds.advcam == (0.35, 0.15)
-    assert config.classifier.schedule.momentum == 0.9
+    alone = as_written(TRAIN_CONFIGS["dsrg"](thresholds=RunConfig().thresholds))
+    assert alone.thresholds == config.thresholds
 
 
 def test_a_configuration_comes_back_from_its_toml(tmp_path):
@@ -426,7 +445,8 @@ def test_the_presets_of_dsrg_are_the_code_and_the_text():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"sure_cue": 0.1}, "background_cue and sure_cue must ascend in [0, 1], got 0.15, 0.1"),
+        ({"cues": (0.1, 0.15)}, "cues must be two values that descend in [0, 1], got (0.1, 0.15)"),
+        ({"cues": (0.3,)}, "cues must be two values that descend in [0, 1], got (0.3,)"),
         ({"seeds": "shrink"}, "seeds must be one of restart, accumulate, got 'shrink'"),
         ({"boundary": "edges"}, "boundary must be one of all, seeds, got 'edges'"),
         ({"head_width": 0}, "head_width must be 1 or more, got 0"),
@@ -483,3 +503,16 @@ def test_the_shipped_presets_are_the_two_presets(name, preset):
 def test_the_shipped_preset_of_rib_for_coco_is_the_public_codes():
     path = Path(__file__).parents[1] / "jobs" / "presets" / "rib_coco.toml"
     assert read_toml(str(path), RunConfig()).rib == RIB.coco()
+
+
+def test_the_shipped_preset_of_seam_is_its_public_code():
+    """METHODS 2: SEAM's constants of PSA beside its own, which are the defaults."""
+    path = Path(__file__).parents[1] / "jobs" / "presets" / "seam.toml"
+    config, plain = read_toml(str(path), RunConfig()), RunConfig()
+    assert (config.methods, config.refiners) == (("seam",), ("psa",))
+    assert config.psa == PSARefinement.official("seam")
+    assert config.affinity_labels == AffinityLabels.official("seam")
+    network, own = config.affinity_network, plain.affinity_network
+    schedule = replace(own.schedule, lr=0.01)
+    assert network == replace(own, trunk="wide_resnet38", schedule=schedule)
+    assert config.seam_classifier == plain.seam_classifier

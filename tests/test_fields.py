@@ -81,8 +81,8 @@ CHANGES = {
     "cam": SCALES,
     "gradcam": {**SCALES, "pooled": to(False)},
     "advcam": CLIMB,
-    "seam": SCALES,
-    "advcam_seam": CLIMB,
+    "seam": {**SCALES, "compete": to("present")},
+    "advcam_seam": {**CLIMB, "compete": to("present")},
     "rib": {
         **SCALES,
         "num_steps": to(2),

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
         ScoreConfig,
         ToyBottleneckConfig,
     )
-    from rayseg.config.seeds import MakeSeedsConfig, RefineSeedsConfig, threshold_field
+    from rayseg.config.seeds import (
+        MakeSeedsConfig,
+        RefineSeedsConfig,
+        threshold_field,
+        thresholds_of,
+    )
     from rayseg.config.trainings import TRAIN_CONFIGS
     from rayseg.config.tuning import TUNABLE, TuneConfig
 
@@ -59,6 +64,7 @@ __all__ = [
     "identity_of",
     "read_toml",
     "threshold_field",
+    "thresholds_of",
 ]
 
 _PARTS = ("base", "files", "borders", "trainings", "seeds", "boxes", "tuning", "jobs")

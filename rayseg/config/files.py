@@ -21,7 +21,9 @@ def as_written(config: C) -> C:
         if hasattr(getattr(config, part.name), "as_written")
     }
     if hasattr(config, "thresholds"):
-        text = type(config.label_crf).as_written()  # type: ignore[attr-defined]
+        from rayseg.refine.crf import LabelCRF  # noqa: PLC0415  # loads torch
+
+        text = LabelCRF.as_written()
         stated = (text.fg_threshold, text.bg_threshold)
         makers = (part.name for part in fields(config.thresholds))
         changed["thresholds"] = replace(config.thresholds, **dict.fromkeys(makers, stated))

@@ -49,6 +49,20 @@ Attributes:
 """ + "".join(f"    {one.name}: {_WORDS}\n" for one in fields(Thresholds))
 
 
+def thresholds_of(thresholds: Thresholds, maker: str) -> tuple[float, float]:  # type: ignore[valid-type]
+    """Those of the maps of a method or combination.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if maker not in MAKERS:
+        raise ValueError(
+            f"{maker!r} must be a method for its maps to have thresholds, such as "
+            f"{', '.join(MAKERS)}; otherwise give both, as in --dsrg.cues 0.3 0.05"
+        )
+    return getattr(thresholds, threshold_field(maker))
+
+
 Walks = make_part(
     "Walks",
     __name__,
@@ -129,7 +143,7 @@ class RefineSeedsConfig(RefinerFields, JobConfig):  # type: ignore[valid-type]
         methods: Methods whose maps are used.
         refiners: Refiners to use; their own flags follow under their names.
         thresholds: Background thresholds of each method's maps, sure foreground and sure
-            background; label_crf takes both, threshold the first.
+            background; label_crf and DSRG's cues take both, threshold the first.
         walks: How irnet walks on each method's maps: the exponent that they are taken to before,
             and the background threshold after. Refiner irnet_instances takes the exponent.
         saliency_maps: Folder of grey saliency maps named after the images. Where map and mask

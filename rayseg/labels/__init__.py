@@ -2,7 +2,14 @@
 
 from rayseg.labels.cues import ConfidentPixels, Cues
 from rayseg.labels.enlarging import enlarge
-from rayseg.labels.masks import LabelSource, StoredMasks, StoredRows, Truths, read_trainable
+from rayseg.labels.masks import (
+    LabelSource,
+    StoredMasks,
+    StoredRows,
+    Truths,
+    UnlabelledError,
+    read_trainable,
+)
 from rayseg.labels.objects import (
     GivenBoxes,
     GivenTags,

@@ -42,6 +42,11 @@ class Cues:
         """The cues of an image of that size; see `LabelSource`."""
         return self.source.read(id_, size_hw)
 
+    @property
+    def of_maps(self) -> bool:
+        """Whether they are read off maps; masks are cues as they are."""
+        return isinstance(self.source, ConfidentPixels)
+
     def sure(self, foreground: float, background: float) -> Cues:
         """The same with other thresholds, where maps are what they are read off."""
         if not isinstance(self.source, ConfidentPixels):
@@ -85,12 +90,13 @@ class ConfidentPixels(StoredRows):
 def sure_labels(seeds: Seeds, foreground: float, background: float) -> UInt8[ndarray, "h w"]:
     """Class index + 1 where a map exceeds `foreground`, 0 where none exceeds `background`, or 255.
 
-    Where several do, the highest counts.
+    Where several do, the highest counts. An image of no class is background everywhere, as every
+    refiner has it.
     """
     maps = enlarge(seeds)
-    labels = np.full(seeds.size_hw, IGNORE, np.uint8)
     if not len(maps):
-        return labels
+        return np.full(seeds.size_hw, BACKGROUND, np.uint8)
+    labels = np.full(seeds.size_hw, IGNORE, np.uint8)
     peaks = maps.max(0)
     sure = peaks > foreground
     values = np.array([one + 1 for one in seeds.classes], np.uint8)

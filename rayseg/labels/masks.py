@@ -48,18 +48,22 @@ class LabelSource(Protocol):
         """
 
 
+class UnlabelledError(ValueError):
+    """Labels of which no pixel counts."""
+
+
 def read_trainable(
     source: LabelSource, id_: str, size_hw: tuple[int, int]
 ) -> UInt8[ndarray, "h w"]:
     """Labels that a segmenter can learn from.
 
     Raises:
-        ValueError: as the source's `read` has it, or all pixels are to be ignored, which would make
-            the mean loss over the others 0 / 0.
+        UnlabelledError: all pixels are to be ignored, so that there is nothing to learn.
+        ValueError: as the source's `read` has it.
     """
     labels = source.read(id_, size_hw)
     if (labels == IGNORE).all():
-        raise ValueError(
+        raise UnlabelledError(
             f"{source.name(id_)} must have a pixel that is not ignored ({IGNORE}), got only those"
         )
     return labels

@@ -1,4 +1,4 @@
-"""The training of AffinityNet on masks of whose pixels some are unsure."""
+"""The training of AffinityNet on masks with ignored pixels."""
 
 from __future__ import annotations
 
@@ -75,9 +75,8 @@ class AffinityTraining(PairTraining):
 
     @classmethod
     def as_written(cls) -> Self:
-        """The sum of Eq. 2.5, and momentum as the text has it; everything else is the code's."""
-        schedule = replace(PolySGD.as_written(), weight_decay=5e-4)
-        return replace(cls(), distance="sum", schedule=schedule)
+        """The sum of Eq. 2.5; where the dissertation is silent, the code's values stand."""
+        return replace(cls(), distance="sum")
 
     def build(self, classes: Sequence[str]) -> AffinityNet:
         """AffinityNet before its first step."""

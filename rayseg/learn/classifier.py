@@ -87,8 +87,8 @@ class ClassifierTraining(Training):
 
     @classmethod
     def as_written(cls) -> Self:
-        """Momentum as the text has it; everything else is the code's."""
-        return cls(schedule=PolySGD.as_written())
+        """The same: where the dissertation is silent, as it is here, the code's values stand."""
+        return cls()
 
     @property
     def wrapping(self) -> dict[str, Any]:

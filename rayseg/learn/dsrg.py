@@ -36,7 +36,7 @@ from rayseg.refine import SeededGrowing, SegmenterCRF
 
 @dataclass(frozen=True)
 class Cued:
-    """What a batch of images is held against.
+    """The labels of a batch of images.
 
     Attributes:
         cues: at the images' size, 255 where there is none.
@@ -64,8 +64,8 @@ class DSRGTraining(DeepLabTraining):
     belong; its VGG-16 keeps pool4 and pool5 with stride 1. The gradient through the CRF is the
     code's: it divides by H, which is (1 - Q) times the gradient over log H.
 
-    Ours, without a source: the thresholds of cues. They are AdvCAM's official ones; the authors cut
-    CAM's maps off and take background from a saliency detector.
+    Ours, without a source: the thresholds of cues, which are those at which `label_crf` reads the
+    same maps; the authors cut CAM's maps off and take background from a saliency detector.
 
     Attributes:
         weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
@@ -76,9 +76,9 @@ class DSRGTraining(DeepLabTraining):
         batch_size: Images in each step, over all workers.
         crops: How images are brought to one size.
         schedule: Settings of the optimiser.
-        sure_cue: Value of a map above which a pixel is a cue of its class; masks are cues as they
-            are.
-        background_cue: Value that no map exceeds where a pixel is a cue of background.
+        cues: Value of a map above which a pixel is a cue of its class, and value that no map
+            exceeds where it is one of background. Empty takes the thresholds of the maps' method;
+            masks are cues as they are.
         growing: How seeds grow.
         seeds: Seeds begin with the cues at each visit of an image (restart), or with what they had
             grown to at the last one (accumulate).
@@ -99,8 +99,7 @@ class DSRGTraining(DeepLabTraining):
     head_width: int = 1024
     crops: WarpedImages = WarpedImages()
     schedule: StepSGD = StepSGD()
-    sure_cue: float = 0.35
-    background_cue: float = 0.15
+    cues: tuple[float, ...] = ()
     growing: SeededGrowing = SeededGrowing()
     seeds: Literal["restart", "accumulate"] = "restart"
     crf: SegmenterCRF = SegmenterCRF(
@@ -120,11 +119,8 @@ class DSRGTraining(DeepLabTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_least(head_width=1)
-        if not 0 <= self.background_cue <= self.sure_cue <= 1:
-            raise ValueError(
-                "background_cue and sure_cue must ascend in [0, 1], got "
-                f"{self.background_cue}, {self.sure_cue}"
-            )
+        if self.cues and not (len(self.cues) == 2 and 1 >= self.cues[0] >= self.cues[1] >= 0):
+            raise ValueError(f"cues must be two values that descend in [0, 1], got {self.cues}")
 
     @classmethod
     def as_written(cls) -> DSRGTraining:
@@ -137,9 +133,9 @@ class DSRGTraining(DeepLabTraining):
         return self.head_width
 
     def reading(self, labels: Any) -> Any:
-        """Maps are read off at these thresholds."""
+        """Maps are read off at the thresholds of cues."""
         assert isinstance(labels, Cues)
-        return labels.sure(self.sure_cue, self.background_cue)
+        return labels.sure(*self.cues) if labels.of_maps else labels
 
     def order(self, num_images: int, first_step: int, rank: int, world: int) -> DrawOrder:
         """A worker's draws from a step on."""

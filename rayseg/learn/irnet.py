@@ -1,4 +1,4 @@
-"""The training of IRNet on masks of whose pixels some are unsure."""
+"""The training of IRNet on masks with ignored pixels."""
 
 from __future__ import annotations
 

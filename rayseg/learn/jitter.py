@@ -18,27 +18,17 @@ class JitteredCrops(Crops):
     its own. Source: torchvision's ColorJitter on images of PIL, which these codes use.
 
     Attributes:
-        brightness: Brightness is multiplied by up to 1 more or less this, and so on.
-        contrast: Largest change of the contrast's factor.
-        saturation: Largest change of the saturation's factor.
-        hue: Largest turn of the hue either way, as a share of the circle, up to 0.5.
+        jitter: How far brightness, contrast, saturation and hue are changed at most.
     """
 
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    hue: float = 0.1
+    jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_jitter(self._jitter)
-
-    @property
-    def _jitter(self) -> tuple[float, float, float, float]:
-        return self.brightness, self.contrast, self.saturation, self.hue
+        check_jitter(self.jitter)
 
     def recolour(
         self, image: UInt8[ndarray, "h w 3"], generator: np.random.Generator
     ) -> UInt8[ndarray, "h w 3"]:
         """The resized image in drawn colours."""
-        return recoloured(image, self._jitter, generator)
+        return recoloured(image, self.jitter, generator)

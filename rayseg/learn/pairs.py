@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -48,6 +48,8 @@ class PairTraining(Training):
     schedule: PolySGD = PolySGD()
 
     learns_from: ClassVar[LearnsFrom] = "masks"
+    # two sides that agree on no pixel of an image leave such a mask
+    expects_unlabelled: ClassVar[bool] = True
     cell: ClassVar[int]
     """Image pixels of a cell of the network's output."""
 
@@ -59,8 +61,8 @@ class PairTraining(Training):
 
     @classmethod
     def as_written(cls) -> Self:
-        """Momentum as the text has it; everything else is the code's."""
-        return replace(cls(), schedule=PolySGD.as_written())
+        """The same: where the dissertation is silent, the code's values stand."""
+        return cls()
 
     def length(self, num_images: int) -> Length:
         """All epochs, of whole batches only, or fewer steps where they are limited."""

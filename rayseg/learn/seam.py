@@ -1,7 +1,8 @@
 """The training of SEAM on tags."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -17,6 +18,9 @@ from rayseg.nets.equivariance import seam_losses
 from rayseg.nets.seam import SeamClassifier
 from rayseg.store import local_copy
 
+LEAST_CELLS = 8
+"""Cells a side that the second look must have: of fewer, maps hardly differ from their mean."""
+
 
 @dataclass(frozen=True)
 class SEAMTraining(ClassifierTraining):
@@ -30,12 +34,14 @@ class SEAMTraining(ClassifierTraining):
         trunk: Network that makes the features, named as one of the classifiers.
         stride: Image pixels of each feature cell: 8, 16 or 32; some trunks have 8 only.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
+        weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
+            classifier for the trunk of the run's own classifier, which must be of the same trunk.
         epochs: Passes over the images.
         batch_size: Images in each step, over all workers.
         crops: How images are cut and coloured.
         schedule: Settings of the optimiser; the correlation module learns as fast as the head.
         second_scale: Size of the second look at each crop, as a share of the first.
-        hardest_share: Share of the numbers of an image, the largest, that the cross loss takes.
+        hardest_share: The cross loss averages this share of an image's differences, the largest.
         dropout: Chance, in [0, 1), that a channel of the features is left out.
         seed: Seed of the head, the order, the crops and the dropout.
     """
@@ -63,11 +69,30 @@ class SEAMTraining(ClassifierTraining):
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        self._check_second_look()
+
+    def _check_second_look(self) -> None:
+        """Refuses a second look of too few cells.
+
+        Raises:
+            ValueError: it names the least scale, or where none will do the least crop.
+        """
+        crop, least = self.crops.crop, LEAST_CELLS * self.stride
+        cells = int(crop * self.second_scale) // self.stride
+        if cells >= LEAST_CELLS:
+            return
+        wanted = f"second_scale must be {math.ceil(100 * least / crop) / 100:g} or more"
+        if crop < least:
+            wanted = f"crops.crop must be {least} pixels or more"
+        raise ValueError(
+            f"{wanted}, so that the second look at a crop of {crop} pixels has {LEAST_CELLS} cells "
+            f"a side at stride {self.stride}; second_scale {self.second_scale:g} leaves {cells}"
+        )
 
     @classmethod
     def as_written(cls) -> Self:
-        """Momentum as the field in the authors' code is called, at a learning rate for it."""
-        return cls(schedule=replace(cls().schedule, lr=0.001, momentum=0.9))
+        """The same: the dissertation takes SEAM as it is."""
+        return cls()
 
     def build(self, classes: Sequence[str]) -> SeamClassifier:
         """SEAM before its first step."""

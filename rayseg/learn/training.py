@@ -128,6 +128,8 @@ class Training(ABC):
     field: ClassVar[str]
     """The field of a job's configuration that holds it."""
     learns_from: ClassVar[LearnsFrom]
+    expects_unlabelled: ClassVar[bool] = False
+    """Whether masks of which no pixel counts are nothing unusual in what it learns from."""
 
     def __post_init__(self) -> None:
         check_literals(self)

@@ -1,6 +1,8 @@
 """Trunks of published classifiers at a chosen stride, cut into a stem and four stages."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -128,6 +130,20 @@ def freeze_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
+
+
+@contextmanager
+def kept_statistics(network: nn.Module) -> Iterator[None]:
+    """Inside, batch normalisation that trains does not update its running mean and variance."""
+    norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
+    tracked = [one.track_running_stats for one in norms]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, own in zip(norms, tracked, strict=True):
+            norm.track_running_stats = own
 
 
 class FloatDepthwise(nn.Conv2d):

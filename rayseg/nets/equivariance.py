@@ -33,7 +33,7 @@ def seam_losses(
         first: maps of the images before and after PCM, as `SeamClassifier.look` gives them.
         second: those of smaller copies.
         targets: 0/1, the classes of each image.
-        hardest_share: share of the numbers of an image that cross takes, the largest ones.
+        hardest_share: cross averages this share of an image's differences, the largest.
 
     Source: Wang et al., CVPR 2020 (SEAM), eq. 7 to 10; pooled is the code's alone, which says that
     it moves the best background threshold.
@@ -91,7 +91,7 @@ def _among(
 
 
 def _hardest(difference: Float[Tensor, "n p h w"], share: float) -> Float[Tensor, ""]:
-    """Mean of that share of the numbers of each image, the largest ones."""
+    """Mean of the largest values of each image, of which that share is taken."""
     numbers = difference.abs().flatten(1)
     count = max(int(numbers.shape[1] * share), 1)
     return numbers.topk(count).values.mean()

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rayseg.nets.backbones import TRUNKS
+from rayseg.nets.backbones import TRUNKS, kept_statistics
 from rayseg.nets.classifier import CamClassifier
 from rayseg.nets.stored import load_network
 
@@ -69,11 +69,17 @@ class SeamClassifier(CamClassifier):
     ) -> Float[Tensor, "n c"] | Looks:
         """Logits of the classes; with scales what `look` finds at each, for training.
 
-        All in one call, as one step of several workers asks for.
+        All in one call, as one step of several workers asks for. Where batch normalisation trains,
+        the first look alone updates its running statistics, which maps are made with: a small
+        look's are others, since more of it is the convolutions' zeros around the image.
         """
         if not scales:
             return self.classify(self.features(images))
-        return [self.look(resize_by(images, scale), at) for at, scale in enumerate(scales)]
+        found = [self.look(resize_by(images, scales[0]))]
+        with kept_statistics(self.trunk):
+            for place, scale in enumerate(scales[1:], 1):
+                found.append(self.look(resize_by(images, scale), place))
+        return found
 
     def look(
         self, images: Float[Tensor, "n 3 h w"], place: int = 0

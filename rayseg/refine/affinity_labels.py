@@ -22,6 +22,9 @@ from numpy import ndarray
 from rayseg.records import BACKGROUND, IGNORE
 from rayseg.refine.crf import PSAKernels, check_arguments, label_values, with_power_background
 
+ON_SEAM = ("seam", "advcam_seam")
+"""Methods whose maps SEAM's constants of PSA are for; the second has no code, and takes them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AffinityLabels(PSAKernels):
@@ -29,7 +32,7 @@ class AffinityLabels(PSAKernels):
 
     Attributes:
         low_alpha: Exponent of the background against which foreground must be sure.
-        high_alpha: Exponent of the background that is sure; SEAM has 24.
+        high_alpha: Exponent of the background that is sure; 24 on SEAM's maps.
     """
 
     low_alpha: float = 4.0
@@ -42,6 +45,11 @@ class AffinityLabels(PSAKernels):
                 f"got {self.low_alpha} and {self.high_alpha}"
             )
         super().__post_init__()
+
+    @classmethod
+    def official(cls, method: str = "cam") -> Self:
+        """PSA's values, or SEAM's on maps of SEAM and of AdvCAM on it (METHODS 2)."""
+        return cls(high_alpha=24.0) if method in ON_SEAM else cls()
 
     def __call__(
         self,

@@ -24,17 +24,22 @@ from rayseg.nets.irnet import CELL, IRNet
 from rayseg.nets.taps import grid_of
 from rayseg.records.bounds import check_least
 from rayseg.refine.affinities import mean_affinity
+from rayseg.refine.affinity_labels import ON_SEAM
 from rayseg.refine.network_refiner import NetworkRefiner
 from rayseg.refine.walk import EdgeWalk, FeatureWalk
 
 # (cam_power, background_threshold) that each method's public code walks with on VOC (METHODS 1.7);
 # RIB has .22 on COCO. Grad-CAM has no code for this; it is CAM's map here, and takes CAM's values.
+# SEAM's code walks as PSA does alone: that its maps take CAM's values, and those of AdvCAM on SEAM
+# AdvCAM's, is ours.
 OFFICIAL_WALKS = {
     "cam": (1.0, 0.25),
     "gradcam": (1.0, 0.25),
     "advcam": (1.5, 0.25),
     "rib": (1.3, 0.27),
     "wood": (1.5, 0.22),
+    "seam": (1.0, 0.25),
+    "advcam_seam": (1.5, 0.25),
 }
 
 
@@ -161,10 +166,10 @@ class PSARefinement(NetworkRefiner):
     """PSA's walk: maps and their background spread where AffinityNet's features are alike.
 
     Attributes:
-        alpha: Exponent of the background, (1 - max of maps) ** alpha; SEAM has 6.
+        alpha: Exponent of the background, (1 - max of maps) ** alpha; 6 on SEAM's maps.
         radius: Distance in cells of eight pixels that no pair reaches.
         beta: Exponent of the affinities.
-        log_steps: Binary logarithm of the number of steps; SEAM has 6.
+        log_steps: Binary logarithm of the number of steps; 6 on SEAM's maps.
         borders: Pairs that count near the border; quirk is the authors' code (see `FeatureWalk`).
         max_pixels: Larger images are seen with no more pixels than this, to save memory.
         precision: Number format of the network; auto is bf16 where the device is fast in it.
@@ -190,8 +195,8 @@ class PSARefinement(NetworkRefiner):
 
     @classmethod
     def official(cls, method: str = "cam") -> Self:
-        """PSA's values, whatever made the maps."""
-        return cls()
+        """PSA's values, or SEAM's on maps of SEAM and of AdvCAM on it (METHODS 2)."""
+        return cls(alpha=6.0, log_steps=6) if method in ON_SEAM else cls()
 
     @classmethod
     def as_written(cls, method: str = "cam") -> Self:

@@ -170,6 +170,14 @@ class Prepared:
         for planes in self.refiner.course(looked, given, variants):
             yield _resized(planes, size_hw)[0].cpu().numpy()
 
+    def note(self, size_hw: tuple[int, int]) -> str:
+        """What is done to images of that size before the network sees them; empty for nothing."""
+        small_hw = _within(size_hw, self.refiner.max_pixels)
+        if small_hw == size_hw:
+            return ""
+        small, own = ("x".join(map(str, reversed(one))) for one in (small_hw, size_hw))
+        return f"resized from {own} to {small} for its network (max_pixels)"
+
     def given(
         self, image: UInt8[ndarray, "h w 3"], maps: Float32[ndarray, "k h w"]
     ) -> tuple[Float[Tensor, "1 3 y x"], Float[Tensor, "1 k y x"]]:
@@ -188,6 +196,8 @@ def _within(size_hw: tuple[int, ...], max_pixels: int) -> tuple[int, int]:
 
 
 def _resized(planes: Float[Tensor, "n k h w"], size_hw: Sequence[int]) -> Tensor:
+    """The planes in another size, smoothed first where that is a smaller one."""
     if tuple(planes.shape[2:]) == tuple(size_hw):
         return planes
-    return functional.interpolate(planes, tuple(size_hw), mode="bilinear", align_corners=False)
+    smaller = planes.shape[2] * planes.shape[3] > size_hw[0] * size_hw[1]
+    return functional.interpolate(planes, tuple(size_hw), mode="bilinear", antialias=smaller)

@@ -204,7 +204,7 @@ def training_curves(segmenters: Sequence[TrainedSegmenter], places: Sequence[int
 
 
 def pair_curves(networks: Sequence[PairNetwork]) -> str:
-    """The same of networks that refiners work on, with the share of pairs that are told right."""
+    """The same of networks that refiners work on, with the share of correctly classified pairs."""
     judged = [one.accuracies for one in networks]
     return _curves(networks, range(len(networks)), judged, "pairs", "IRNet and AffinityNet")
 

@@ -103,7 +103,7 @@ class PairNetwork(TrainedFolder):
 
     @property
     def accuracies(self) -> _Points:
-        """Iterations at which it was judged, and the share of pairs that it told right."""
+        """Iterations at which it was judged, and the share of correctly classified pairs."""
         return self._points("judged", "accuracy")
 
 

@@ -1,11 +1,14 @@
 """Labels held against what a training asks of them, before it starts."""
 
-from rayseg.labels import LabelSource, read_trainable
+from rayseg.labels import LabelSource, UnlabelledError, read_trainable
 from rayseg.stages.rows import Row, Rows
 
 
 class CheckLabels:
-    """Manifest rows to rows of `id` and `problem`, one line, empty where the labels are good.
+    """Manifest rows to rows of `id`, `problem` and `unlabelled`.
+
+    The problem is one line, empty where the labels are good; unlabelled are those whose problem is
+    that no pixel of theirs counts.
 
     The size that labels must have is the manifest's; the images themselves are not opened.
     """
@@ -15,11 +18,12 @@ class CheckLabels:
 
     def __call__(self, rows: Rows) -> Rows:
         """One row each, in their order."""
-        return [{"id": row["id"], "problem": self._problem(row)} for row in rows]
+        return [{"id": row["id"], **self._found(row)} for row in rows]
 
-    def _problem(self, row: Row) -> str:
+    def _found(self, row: Row) -> Row:
         try:
             read_trainable(self.labels, row["id"], (row["height"], row["width"]))
         except (ValueError, OSError) as error:
-            return " ".join(str(error).split())
-        return ""
+            problem = " ".join(str(error).split())
+            return {"problem": problem, "unlabelled": isinstance(error, UnlabelledError)}
+        return {"problem": "", "unlabelled": False}

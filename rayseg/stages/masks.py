@@ -118,14 +118,17 @@ class RefineSeeds:
         seeds = unpack_seeds(row)
         given = decoded.pixels, enlarge(seeds), seeds.classes
         columns: Row = {}
+        if isinstance(self.refiner, Prepared) and len(seeds.classes):
+            notes = row["note"], self.refiner.note(seeds.size_hw)
+            columns["note"] = "; ".join(filter(None, notes))
         if self.finds_objects:
             found = self.refiner.find(*given)  # type: ignore[attr-defined]
             labels = found.labels(decoded.pixels.shape[:2])
-            columns = found.scored().columns()
+            columns |= found.scored().columns()
         elif isinstance(self.refiner, Prepared):
             labels, view = self.refiner.viewed(*given)
             if view is not None:
-                columns = {self.refiner.refiner.viewed_as: pack_maps(view[None])[0]}
+                columns[self.refiner.refiner.viewed_as] = pack_maps(view[None])[0]
         else:
             labels = self.refiner(*given)
         if self.saliency:

@@ -1,4 +1,4 @@
-"""Trials of refiners that walk on what a network says: one walk an image for many settings."""
+"""Trials of refiners that walk on the output of a network: one walk an image for many settings."""
 
 from collections.abc import Mapping, Sequence
 

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from rayseg.config import identity_of
-from rayseg.labels import bad_boxes
+from rayseg.config import identity_of, thresholds_of
+from rayseg.labels import Cues, bad_boxes
 from rayseg.learn import (
     STATE,
     TRAININGS,
@@ -23,7 +24,7 @@ from rayseg.learn import (
 )
 from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
-from rayseg.stages import CheckLabels
+from rayseg.stages import CheckLabels, Row
 from rayseg.steps.engine import Engine, Images, Pool
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
@@ -162,11 +163,10 @@ class _Task:
         """Trains and leaves the weights in the folder; goes on after the last checkpoint.
 
         Returns:
-            Figures: the curve of losses, what checkpoints were judged at, seconds, the number of
-            images, and what was left out.
+            Figures: the losses, what checkpoints were judged at, seconds, images, what is left out.
         """
         config, labels = self.config, self.labels
-        ids, problems = self._trainable(engine)
+        ids, problems, unlabelled = self._trainable(engine)
         training = self.start.suited_to(labels)
         manifest = read_manifest(Folder(config.run) / "manifest")
         work = Work(
@@ -194,10 +194,11 @@ class _Task:
             "images": len(ids),
             "images_left_out": self.images.table.num_rows - len(ids),
             "left_out": {"count": len(problems), "examples": examples},
+            "unlabelled": unlabelled,
         }
 
-    def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]]]:
-        """Ids of the images to train on, and what is left out: the id of its image, and why.
+    def _trainable(self, engine: Engine) -> tuple[list[str], list[tuple[str, str]], int]:
+        """Ids of the images to train on, what is left out and why, and how many more are not used.
 
         Raises:
             ValueError: there is no image.
@@ -205,29 +206,32 @@ class _Task:
         known = self.labels.ids
         labelled = [id_ for id_ in self.images.table.column("id").to_pylist() if id_ in known]
         problems: list[tuple[str, str]] = []
-        by_pixel = self.training.learns_from in ("masks", "cues")
-        if by_pixel:
-            problems = sorted(self._bad_masks(labelled, engine).items())
+        bad, unlabelled = set[str](), 0
+        if self.training.learns_from in ("masks", "cues"):
+            rows = self._bad_masks(labelled, engine)
+            bad = {row["id"] for row in rows}
+            expected = self.training.expects_unlabelled and len(bad) < len(labelled)
+            told = [row for row in rows if not (expected and row["unlabelled"])]
+            problems, unlabelled = [(r["id"], r["problem"]) for r in told], len(rows) - len(told)
         elif self.training.learns_from == "boxes":
             problems = list(bad_boxes(self.images.samples()))
         elif self.training.learns_from == "objects":
             # the images that it does without lack masks, whatever their boxes are
             problems = list(bad_boxes(self.images.select(ids=labelled).samples()))
-        bad = {id_ for id_, _ in problems} if by_pixel else set()
         ids = [id_ for id_ in labelled if id_ not in bad]
         if not ids:
             raise ValueError(self._nothing(len(labelled), problems))
-        return ids, problems
+        return ids, problems, unlabelled
 
-    def _bad_masks(self, labelled: list[str], engine: Engine) -> dict[str, str]:
-        """Why masks cannot be learnt from, by the ids of their images."""
+    def _bad_masks(self, labelled: list[str], engine: Engine) -> list[Row]:
+        """The rows of `CheckLabels` of masks that cannot be learnt from, by the images' ids."""
         if not labelled:
-            return {}
+            return []
         table = self.images.select(ids=labelled).table
         pool = Pool(partial(CheckLabels, self.labels), rows=CHECKED_ROWS)
         source = Images(table, decoded=False)
         rows = engine.collect(source, pool, self.config.compute, self.folder / "pending")
-        return {row["id"]: row["problem"] for row in rows if row["problem"]}
+        return sorted((row for row in rows if row["problem"]), key=itemgetter("id"))
 
     def _nothing(self, labelled: int, problems: list[tuple[str, str]]) -> str:
         lacking = {
@@ -249,6 +253,8 @@ class _Task:
         (folder / "ray").remove()
         facts = read_run(folder)
         lines = [f"{self.label}: {self.training.summary(facts)}"]
+        if facts.get("unlabelled"):
+            lines.append(f"not trained on: {facts['unlabelled']} masks of which no pixel counts")
         left_out = facts.get("left_out") or {"count": 0}
         if left_out["count"]:
             first = left_out["examples"][0]
@@ -281,4 +287,12 @@ def training_steps(kind: str, config: Any) -> Iterator[Step]:
         labels, origin = NAMED[training.learns_from](run_folder, source, config.train_split)
         full = source + network.ending
         own = (place / full, f"{label} {full}")
-        yield _Task(config, training, start, *own, images, training.reading(labels), origin).step
+        cut, begun = (_with_cues(one, labels, config, source) for one in (training, start))
+        yield _Task(config, cut, begun, *own, images, cut.reading(labels), origin).step
+
+
+def _with_cues(training: Training, labels: Any, config: Any, source: str) -> Training:
+    """The training with the thresholds of the method whose maps it reads, where it has none."""
+    if not isinstance(labels, Cues) or not labels.of_maps or training.cues:  # type: ignore[attr-defined]
+        return training
+    return replace(training, cues=thresholds_of(config.thresholds, source))  # type: ignore[call-arg]

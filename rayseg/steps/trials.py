@@ -318,6 +318,8 @@ def run_trial(
         images = facts["images"] + len(slices[i])
         if images and len(failed) == images:
             raise ValueError(f"no image can be counted: {next(iter(failed.values()))}")
+        if i + 1 == len(slices) and not counts.any():
+            raise ValueError("no pixel of the images counts: true masks must have others than 255")
         figures = trial.figures(counts)
         best = max(one[metric] for one in figures)
         facts |= {

@@ -48,9 +48,11 @@ def test_labels_are_what_brute_force_finds(foreground, background):
     assert found.dtype == np.uint8
 
 
-def test_maps_of_no_class_have_no_cue():
+def test_an_image_of_no_class_is_background_everywhere():
     none = Seeds("a", (), np.zeros((0, 3, 4), np.float32), SIZE_HW)
-    assert (sure_labels(none, 0.3, 0.1) == 255).all()
+    found = sure_labels(none, 0.3, 0.1)
+    assert (found.shape, found.dtype) == (SIZE_HW, np.uint8)
+    assert not found.any()
 
 
 def test_maps_of_a_run_are_read_at_the_thresholds_that_are_asked_for(folder):

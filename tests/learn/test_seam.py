@@ -23,8 +23,6 @@ def test_defaults_are_the_authors():
     assert (one.epochs, one.batch_size, one.second_scale, one.hardest_share) == (8, 8, 0.3, 0.2)
     assert (one.crops.crop, one.crops.long_side) == (448, (448, 768))
     assert one.schedule == PolySGD(0.01, 10.0, momentum=5e-4, weight_decay=5e-4, power=0.9)
-    written = SEAMTraining.as_written().schedule
-    assert (written.lr, written.momentum, written.weight_decay) == (0.001, 0.9, 5e-4)
 
 
 def test_head_and_correlation_module_learn_ten_times_faster():
@@ -65,14 +63,50 @@ def test_values_out_of_range_are_refused(changed, reason):
         SEAMTraining(**changed)
 
 
+@pytest.mark.parametrize(
+    ("crop", "stride", "scale", "least"),
+    [(448, 8, 0.3, 0.15), (448, 32, 0.3, 0.58), (128, 8, 0.3, 0.5), (321, 16, 0.3, 0.4)],
+)
+def test_a_second_look_of_few_cells_is_refused_with_the_least_scale(crop, stride, scale, least):
+    changed = {"trunk": "resnet18", "stride": stride, "crops": JitteredCrops(crop=crop)}
+    if scale < least:
+        reason = f"second_scale must be {least} or more.*a crop of {crop} pixels.*leaves [0-7]$"
+        with pytest.raises(ValueError, match=reason):
+            SEAMTraining(**changed, second_scale=scale)
+        with pytest.raises(ValueError, match="leaves 7"):
+            SEAMTraining(**changed, second_scale=least - 0.01)
+    SEAMTraining(**changed, second_scale=least)
+
+
+def test_a_crop_without_any_such_scale_is_refused_with_the_least_crop():
+    with pytest.raises(ValueError, match=r"crops\.crop must be 128 pixels or more, .* leaves 4"):
+        tiny("seam", stride=16, second_scale=1.0)
+
+
+def test_the_first_look_alone_updates_statistics():
+    once, twice = (tiny("seam", batch_norm="trained").build(("a", "b")).train() for _ in range(2))
+    images = torch.randn(2, 3, 72, 72, generator=torch.manual_seed(1))
+    once(images, (1.0,))
+    twice(images, (1.0, 0.9))
+    for (name, one), other in zip(once.named_buffers(), twice.buffers(), strict=True):
+        torch.testing.assert_close(other, one, msg=name)
+    # the second look is normalised by its own statistics all the same
+    fresh = tiny("seam", batch_norm="trained").build(("a", "b")).train()
+    fresh.dropout = twice.dropout = 0.0
+    _, (small, _) = twice(images, (1.0, 0.9))
+    ((alone, _),) = fresh(images, (0.9,))
+    torch.testing.assert_close(small, alone)
+    assert all(one.track_running_stats for one in twice.modules() if hasattr(one, "running_mean"))
+
+
 @pytest.mark.parametrize("field", ["second_scale", "hardest_share", "dropout"])
 def test_each_setting_changes_the_losses(field):
     found = []
-    for value in (0.3, 0.6):
-        training = tiny("seam", **{"second_scale": 0.5} | {field: value})
+    for value in (0.9, 0.95):
+        training = tiny("seam", **{field: value})
         network = training.build(("a", "b")).train()
         network.reseed(0, 0)
-        images = torch.randn(2, 3, 48, 48, generator=torch.manual_seed(1))
+        images = torch.randn(2, 3, 72, 72, generator=torch.manual_seed(1))
         losses = training.losses(network, (images, torch.eye(2), ["a", "b"]), torch.float32)
         found.append(torch.stack(list(losses.values())))
     assert not torch.allclose(*found, rtol=1e-4, atol=1e-7)
@@ -90,16 +124,14 @@ def test_each_setting_changes_the_losses(field):
     ],
 )
 def test_a_change_is_torchvisions(field, change):
-    only = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
-    crops = JitteredCrops(**only | {field: 0.3})
+    at = ("brightness", "contrast", "saturation").index(field)
+    crops = JitteredCrops(jitter=tuple(0.3 * (place == at) for place in range(4)))
     factors = set()
     for seed in range(5):
         found = crops.recolour(picture(), np.random.default_rng(seed))
         generator = np.random.default_rng(seed)
         generator.permutation(4)
-        drawn = [generator.uniform(1 - one, 1 + one) for one in (
-            crops.brightness, crops.contrast, crops.saturation)]  # fmt: skip
-        factor = drawn[("brightness", "contrast", "saturation").index(field)]
+        factor = [generator.uniform(1 - one, 1 + one) for one in crops.jitter[:3]][at]
         expected = change(Image.fromarray(picture()), factor)
         assert np.array_equal(found, np.asarray(expected))
         factors.add(factor)
@@ -115,7 +147,7 @@ def test_a_turn_of_the_hue_is_torchvisions(turn):
 
 
 def test_no_change_keeps_the_image_and_each_draw_has_colours_of_its_own():
-    still = JitteredCrops(brightness=0, contrast=0, saturation=0, hue=0)
+    still = JitteredCrops(jitter=(0, 0, 0, 0))
     for crops in (still, Crops()):
         assert np.array_equal(crops.recolour(picture(), np.random.default_rng(0)), picture())
     colours = JitteredCrops(24, (30, 50))
@@ -124,7 +156,7 @@ def test_no_change_keeps_the_image_and_each_draw_has_colours_of_its_own():
     assert not np.array_equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize("changed", [{"hue": 0.6}, {"brightness": -0.1}])
-def test_changes_out_of_range_are_refused(changed):
+@pytest.mark.parametrize("jitter", [(0, 0, 0, 0.6), (-0.1, 0, 0, 0)])
+def test_changes_out_of_range_are_refused(jitter):
     with pytest.raises(ValueError, match=r"hue lie in \[0, 0.5\], got "):
-        JitteredCrops(**changed)
+        JitteredCrops(jitter=jitter)

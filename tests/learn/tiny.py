@@ -62,9 +62,9 @@ OWN = {
     "seam": TAGS
     | {
         "trunk": "resnet18",  # features of the other fade, and with them what maps differ by
-        "stride": 16,
-        "second_scale": 0.5,
-        "crops": JitteredCrops(crop=48, long_side=(40, 64)),
+        "stride": 8,
+        "second_scale": 0.9,  # 8 cells a side
+        "crops": JitteredCrops(crop=72, long_side=(40, 64)),
         "schedule": PolySGD(lr=0.001),
     },
     "detector": OBJECTS,
@@ -80,6 +80,7 @@ OWN = {
         "trunk": "resnet18",  # whose features do not fade without weights
         "stride": 16,
         "head_width": 16,
+        "cues": (0.35, 0.15),
         "iterations": 5,
         "crops": WarpedImages(side=48),
         "schedule": StepSGD(lr=0.001, drop_factor=0.5, every=3),

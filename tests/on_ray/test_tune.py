@@ -242,6 +242,21 @@ def test_a_trial_that_a_search_has_ended_stays_ended_until_none_is(tmp_path):
     assert reported == [2, 2, 2, 4, 6, 2, 4, 6]
 
 
+def test_a_trial_that_counts_no_pixel_is_an_error_and_no_worst_setting(tmp_path):
+    class Ignored(Counted):
+        def count(self, image):
+            return self.zeros()
+
+    plan, images = Planned(Ignored([]), TuneConfig()), [[Numbered("0")], [Numbered("1")]]
+    reported = []
+    with pytest.raises(ValueError, match=r"^no pixel of the images counts: "):
+        run_trial(
+            {"restrict_weight": 3.0}, plan, images, {}, Folder(str(tmp_path)), lambda one: one,
+            reported.append,
+        )  # fmt: skip
+    assert len(reported) == 1  # images to come may count
+
+
 def test_images_that_cannot_be_used_leave_no_empty_slice(run):
     plan = Plan.of(config(run, slice_images=1), load_space("advcam"))
     slices, left_out = load_images(plan, plan.choose())

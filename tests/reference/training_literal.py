@@ -57,7 +57,7 @@ def _crops(training, samples, step):
 def _looked_at_twice(training, network, optimizer, manifest, samples, step):
     """The second time at images of half the size."""
     images, targets = _crops(training, samples, step)
-    smaller = torch.stack([seam_literal.by_corners(image, (24, 24)) for image in images])
+    smaller = torch.stack([seam_literal.by_corners(image, (64, 64)) for image in images])
     network.reseed(0, step)
     looks = [network.look(seen, place) for place, seen in enumerate((images, smaller))]
     pairs = [list(zip(*look, strict=True)) for look in looks]

@@ -52,6 +52,8 @@ def test_labels_of_a_grid_are_unsure_where_nothing_has_a_score():
 def test_it_is_a_refiner_with_presets():
     assert REFINERS["affinity_labels"] is AffinityLabels
     assert AffinityLabels.official("advcam") == AffinityLabels.as_written() == AffinityLabels()
+    for method in ("seam", "advcam_seam"):
+        assert AffinityLabels.official(method) == AffinityLabels(low_alpha=4, high_alpha=24)
 
 
 @pytest.mark.parametrize("fields", [{"low_alpha": 0}, {"low_alpha": 40}, {"high_alpha": 3.9}])

@@ -157,6 +157,23 @@ class TestOddImages:
             kind()(*scene(8, 8), [7, 2])
 
 
+def test_an_image_is_smoothed_before_it_is_made_smaller(networks):
+    """Stripes of four pixels, of which plain interpolation meets the bright ones alone."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 1::4] = image[:, 2::4] = 255
+    prepared = PSARefinement(**EXACT | {"max_pixels": 256}).prepare(networks[PSARefinement])
+    seen, planes = prepared.given(image, image[None, :, :, 0].astype(np.float32) / 255)
+    assert seen.shape == (1, 3, 16, 16)
+    assert (planes[..., 1:-1] - 0.5).abs().max() < 0.05
+
+
+def test_what_is_done_to_a_large_image_is_noted(networks):
+    prepared = IRNetRefinement(**EXACT).prepare(networks[IRNetRefinement])
+    assert prepared.note((375, 500)) == ""
+    note = prepared.note((3000, 4000))
+    assert note == "resized from 4000x3000 to 2309x1732 for its network (max_pixels)"
+
+
 def test_the_walk_spreads_a_seed_up_to_an_edge():
     """A network that sees one wall lets a seed fill its own side."""
 
@@ -204,6 +221,13 @@ def test_presets_are_those_of_the_public_codes():
     with pytest.raises(ValueError, match="no official walk for 'ficklenet'"):
         IRNetRefinement.official("ficklenet")
     assert PSARefinement.official("rib") == PSARefinement(alpha=16, beta=8, log_steps=8)
+
+
+def test_maps_of_seam_walk_by_its_constants():
+    for method, walk in (("seam", (1.0, 0.25)), ("advcam_seam", (1.5, 0.25))):
+        assert PSARefinement.official(method) == PSARefinement(alpha=6, beta=8, log_steps=6)
+        irnet = IRNetRefinement.official(method)
+        assert (irnet.cam_power, irnet.background_threshold) == walk
 
 
 @pytest.mark.parametrize(

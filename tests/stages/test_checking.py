@@ -17,7 +17,8 @@ def checked(run):
 
 def test_good_labels_have_no_problem(checked):
     stage, rows = checked
-    assert stage(rows) == [{"id": f"i{n}", "problem": ""} for n in range(3)]
+    good = {"problem": "", "unlabelled": False}
+    assert stage(rows) == [{"id": f"i{n}"} | good for n in range(3)]
 
 
 def test_a_problem_is_of_its_own_row_and_order_is_kept(checked, tmp_path):
@@ -25,9 +26,9 @@ def test_a_problem_is_of_its_own_row_and_order_is_kept(checked, tmp_path):
     (tmp_path / "m1.png").write_bytes(encode_labels(np.full((18, 22), 255, np.uint8)))
     reason = "must have a pixel that is not ignored (255), got only those"
     assert stage(rows[::-1]) == [
-        {"id": "i2", "problem": ""},
-        {"id": "i1", "problem": f"true mask {tmp_path}/m1.png {reason}"},
-        {"id": "i0", "problem": ""},
+        {"id": "i2", "problem": "", "unlabelled": False},
+        {"id": "i1", "problem": f"true mask {tmp_path}/m1.png {reason}", "unlabelled": True},
+        {"id": "i0", "problem": "", "unlabelled": False},
     ]
 
 
@@ -35,6 +36,7 @@ def test_labels_must_have_the_manifests_size(checked):
     stage, rows = checked
     (row,) = stage([rows[0] | {"height": 22, "width": 18}])
     assert row["problem"].endswith("m0.png must be (22, 18) as its image, got (18, 22)")
+    assert not row["unlabelled"]
 
 
 def test_an_image_without_labels_has_a_problem(checked):

@@ -1,5 +1,7 @@
 """Rows of objects from maps of classes, against the refiner by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,18 @@ def test_a_row_has_the_objects_that_the_refiner_finds(run, weights):
     assert sum(len(row["foreground"]) for row in made) > 2
     assert all(place == -1 for row in made for place in row["places"])
     assert rows_to_table(made, INSTANCES_SCHEMA).num_rows == 3
+
+
+def test_a_row_says_that_its_image_was_resized_for_the_network(run, weights):
+    manifest, rows = run
+    for max_pixels, note in (
+        (396, "grey"),
+        (100, "grey; resized from 22x18 to 11x9 for its network"),
+    ):
+        refiner = replace(REFINER, max_pixels=max_pixels)
+        stage = RefineSeeds(refiner, manifest, weights=weights, device="cpu")
+        (made,) = stage([rows[0] | {"note": "grey"}])
+        assert made["note"].removesuffix(" (max_pixels)") == note
 
 
 def test_images_without_tags_or_a_value_have_rows_without_an_object(run, weights):

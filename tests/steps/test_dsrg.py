@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rayseg.config import Compute, PredictConfig
+from rayseg.config import Compute, PredictConfig, thresholds_of
+from rayseg.config.seeds import Thresholds
 from rayseg.nets.deeplab import load_segmenter
 from rayseg.nets.prediction import Prediction
 from rayseg.plain import PlainEngine
@@ -80,12 +81,33 @@ def test_the_name_is_the_same_with_its_ending_and_without(run):
 
 def test_cues_of_true_squares_learn_what_true_masks_do_in_the_squares(run):
     """The thresholds reach the maps: between them nothing is a cue."""
-    strict = replace(TRAINING, sure_cue=0.95, background_cue=0.1)
+    strict = replace(TRAINING, cues=(0.95, 0.1))
     trained(run, "dsrg", ENGINE, strict, labels=("cam",))
     trained(run, "dsrg", ENGINE, strict, labels=("truth",))
     seeds, truth = (facts(run, name)["curve"][0] for name in ("cam+dsrg", "truth+dsrg"))
     # of background alone there is one mean in place of two
     assert seeds["loss_seeds"] < 0.7 * truth["loss_seeds"]
+
+
+def test_maps_are_read_at_their_methods_thresholds_where_none_are_given(run):
+    """Those at which label_crf reads the same maps; masks know none."""
+    plain, own = replace(TRAINING, cues=()), replace(Thresholds(), cam=(0.8, 0.1))
+    trained(run, "dsrg", ENGINE, plain, labels=("cam", "truth"), thresholds=own)
+    made = {name: facts(run, f"{name}+dsrg")["config"]["dsrg"] for name in ("cam", "truth")}
+    assert made["cam"]["cues"] == [0.8, 0.1]
+    assert not made["truth"].get("cues")
+    with pytest.raises(ValueError, match=r"was made under another configuration .*cues"):
+        trained(run, "dsrg", ENGINE, plain, labels=("cam",))
+
+
+def test_thresholds_that_are_given_come_before_those_of_the_method(run):
+    trained(run, "dsrg", ENGINE, TRAINING, labels=("cam",), thresholds=Thresholds(cam=(0.8, 0.1)))
+    assert facts(run)["config"]["dsrg"]["cues"] == [0.35, 0.15]
+
+
+def test_maps_of_no_method_have_no_thresholds(run):
+    with pytest.raises(ValueError, match=r"^'mine' must be a method .*--dsrg.cues 0.3 0.05"):
+        thresholds_of(Thresholds(), "mine")
 
 
 def test_an_image_without_a_cue_is_left_out_and_named(run, samples):

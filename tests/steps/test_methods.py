@@ -31,9 +31,9 @@ def made(tmp_path_factory):
         classifier=ClassifierTraining(**network),
         ficklenet_classifier=FickleNetTraining(**network, stride=16, kernel=3, dilated=False),
         seam_classifier=SEAMTraining(
-            **network | {"crops": JitteredCrops(crop=48, long_side=(40, 64))},
-            stride=16,
-            second_scale=0.5,
+            **network | {"crops": JitteredCrops(crop=72, long_side=(40, 64))},
+            stride=8,
+            second_scale=0.9,
         ),
         cam=CAM(scales=(1.0,)),
         advcam=AdvCAM(scales=(1.0,), num_steps=1),

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from rayseg.config import RunConfig
-from rayseg.learn import DetectorTraining, DSRGTraining, MaskRCNNTraining, SegmenterTraining
+from rayseg.learn import (
+    DetectorTraining,
+    DSRGTraining,
+    MaskRCNNTraining,
+    SEAMTraining,
+    SegmenterTraining,
+)
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
 from rayseg.steps.recipe import check_labels, recipe
@@ -47,6 +53,8 @@ def test_each_network_that_methods_work_on_is_trained_first():
     refined = RunConfig(methods=("seam", "advcam_seam"), until="seeds")
     assert kinds(refined) == ["seam", "seeds", "score"]
     assert kinds(replace(refined, seam_weights="a.safetensors")) == ["seeds", "score"]
+    started = replace(refined, seam_classifier=SEAMTraining(weights="classifier"))
+    assert kinds(started) == ["classifier", "seam", "seeds", "score"]
 
 
 def test_tags_and_boxes_stand_in_one_run():

@@ -9,6 +9,7 @@ import pytest
 
 from rayseg.config import TRAIN_CONFIGS
 from rayseg.learn import DetectorTraining, SegmenterTraining
+from rayseg.networks import NETWORKS
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
 from rayseg.steps.labels import mask_labels
@@ -177,12 +178,28 @@ def test_bad_masks_are_left_out_and_named(tmp_path, drawn):
     assert outcome.lines[1].startswith("left out: 3 masks, such as that of i00: mask of 'i00'")
 
 
-def test_no_usable_mask_at_all_is_an_error(tmp_path, drawn):
+@pytest.mark.parametrize("kind", ["irnet", "affinity"])
+def test_masks_without_a_label_are_counted_and_end_no_training_of_pairs_as_failed(
+    tmp_path, drawn, kind
+):
+    """The authors' labels are such where both sides are sure of nothing; other faults still are."""
+    store(tmp_path, drawn)
+    good, ignored = np.eye(64, dtype=np.uint8), np.full((64, 64), 255, np.uint8)
+    store_masks(tmp_path, [mask_row(n, one) for n, one in enumerate([ignored] * 2 + [good] * 6)])
+    outcome = trained(tmp_path, kind, training=short(kind), labels=("made",))
+    assert (outcome.failed, outcome.left_out) == (frozenset(), 0)
+    assert outcome.lines[1:] == ["not trained on: 2 masks of which no pixel counts"]
+    told = read_run(Folder(str(tmp_path)) / NETWORKS[kind].place / "made")
+    assert (told["images"], told["unlabelled"], told["left_out"]["count"]) == (6, 2, 0)
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "affinity"])
+def test_no_usable_mask_at_all_is_an_error(tmp_path, drawn, kind):
     store(tmp_path, drawn)
     ignored = np.full((64, 64), 255, np.uint8)
     store_masks(tmp_path, [mask_row(n, ignored) for n in range(10)])
     with pytest.raises(ValueError, match=r"10 have a mask, 10 of them a bad one; that of i00: "):
-        trained(tmp_path, "segmenter", labels=("made",))
+        trained(tmp_path, kind, labels=("made",))
 
 
 def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path, drawn):

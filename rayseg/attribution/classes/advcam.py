@@ -168,7 +168,7 @@ class AdvCAM(ScaleByScale):
             climbs = t < num_maps - 1
             with torch.set_grad_enabled(climbs):
                 leaf = images.detach().requires_grad_(climbs)
-                seen = self._attribute(network, leaf, target)
+                seen = self._attribute(network, leaf, owner, target)
                 if t == 0:
                     first_map, first_score = seen.current.detach(), seen.score.detach()
                 total = total + seen.added.detach()
@@ -188,9 +188,14 @@ class AdvCAM(ScaleByScale):
         return steps + 1 if steps and self.add_last else steps
 
     def _attribute(
-        self, network: LeanNetwork, images: Float[Tensor, "m v 3 h w"], target: Int[Tensor, " m"]
+        self,
+        network: LeanNetwork,
+        images: Float[Tensor, "m v 3 h w"],
+        owner: Int[Tensor, " m"],
+        target: Int[Tensor, " m"],
     ) -> Attributed:
         """What the network sees of the images as they are."""
+        del owner  # of each image only its own target is looked at
         raw = network.class_maps(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         return self._attributed(network, raw, target)
 

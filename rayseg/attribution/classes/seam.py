@@ -4,17 +4,22 @@ Wang et al., *Self-supervised Equivariant Attention Mechanism for Weakly Supervi
 Segmentation*, CVPR 2020, as the authors' infer_SEAM.py makes seeds (METHODS 2): maps after the
 pixel correlation module (`nets/seam.py`), at four sizes and mirrored, each brought to the size of
 what was looked at corners over corners and from there to the image's, added, and stretched from
-their minimum and maximum to [0, 1]. In the module all classes compete for a cell, also those that
-the image does not have; a class that is nowhere the strongest has a map of zeros.
+their minimum and maximum to [0, 1].
+
+In the authors' module all classes compete for a cell, each divided by its own maximum, so that one
+which the image does not have can take most cells however small its maximum is. After their long
+training its maps are negative; after a short one they are not, and `compete` present leaves the
+cells to the classes that the image has. A class that is nowhere the strongest, or whose map is
+nowhere positive, has a map of zeros.
 """
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -84,6 +89,19 @@ def call(trunk: Any, images: Tensor) -> Levels:
     return trunk(images)
 
 
+def present_classes(
+    images: Int[Tensor, " i"], owner: Int[Tensor, " m"], target: Int[Tensor, " m"], num_classes: int
+) -> Bool[Tensor, "i c 1 1"]:
+    """Whether each image, given by its number, has each class.
+
+    Args:
+        owner: number of the image of each pair of image and class.
+        target: class of each pair.
+    """
+    own = (images[:, None] == owner).float()
+    return (own @ functional.one_hot(target, num_classes).float() > 0)[:, :, None, None]
+
+
 class OnSEAM:
     """What methods share that look at maps after PCM."""
 
@@ -143,7 +161,14 @@ class OnSEAM:
 
 @dataclass(frozen=True)
 class SEAM(OnSEAM, ScaleByScale):
-    """Class activation maps after the pixel correlation module of a network of its own."""
+    """Class activation maps after the pixel correlation module of a network of its own.
+
+    Attributes:
+        compete: Classes that take cells from each other in the module: all of the network's, as in
+            the authors' code, or those alone that the image has (present), which is ours.
+    """
+
+    compete: Literal["all", "present"] = "all"
 
     @classmethod
     def as_written(cls) -> Self:
@@ -165,6 +190,11 @@ class SEAM(OnSEAM, ScaleByScale):
         asked, place = target.unique(return_inverse=True)
         with torch.no_grad():
             maps, levels = network.look(images)
-        found = network.refine(maps, asked, images, levels).unflatten(0, views.shape[:2])
+        competing = maps
+        if self.compete == "present":
+            numbers = torch.arange(len(views), device=views.device)
+            present = present_classes(numbers, owner, target, network.num_classes)
+            competing = maps * present.repeat_interleave(views.shape[1], 0)
+        found = network.refine(competing, asked, images, levels).unflatten(0, views.shape[:2])
         scores = maps.unflatten(0, views.shape[:2])[owner, 0, target].mean((1, 2))
         return ScaleResult(merge_views(found[owner, :, place]), scores, torch.zeros_like(scores))

@@ -10,7 +10,8 @@ import torch
 from rayseg.attribution import CAM, SEAM, AdvCAM, LeanNetwork
 from rayseg.attribution.classes.advcam_seam import AdvCAMOnSEAM
 from rayseg.attribution.classes.lean import suit_cpu
-from rayseg.attribution.classes.seam import LeanSeam
+from rayseg.attribution.classes.seam import LeanSeam, present_classes
+from rayseg.nets.seam import strongest_planes
 from tests.attribution.classes.test_advcam import TERMS, as_fields, largest_difference
 from tests.attribution.conftest import TinySeam
 from tests.reference import attribution_literal
@@ -79,8 +80,9 @@ def test_the_author_names_eight_steps_and_lambda_2():
     official = AdvCAMOnSEAM.official()
     assert (official.num_steps, official.restrict_weight) == (8, 2.0)
     others = {"num_steps": 27, "restrict_weight": 7.0}
-    assert vars(replace(official, **others)) == vars(AdvCAM.official())
-    assert vars(replace(AdvCAMOnSEAM.as_written(), **others)) == vars(AdvCAM.as_written())
+    both = [(official, AdvCAM.official()), (AdvCAMOnSEAM.as_written(), AdvCAM.as_written())]
+    for found, plain in both:
+        assert vars(replace(found, **others)) == vars(plain) | {"compete": "all"}
 
 
 @pytest.mark.parametrize("preset", ["official", "as_written"])
@@ -92,6 +94,47 @@ def test_no_step_leaves_seams_own_maps(network, image, preset):
     torch.testing.assert_close(still, expected, rtol=0, atol=0)
     one_map = replace(method, num_steps=1, add_last=False)(network, image, [0, 1, 2])
     torch.testing.assert_close(one_map, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(params=[SEAM(precision="fp32"), AdvCAMOnSEAM(num_steps=1, precision="fp32")])
+def competing(request):
+    """Both methods at a step that no climb comes before."""
+    return replace(request.param, compete="present")
+
+
+def test_classes_that_an_image_lacks_take_no_cells_where_only_present_ones_compete(
+    network, image, competing
+):
+    without = copy.deepcopy(network)
+    with torch.no_grad():
+        without.head.weight[1] = 0.0
+    expected = replace(competing, compete="all")(without, image, [2, 0])
+    found = competing(network, image, [2, 0])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - replace(competing, compete="all")(network, image, [2, 0])).abs().max() > 0.01
+
+
+def test_a_faint_absent_class_takes_cells_from_a_present_one_in_the_authors_module():
+    maps = torch.zeros(1, 2, 1, 4)
+    maps[0, 0] = torch.tensor([1.0, 0.5, 0.4, 0.3])
+    maps[0, 1] = torch.tensor([0.0, 0.002, 0.002, 0.002])
+    planes = strongest_planes(maps)
+    assert (planes[0, 1] > 0).sum() == 1  # of four cells three are the faint class's
+    present = present_classes(torch.arange(1), *torch.zeros(2, 1).long(), 2)
+    assert (strongest_planes(maps * present)[0, 1] > 0).all()
+
+
+def test_present_classes_are_those_of_each_image_of_a_batch(network, draw_image, competing):
+    images = torch.from_numpy(np.stack([draw_image((37, 50), seed) for seed in range(3)]))
+    classes = [[0], [], [2, 1]]
+    together = replace(competing, max_pairs=100).run(network, images, classes)
+    for one, own, found in zip(images, classes, together, strict=True):
+        (alone,) = competing.run(network, one[None], [own])
+        torch.testing.assert_close(found.maps, alone.maps, rtol=1e-3, atol=1e-4)
+    all_classes = replace(competing, compete="all")(network, images[0].numpy(), [0, 1, 2])
+    torch.testing.assert_close(
+        competing(network, images[0].numpy(), [0, 1, 2]), all_classes, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_without_refinement_the_scores_are_those_of_cam(network, image):
