@@ -14,7 +14,7 @@ Source: Ahn et al., CVPR 2019 (IRN), step/train_irn.py; Ahn and Kwak, CVPR 2018 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -85,13 +85,42 @@ def affinities_of_edges(edges: Float[Tensor, "n h w"], radius: int) -> Float[Ten
 
     Source: IRN, equation 4; the way is that of `PixelPairs`.
     """
-    pairs = pixel_pairs(radius)
-    window = pairs.sources(_size(edges))
-    found = []
-    for path in pairs.paths:
-        on_path = [edges[..., *pairs.shifted(window, step)] for step in path]
-        found.append(1 - torch.stack(on_path).max(0).values.flatten(1))
-    return torch.stack(found, 1)
+    return 1 - _StrongestEdges.apply(edges, radius)
+
+
+class _StrongestEdges(torch.autograd.Function):
+    """The strongest edge on each path; what is kept for the gradient is a byte a pair."""
+
+    @staticmethod
+    def forward(ctx: Any, edges: Float[Tensor, "n h w"], radius: int) -> Float[Tensor, "n p s"]:
+        pairs = pixel_pairs(radius)
+        window = pairs.sources(_size(edges))
+        sources = edges[..., *window]
+        size = (len(edges), len(pairs.paths), *sources.shape[1:])
+        strongest = edges.new_empty(size)
+        places = torch.zeros(size, dtype=torch.uint8, device=edges.device)
+        for at, path in enumerate(pairs.paths):
+            greatest, place = edges[..., *pairs.shifted(window, path[0])], places[:, at]
+            for number, step in enumerate(path[1:], 1):
+                other = edges[..., *pairs.shifted(window, step)]
+                place.masked_fill_(other > greatest, number)
+                greatest = torch.maximum(greatest, other)
+            strongest[:, at] = greatest
+        ctx.save_for_backward(places)
+        ctx.radius, ctx.size = radius, edges.shape
+        return strongest.flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        pairs = pixel_pairs(ctx.radius)
+        window = pairs.sources((ctx.size[1], ctx.size[2]))
+        slope, gradient = slopes[0].view(places.shape), slopes[0].new_zeros(ctx.size)
+        for at, path in enumerate(pairs.paths):
+            for number, step in enumerate(path):
+                here = slope[:, at] * (places[:, at] == number)
+                gradient[..., *pairs.shifted(window, step)] += here
+        return gradient, None
 
 
 def affinities_of_features(
@@ -154,16 +183,48 @@ def displacement_terms(
 
     Source: IRN, equations 6 and 7.
     """
-    pairs = pixel_pairs(radius)
-    sources, targets = (
-        torch.stack(one, 2) for one in zip(*_ends(displacements, radius), strict=True)
-    )
-    apart = sources - targets  # (n, 2, p, s)
-    offsets = torch.from_numpy(pairs.offsets_yx.copy()).to(apart).T[None, :, :, None]
+    objects, still = _DisplacementErrors.apply(displacements, labels, radius)
     return {
-        "displacement": _mean_over(labels.foreground, (apart - offsets).abs().sum(1), 1 / 4),
-        "still": _mean_over(labels.background, apart.abs().sum(1), 1 / 4),
+        "displacement": (objects / 4, labels.foreground.sum()),
+        "still": (still / 4, labels.background.sum()),
     }
+
+
+class _DisplacementErrors(torch.autograd.Function):
+    """Sums of the errors of displacements on objects and on background.
+
+    The gradient is made along with them, one offset at a time: all pairs together would be 150
+    times the field, several times over.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, displacements: Float[Tensor, "n 2 h w"], labels: PairLabels, radius: int
+    ) -> tuple[Tensor, Tensor]:
+        pairs, sums = pixel_pairs(radius), displacements.new_zeros(2)
+        window = pairs.sources(_size(displacements))
+        gradients = displacements.new_zeros(2, *displacements.shape)
+        sources = displacements[..., *window]
+        size = (len(displacements), 1, *sources.shape[2:])
+        for at, offset in enumerate(pairs.offsets_yx):
+            target = pairs.shifted(window, offset)
+            apart = sources - displacements[..., *target]
+            to_target = torch.from_numpy(offset.copy()).to(apart)[:, None, None]
+            kinds = ((labels.foreground, to_target), (labels.background, 0))
+            for which, (kind, expected) in enumerate(kinds):
+                counted = kind[:, at].view(size)
+                error = (apart - expected) * counted
+                sums[which] += error.abs().sum()
+                slope = error.sign()
+                gradients[which][..., *window] += slope
+                gradients[which][..., *target] -= slope
+        ctx.save_for_backward(gradients)
+        return sums[0], sums[1]
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+        (gradients,) = ctx.saved_tensors
+        return slopes[0] * gradients[0] + slopes[1] * gradients[1], None, None
 
 
 def _ends(planes: Tensor, radius: int) -> Iterator[tuple[Tensor, Tensor]]:

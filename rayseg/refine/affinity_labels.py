@@ -14,6 +14,7 @@ voc12/data.py and tool/imutils.py of its code, METHODS 2).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
