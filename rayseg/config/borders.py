@@ -19,7 +19,7 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     """Reads a data set and writes the manifest that every other job starts from.
 
     Attributes:
-        data: Reader of the data set; its own flags follow under its name.
+        data: Reader of the data set. Its own flags begin with its name, such as --folder.images.
     """
 
     data: str = "synthetic"
