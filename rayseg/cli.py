@@ -31,6 +31,7 @@ from rayseg.ending import (
     supervised,
     was_asked,
 )
+from rayseg.progress import speaking
 from rayseg.toml import hint
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
@@ -141,17 +142,20 @@ def _check_flags(name: str, arguments: Sequence[str]) -> None:
 def run_job(name: str, arguments: Sequence[str]) -> int:
     """Runs the job with those flags and returns its exit status; errors are one line."""
     job = JOBS[name]
+    if name == "status" and arguments and not arguments[0].startswith("-"):
+        arguments = ["--run", *arguments]
     if asked := [one for one in arguments if one in HELPS]:
         _print([HELPS[asked[0]](name)])
         return 0
     _check_flags(name, arguments)
     try:
         config = parse(job.config, arguments, f"rayseg {name}")
-        outcome = job.run(config)
+        with speaking(name):
+            outcome = job.run(config)
     except (Exception, KeyboardInterrupt) as error:
         _print(getattr(error, "__notes__", []))  # what a run had to say before it
         _stop_for(error)
-    _print([*outcome.lines, *_left_out(outcome)])
+    _print([*outcome.lines[outcome.told :], *_left_out(outcome)])
     return 3 if outcome.failed or outcome.left_out else 0
 
 

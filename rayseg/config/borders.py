@@ -1,6 +1,7 @@
 """The jobs that bring a data set in and results out; they load no torch."""
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from rayseg.config.base import JobConfig, check_names, one_field_each
 from rayseg.datasets import DATASETS, Dataset
@@ -31,6 +32,17 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     def dataset(self) -> Dataset:
         """The reader that is asked for."""
         return getattr(self, self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig(JobConfig):
+    """Says how far each folder of a run is, without disturbing what works on it.
+
+    Attributes:
+        engine: What runs the job, a loop in one process in either case.
+    """
+
+    engine: Literal["ray", "plain"] = "plain"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,6 +116,7 @@ PAGES: dict[str, Page] = {
          "supervision", "methods", *_HOW),
         (f"rayseg doctor --run runs/mine {_MINE} --estimate",),
     ),
+    "status": Page(_WHERE, ("rayseg status runs/mine", "rayseg status --run s3://bucket/mine")),
     "check": Page(
         (*_WHERE, "repair"),
         ("rayseg check --run runs/mine", "rayseg check --run runs/mine --repair"),

@@ -17,7 +17,7 @@ from rayseg.learn.worker import Worker
 from rayseg.nets.inputs import choose_dtype
 from rayseg.nets.weights import to_safetensors
 from rayseg.networks import NETWORKS
-from rayseg.store import Folder
+from rayseg.store import Folder, ProgressFile
 
 _ALONE = Worker()
 
@@ -51,6 +51,7 @@ class Course:
         optimizer: of the network.
         length: of the training.
         state: of the training so far.
+        told: what the first worker says of it.
     """
 
     work: Work
@@ -59,6 +60,7 @@ class Course:
     optimizer: torch.optim.Optimizer
     length: Length
     state: TrainingState
+    told: ProgressFile
 
     @classmethod
     def resumed(cls, work: Work, worker: Worker) -> Self:
@@ -74,7 +76,8 @@ class Course:
             "step_seconds": 0.0,
             "images": fingerprint(work.ids),
         } | _in_iterations(state.facts, length)  # fmt: skip
-        return cls(work, worker, network, optimizer, length, state)
+        told = ProgressFile(folder, state.facts, length.steps)
+        return cls(work, worker, network, optimizer, length, state, told)
 
     @property
     def iteration(self) -> int:
@@ -102,6 +105,7 @@ class Course:
             facts["iteration"] = step + 1
             facts["seconds"] = before + time.perf_counter() - began
             facts["since_logged"].append(parts)
+            self._tell()
             last = step + 1 == steps
             if last or (step + 1) % training.log_every == 0:
                 self._log()
@@ -128,6 +132,11 @@ class Course:
         self.optimizer.step()
         return total
 
+    def _tell(self, doing: str = "") -> None:
+        """Says how far the training is."""
+        if self.worker.rank == 0:
+            self.told.write(self.optimizer.param_groups[0]["lr"], doing)
+
     def _log(self) -> None:
         facts = self.state.facts
         since: list[dict[str, float]] = facts["since_logged"]
@@ -150,6 +159,7 @@ class Course:
         if last:
             training.finish(self.network, self.work, self.worker)
         if last or training.judges_after(facts["iteration"], self.length):
+            self._tell("judging")
             judged = training.judge(self.network, self.work, self.worker, last)
             if judged:
                 facts["judged"].append({"iteration": facts["iteration"]} | judged)

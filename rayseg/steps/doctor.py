@@ -14,8 +14,9 @@ from rayseg.steps.engine import Engine
 from rayseg.steps.estimate import Measured, calibrate
 from rayseg.steps.machine import count_cores
 from rayseg.steps.outcome import Outcome
+from rayseg.steps.parts import settings_of
 from rayseg.steps.preparing import prepare
-from rayseg.steps.recipe import recipe, settings_of
+from rayseg.steps.recipe import recipe
 
 PACKAGES = ("rayseg", "ray", "torch", "torchvision", "pyarrow", "numpy", "pydensecrf2", "optuna")
 GB = 1e9

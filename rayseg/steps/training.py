@@ -25,6 +25,7 @@ from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
 from rayseg.stages import CheckLabels
 from rayseg.steps.engine import Engine, Images, Pool
+from rayseg.steps.following import followed
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there, refuse_changed
@@ -35,6 +36,7 @@ from rayseg.store import (
     Folder,
     Manifest,
     StaleError,
+    forget_progress,
     lease,
     read_manifest,
     read_run,
@@ -181,8 +183,10 @@ class _Task:
         forget_damaged_state(folder)
         refuse_others(folder, ids)
         forget_failure(folder)
+        steps = training.length(len(ids)).steps
         try:
-            engine.fit(loop, work, folder, config.compute)
+            with followed(folder, self.label, steps):
+                engine.fit(loop, work, folder, config.compute)
         finally:
             raise_failure(folder)
         facts = load_state(folder).facts
@@ -246,6 +250,7 @@ class _Task:
         """What to print of the finished training; clears up what it went on from."""
         if folder.exists(STATE):
             folder.delete(STATE)
+        forget_progress(folder)
         (folder / "ray").remove()
         facts = read_run(folder)
         lines = [f"{self.label}: {self.training.summary(facts)}"]
