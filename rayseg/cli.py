@@ -269,6 +269,10 @@ def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:
         _stop(130, f"interrupted; {GOES_ON}")
     if os.environ.get("RAYSEG_TRACEBACK"):
         raise error
+    if isinstance(error, ExceptionGroup):  # a line each
+        for one in error.exceptions[:-1]:
+            say(masked(explained(one)))
+        error = error.exceptions[-1]
     _stop(1, explained(error))
 
 

@@ -84,8 +84,8 @@ class Activity:
 
 
 def in_words(seconds: float) -> str:
-    """A duration, such as 40 s, 7 min or 2 h 5 min."""
-    if seconds < 100:
+    """A duration, such as 90 s, 7 min or 2 h 5 min."""
+    if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rayseg.config.flags import groups_of
 from rayseg.networks import NETWORKS
 
 
@@ -27,19 +28,31 @@ _HOW = ("compute.actors", "compute.num-gpus", "engine", "address")
 _MINE = "--data folder --folder.images photos --folder.tags tags.csv"
 
 
-def _training(kind: str, *more: str, example: str = "") -> Page:
+_LENGTHS = {
+    "detector": ("kind", "iterations"), "segmenter": ("network", "iterations"),
+    "dsrg": ("iterations",), "mask_rcnn": ("iterations",),
+}  # fmt: skip
+"""Settings of a training beside those that all have; of the others, epochs."""
+_LABELS = {
+    "irnet": "advcam+label_crf", "affinity": "advcam+affinity_labels",
+    "segmenter": "advcam+label_crf", "dsrg": "advcam", "mask_rcnn": "bbam+box_crf",
+}  # fmt: skip
+"""What a network by labels learns from in its example."""
+
+
+def _training(kind: str) -> Page:
     """The page of a training; its settings have a prefix of their own."""
-    prefix = {
-        "irnet": "irnet-network", "affinity": "affinity-network", "seam": "seam-classifier",
-        "ficklenet": "ficklenet-classifier", "mask_rcnn": "mask-rcnn",
-    }.get(kind, kind)  # fmt: skip
     network = NETWORKS[kind]
-    settings = ("trunk", "weights", *more, "batch-size", "schedule.lr")
+    (prefix,) = (
+        name for name, group in groups_of(network.job).items() if "trunk" in group["flags"]
+    )
+    settings = ("trunk", "weights", *_LENGTHS.get(kind, ("epochs",)), "batch-size", "schedule.lr")
     own = tuple(f"{prefix}.{name}" for name in settings)
     labels = ("labels",) if network.by_labels else ()
     flags = (*_WHERE, *labels, "train-split", "val-split", *own, "compute.workers", *_HOW[1:])
-    command = f"rayseg {network.job} --run runs/mine"
-    return Page(flags, (f"{command} {example}".rstrip(), f"{command} --{prefix}.weights none"))
+    learns = f" --labels {_LABELS[kind]}" if labels else ""
+    command = f"rayseg {network.job} --run runs/mine{learns}"
+    return Page(flags, (command, f"{command} --{prefix}.weights none"))
 
 
 PAGES: dict[str, Page] = {
@@ -48,17 +61,7 @@ PAGES: dict[str, Page] = {
         (f"rayseg prepare --run runs/mine {_MINE}",
          "rayseg prepare --run runs/voc --data voc --voc.root VOCdevkit/VOC2012"),
     ),
-    "train-classifier": _training("classifier", "epochs", example="--classifier.epochs 10"),
-    "train-ficklenet": _training("ficklenet", "epochs"),
-    "train-irnet": _training("irnet", "epochs", example="--labels advcam+label_crf"),
-    "train-affinity": _training("affinity", "epochs", example="--labels advcam+affinity_labels"),
-    "train-seam": _training("seam", "epochs"),
-    "train-detector": _training("detector", "kind", "iterations"),
-    "train-segmenter": _training(
-        "segmenter", "network", "iterations", example="--labels advcam+label_crf"
-    ),
-    "train-dsrg": _training("dsrg", "iterations", example="--labels advcam"),
-    "train-mask-rcnn": _training("mask_rcnn", "iterations", example="--labels bbam+box_crf"),
+    **{network.job: _training(kind) for kind, network in NETWORKS.items()},
     "make-seeds": Page(
         (*_WHERE, "methods", "split", "ids", "weights", "advcam.num-steps", "advcam.scales",
          "compute.retry-failed", *_HOW),

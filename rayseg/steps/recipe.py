@@ -23,6 +23,7 @@ from rayseg.steps.preparing import prepare
 from rayseg.steps.refiners import learnt_from
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
+from rayseg.steps.starting import problems, refuse
 from rayseg.steps.training import train
 from rayseg.store import Folder, StaleError, holds_objects, lease, read_manifest, read_run
 from rayseg.toml import hint
@@ -218,10 +219,9 @@ class _SoFar:
 def _in_order(config: RunConfig, engine: Engine, so_far: _SoFar) -> None:
     so_far.add(prepare(config, engine))
     Folder(config.run).write("run.toml", as_toml(config).encode())
-    if config.until == "segmenters":
-        check_labels(config)
     judged = is_judged(config)
     *jobs, last = recipe(config, judged)
+    refuse([*wrong_labels(config), *problems(config, jobs)])
     planned = plan(config, jobs)
     write_plan(Folder(config.run), planned)
     announce(*in_lines(config, planned))
@@ -259,18 +259,14 @@ def _unjudged(config: RunConfig) -> Outcome:
     return Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
 
 
-def check_labels(config: RunConfig) -> None:
-    """Refuses at once what would be missing hours later.
-
-    Raises:
-        ValueError: labels that the run will not have.
-    """
-    if not config.labels:
+def wrong_labels(config: RunConfig) -> Iterator[ValueError]:
+    """What would be missing hours later: labels that the run will not have."""
+    if not config.labels or config.until != "segmenters":
         return
     known = set().union(*(road.known(config) for road in roads_of(config)))
     for name in config.labels:
         if name not in known:
-            raise ValueError(
+            yield ValueError(
                 f"labels must be of {', '.join(sorted(known))}, got {name!r}{hint(name, known)}"
             )
 

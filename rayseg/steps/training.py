@@ -29,6 +29,7 @@ from rayseg.steps.following import followed
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there, refuse_changed
+from rayseg.steps.starting import refuse, weights_of
 from rayseg.steps.step import Once, Step, carry_out
 from rayseg.steps.weights import absolute_weights, start_of, weights_identity
 from rayseg.store import (
@@ -67,6 +68,8 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
     steps = list(training_steps(kind, config))
     _claim_all(steps, config.compute.remake_stale)  # before any, since a training takes hours
     done = all(read_run(step.folder).get("done") for step in steps)
+    if not done:
+        refuse([wrong for wrong in [weights_of(config, kind).problem(fetch=True)] if wrong])
     with nullcontext() if done else engine.open(config.address, config.run):
         return carry_out(steps, engine, config.compute)
 
