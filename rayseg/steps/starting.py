@@ -90,9 +90,13 @@ def needed_weights(config: RunConfig, parts: Iterable[Part]) -> list[StartingWei
     }
     return [*given, *dict.fromkeys(
         weights_of(config, part.kind)
-        for part in parts
-        if part.kind in TRAININGS and not _is_done(config, part)
+        for part in _trainings(config, parts)
     )]  # fmt: skip
+
+
+def _trainings(config: RunConfig, parts: Iterable[Part]) -> list[Part]:
+    """The jobs that train a network which is not there yet."""
+    return [part for part in parts if part.kind in TRAININGS and not _is_done(config, part)]
 
 
 def _is_done(config: RunConfig, part: Part) -> bool:
@@ -112,7 +116,7 @@ def problems(config: RunConfig, parts: list[Part]) -> Iterator[Exception]:
             yield wrong
     tries: list[Callable[[], Any]] = [
         lambda: asked_for(manifest, config.split, config.ids),
-        *(_check(config, manifest, part.kind) for part in parts if part.kind in TRAININGS),
+        *(_check(config, manifest, part.kind) for part in _trainings(config, parts)),
     ]
     for attempt in tries:
         try:
