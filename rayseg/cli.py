@@ -90,11 +90,13 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
-    _check_flags(name, split_flags(arguments[1:])[1])
-    from rayseg.on_ray.submission import Submission, submit  # noqa: PLC0415  # loads Ray
-
+    if _helped(name, arguments[1:]):
+        return 0
     try:
         mine, flags = split_flags(arguments[1:])
+        _check_flags(name, flags)
+        from rayseg.on_ray.submission import Submission, submit  # noqa: PLC0415  # loads Ray
+
         with contextlib.chdir(mine["working-dir"]):  # where --config will be read
             run = parse(JOBS[name].config, flags, f"rayseg submit {name}").run
         submission = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
@@ -133,6 +135,14 @@ def _check_job(name: str) -> None:
         _stop(2, f"job must be one of {', '.join(known)}, got {name!r}{hint(name, known)}")
 
 
+def _helped(name: str, arguments: Sequence[str]) -> bool:
+    """Prints the help of a job, where the arguments ask for it."""
+    asked = [one for one in arguments if one in HELPS]
+    if asked:
+        _print([HELPS[asked[0]](name)])
+    return bool(asked)
+
+
 def _check_flags(name: str, arguments: Sequence[str]) -> None:
     """Ends the process for a wrong flag, before what flags set is loaded, which takes seconds."""
     if wrong := wrong_flag(name, arguments):
@@ -144,8 +154,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     job = JOBS[name]
     if name == "status" and arguments and not arguments[0].startswith("-"):
         arguments = ["--run", *arguments]
-    if asked := [one for one in arguments if one in HELPS]:
-        _print([HELPS[asked[0]](name)])
+    if _helped(name, arguments):
         return 0
     _check_flags(name, arguments)
     try:

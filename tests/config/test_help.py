@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rayseg.cli import parse
+from rayseg.cli import main, parse
 from rayseg.config.flags import FILE, as_text, describe, flags_of
 from rayseg.config.help import full_help, short_help, wrong_flag
 from rayseg.config.job_list import JOBS
@@ -59,6 +59,13 @@ def test_full_help_groups_flags_by_method():
     begin, end = shown.index("\nadvcam: "), shown.index("\nrib: ")
     assert "--advcam.num-steps" in shown[begin:end]
     assert "--rib.num-steps" not in shown[begin:end]
+
+
+def test_a_submission_shows_the_help_of_its_job(capsys):
+    with pytest.raises(SystemExit) as ending:
+        main(["submit", "score", "--help"])
+    assert ending.value.code == 0
+    assert capsys.readouterr().out == f"{short_help('score')}\n"
 
 
 @pytest.mark.parametrize(
