@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -51,7 +52,6 @@ class Course:
         optimizer: of the network.
         length: of the training.
         state: of the training so far.
-        told: what the first worker says of it.
     """
 
     work: Work
@@ -60,7 +60,6 @@ class Course:
     optimizer: torch.optim.Optimizer
     length: Length
     state: TrainingState
-    told: ProgressFile
 
     @classmethod
     def resumed(cls, work: Work, worker: Worker) -> Self:
@@ -76,13 +75,17 @@ class Course:
             "step_seconds": 0.0,
             "images": fingerprint(work.ids),
         } | _in_iterations(state.facts, length)  # fmt: skip
-        told = ProgressFile(folder, state.facts, length.steps)
-        return cls(work, worker, network, optimizer, length, state, told)
+        return cls(work, worker, network, optimizer, length, state)
 
     @property
     def iteration(self) -> int:
         """Steps taken."""
         return self.state.facts["iteration"]
+
+    @cached_property
+    def told(self) -> ProgressFile:
+        """What the first worker says of the training."""
+        return ProgressFile(Folder(self.work.folder), self.state.facts, self.length.steps)
 
     def follow(self) -> None:
         """Trains to the end, logging, judging and saving.
@@ -93,6 +96,7 @@ class Course:
         training, facts, began = self.work.training, self.state.facts, time.perf_counter()
         before, steps = facts["seconds"], self.length.steps
         model = self.network
+        self._tell("starting")
         if self.worker.world > 1:
             model = self.worker.wrap(self.network, **training.wrapping)
         model.train()

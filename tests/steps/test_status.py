@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from rayseg.config import StatusConfig
+from rayseg.config import RunConfig, StatusConfig
+from rayseg.datasets.synthetic import Synthetic
+from rayseg.learn import ClassifierTraining, Crops
 from rayseg.plain import PlainEngine
+from rayseg.steps.preparing import prepare
 from rayseg.steps.status import status
+from rayseg.steps.training import train
 from rayseg.store import (
     MASKS_SCHEMA,
     Folder,
@@ -14,6 +18,7 @@ from rayseg.store import (
     claim,
     lease,
     peek_index,
+    progress_file,
     read_progress_file,
     write_run,
     write_shard,
@@ -112,6 +117,32 @@ def test_the_file_of_a_training_is_written_now_and_then(tmp_path):
     assert read_progress_file(Folder(str(tmp_path)))["step"] == 1
     told.write(0.1, "judging")
     assert read_progress_file(Folder(str(tmp_path)))["doing"] == "judging"
+
+
+def test_a_training_says_from_its_start_how_far_it_is_and_leaves_nothing(tmp_path, monkeypatch):
+    said, write = [], Folder.write
+
+    def heard(folder, name, data, durable=True):
+        said.extend([json.loads(data)] if name == ".progress.json" else [])
+        write(folder, name, data, durable)
+
+    monkeypatch.setattr(Folder, "write", heard)
+    monkeypatch.setattr(progress_file, "LOCAL_SECONDS", 0.0)
+    crops = Crops(crop=32, long_side=(32, 40))
+    config = RunConfig(
+        run=str(tmp_path / "run"),
+        synthetic=Synthetic(count=6, val_count=2, ood_count=0, size=32),
+        classifier=ClassifierTraining(
+            "none", trunk="resnet18", epochs=2, batch_size=3, crops=crops
+        ),
+    )
+    prepare(config, ENGINE)
+    train("classifier", config, ENGINE)
+    steps = [(one["step"], one["doing"]) for one in said]
+    assert steps[:4] == [(0, "starting"), (1, ""), (2, ""), (2, "judging")]
+    assert steps[-1] == (4, "judging")
+    assert said[-1]["judged"][0]["iteration"] == 2
+    assert not (tmp_path / "run/classifier/.progress.json").exists()
 
 
 def test_no_run_is_refused_with_the_way_out(tmp_path):
