@@ -2,6 +2,7 @@
 # make test    formatter, linter, type checker, tests
 # make faults  300 rounds of faults into docs/faults.md, 20 minutes
 # make fuzz    12,000 cases of wrong input into docs/fuzz.md, 12 minutes
+# make flags   the file that help and typos are answered from, after a flag has changed
 # make lock    the versions that the suite has passed with, after `make test`
 # PYTHON names the interpreter that makes the environment, VENV the folder it lies in.
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV ?= .venv
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo test bench faults fuzz lint lock clean
+.PHONY: demo test bench faults fuzz lint flags lock clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/rayseg run --config jobs/presets/demo.toml
@@ -34,6 +35,9 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+flags: $(INSTALLED)
+	$(VENV)/bin/python -m rayseg.config.flags
 
 lock: $(INSTALLED)
 	grep '^#' constraints.txt > constraints.new

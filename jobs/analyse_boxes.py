@@ -5,7 +5,7 @@ Writes RUN/analyses/NAME/: the table and the picture of each analysis.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/analyse_boxes.py --run /mnt/shared/voc --analyses heads strides
-The flags are those of ``rayseg analyse-boxes``; ``--help`` lists them.
+The flags are those of ``rayseg analyse-boxes``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ them again.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/check.py --run /mnt/shared/voc --repair
-The flags are those of ``rayseg check``; ``--help`` lists them.
+The flags are those of ``rayseg check``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ long as it measures.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/doctor.py --run /mnt/shared/voc --data voc --voc.root /mnt/VOC2012 --estimate
-The flags are those of ``rayseg doctor``; ``--help`` lists them.
+The flags are those of ``rayseg doctor``; ``--help-all`` lists them.
 """
 
 import sys

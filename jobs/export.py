@@ -5,7 +5,7 @@ Writes the folder of --out.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/export.py --run /mnt/shared/voc --out /mnt/shared/masks
-The flags are those of ``rayseg export``; ``--help`` lists them.
+The flags are those of ``rayseg export``; ``--help-all`` lists them.
 """
 
 import sys

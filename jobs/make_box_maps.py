@@ -5,7 +5,7 @@ Writes RUN/box_maps/METHOD/: Parquet shards, one row an image with its objects; 
 Submit:
     ray job submit --working-dir . -- \
         python jobs/make_box_maps.py --run /mnt/shared/voc --box-methods bbam
-The flags are those of ``rayseg make-box-maps``; ``--help`` lists them.
+The flags are those of ``rayseg make-box-maps``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/masks/METHOD+REFINER/: Parquet shards, one row an image; run.json.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/make_box_masks.py --run /mnt/shared/voc --proposals superpixels
-The flags are those of ``rayseg make-box-masks``; ``--help`` lists them.
+The flags are those of ``rayseg make-box-masks``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/seeds/METHOD/: Parquet shards, one row an image with its status; run.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/make_seeds.py --run /mnt/shared/voc --methods advcam
-The flags are those of ``rayseg make-seeds``; ``--help`` lists them.
+The flags are those of ``rayseg make-seeds``; ``--help-all`` lists them.
 """
 
 import sys

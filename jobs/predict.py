@@ -5,7 +5,7 @@ Writes RUN/predictions/LABELS/: Parquet shards, one mask a row as indexed PNG; r
 Submit:
     ray job submit --working-dir . -- \
         python jobs/predict.py --run /mnt/shared/voc --labels advcam+label_crf --crf
-The flags are those of ``rayseg predict``; ``--help`` lists them.
+The flags are those of ``rayseg predict``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/instances/NAME/: Parquet shards, one row an image; run.json.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/predict_instances.py --run /mnt/shared/voc
-The flags are those of ``rayseg predict-instances``; ``--help`` lists them.
+The flags are those of ``rayseg predict-instances``; ``--help-all`` lists them.
 """
 
 import sys

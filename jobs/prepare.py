@@ -5,7 +5,7 @@ Writes RUN/manifest/, and RUN/images/ where the reader draws pictures or masks.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/prepare.py --run /mnt/shared/voc --data voc --voc.root /mnt/shared/VOC2012
-The flags are those of ``rayseg prepare``; ``--help`` lists them.
+The flags are those of ``rayseg prepare``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/masks/METHOD+REFINER/: Parquet shards, one mask a row as indexed PNG;
 Submit:
     ray job submit --working-dir . -- \
         python jobs/refine_seeds.py --run /mnt/shared/voc --methods advcam
-The flags are those of ``rayseg refine-seeds``; ``--help`` lists them.
+The flags are those of ``rayseg refine-seeds``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes the whole run folder; see the other jobs.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/run.py --run /mnt/shared/voc --data voc --voc.root /mnt/shared/VOC2012
-The flags are those of ``rayseg run``; ``--help`` lists them.
+The flags are those of ``rayseg run``; ``--help-all`` lists them.
 """
 
 import sys

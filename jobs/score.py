@@ -5,7 +5,7 @@ Writes RUN/scores.json and RUN/report.html.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/score.py --run /mnt/shared/voc --split train
-The flags are those of ``rayseg score``; ``--help`` lists them.
+The flags are those of ``rayseg score``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/bottleneck/: bottleneck.png, bottleneck.json, and run.json with the t
 Submit:
     ray job submit --working-dir . -- \
         python jobs/toy_bottleneck.py --run /mnt/shared/toy
-The flags are those of ``rayseg toy-bottleneck``; ``--help`` lists them.
+The flags are those of ``rayseg toy-bottleneck``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/affinity/NAME/: affinity.safetensors; loss curve and share of pairs i
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_affinity.py --run /mnt/shared/voc --labels advcam+affinity_labels
-The flags are those of ``rayseg train-affinity``; ``--help`` lists them.
+The flags are those of ``rayseg train-affinity``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/classifier/: weights as safetensors, figures by epoch in run.json.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_classifier.py --run /mnt/shared/voc --compute.workers 4
-The flags are those of ``rayseg train-classifier``; ``--help`` lists them.
+The flags are those of ``rayseg train-classifier``; ``--help-all`` lists them.
 """
 
 import sys

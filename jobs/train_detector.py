@@ -5,7 +5,7 @@ Writes RUN/detector/: detector.safetensors; loss curve and AP in run.json.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_detector.py --run /mnt/shared/voc
-The flags are those of ``rayseg train-detector``; ``--help`` lists them.
+The flags are those of ``rayseg train-detector``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/segmenters/<labels>+dsrg/: segmenter.safetensors; run.json with loss 
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_dsrg.py --run /mnt/shared/voc --labels advcam
-The flags are those of ``rayseg train-dsrg``; ``--help`` lists them.
+The flags are those of ``rayseg train-dsrg``; ``--help-all`` lists them.
 """
 
 import sys

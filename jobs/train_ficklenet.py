@@ -5,7 +5,7 @@ Writes RUN/ficklenet/: ficklenet.safetensors; run.json with the figures of each 
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_ficklenet.py --run /mnt/shared/voc --ficklenet-classifier.epochs 20
-The flags are those of ``rayseg train-ficklenet``; ``--help`` lists them.
+The flags are those of ``rayseg train-ficklenet``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/irnet/NAME/: irnet.safetensors; loss curve and share of pairs in run.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_irnet.py --run /mnt/shared/voc --labels advcam+label_crf
-The flags are those of ``rayseg train-irnet``; ``--help`` lists them.
+The flags are those of ``rayseg train-irnet``; ``--help-all`` lists them.
 """
 
 import sys

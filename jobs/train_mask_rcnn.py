@@ -5,7 +5,7 @@ Writes RUN/mask_rcnn/NAME/: mask_rcnn.safetensors; loss curve and AP in run.json
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_mask_rcnn.py --run /mnt/shared/voc --labels bbam+box_crf truth
-The flags are those of ``rayseg train-mask-rcnn``; ``--help`` lists them.
+The flags are those of ``rayseg train-mask-rcnn``; ``--help-all`` lists them.
 """
 
 import sys

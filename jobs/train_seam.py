@@ -5,7 +5,7 @@ Writes RUN/seam/: seam.safetensors; run.json with the figures of each epoch.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_seam.py --run /mnt/shared/voc --seam-classifier.trunk resnet50
-The flags are those of ``rayseg train-seam``; ``--help`` lists them.
+The flags are those of ``rayseg train-seam``; ``--help-all`` lists them.
 """
 
 import sys

@@ -5,7 +5,7 @@ Writes RUN/segmenters/LABELS/: segmenter.safetensors; run.json with the curves.
 Submit:
     ray job submit --working-dir . -- \
         python jobs/train_segmenter.py --run /mnt/shared/voc --labels advcam+label_crf truth
-The flags are those of ``rayseg train-segmenter``; ``--help`` lists them.
+The flags are those of ``rayseg train-segmenter``; ``--help-all`` lists them.
 """
 
 import sys

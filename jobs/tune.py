@@ -5,7 +5,7 @@ needs. Writes RUN/tuning/SPACE/: what each trial counted, best.toml, table.csv, 
 Submit:
     ray job submit --working-dir . -- \
         python jobs/tune.py --run /mnt/shared/voc --space advcam
-The flags are those of ``rayseg tune``; ``--help`` lists them.
+The flags are those of ``rayseg tune``; ``--help-all`` lists them.
 """
 
 import sys

@@ -13,11 +13,13 @@ import re
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rayseg.config import JobConfig, as_written, read_toml
+from rayseg.config.help import FILES, PRESETS, full_help, short_help, wrong_flag
 from rayseg.config.job_list import JOBS
 from rayseg.config.secrets import masked
 from rayseg.ending import (
@@ -29,17 +31,20 @@ from rayseg.ending import (
     supervised,
     was_asked,
 )
+from rayseg.progress import speaking
 from rayseg.toml import hint
 
 USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
+       rayseg <job> --help | --help-all
+       rayseg --version
        rayseg submit <job> --address http://HEAD:8265 [--working-dir .] [--no-follow] [flags]
 
 jobs:
 {jobs}
 
-`rayseg <job> --help` lists the job's flags; `submit` runs a job on a cluster, follows its logs and
-ends with its exit status."""
-
+`rayseg <job> --help` shows the flags that people use and examples, --help-all all flags. `submit`
+runs a job on a cluster, follows its logs and ends with its exit status."""
+HELPS = {"-h": short_help, "--help": short_help, "--help-all": full_help}
 
 _UNRECOGNIZED = "Unrecognized options: "
 _FRAME = "╭╮╰╯│─-"
@@ -53,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         described = [f"  {name:17} {job.summary}" for name, job in JOBS.items()]
         print(USAGE.format(jobs="\n".join(described)))
         sys.exit(0 if given else 2)
+    if given[0] == "--version":
+        print(f"rayseg {version('rayseg')}")
+        sys.exit(0)
     if given[0] == "submit":
         if arguments is None:
             raise_at_signals()
@@ -64,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_script(name: str, arguments: Sequence[str]) -> int:
     """`run_job` as a program of its own: whatever ends it, it ends in one line and a status."""
-    asks = {"-h", "--help"} & set(arguments) or os.environ.get("RAYSEG_TRACEBACK")
+    asks = HELPS.keys() & set(arguments) or os.environ.get("RAYSEG_TRACEBACK")
     return (
         run_job(name, arguments) if asks else supervised(partial(_run_signalled, name, arguments))
     )
@@ -82,10 +90,13 @@ def submit_job(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name = arguments[0]
     _check_job(name)
-    from rayseg.on_ray.submission import Submission, submit  # noqa: PLC0415  # loads Ray
-
+    if _helped(name, arguments[1:]):
+        return 0
     try:
         mine, flags = split_flags(arguments[1:])
+        _check_flags(name, flags)
+        from rayseg.on_ray.submission import Submission, submit  # noqa: PLC0415  # loads Ray
+
         with contextlib.chdir(mine["working-dir"]):  # where --config will be read
             run = parse(JOBS[name].config, flags, f"rayseg submit {name}").run
         submission = Submission(name, tuple(flags), run, mine["address"], mine["working-dir"])
@@ -124,16 +135,36 @@ def _check_job(name: str) -> None:
         _stop(2, f"job must be one of {', '.join(known)}, got {name!r}{hint(name, known)}")
 
 
+def _helped(name: str, arguments: Sequence[str]) -> bool:
+    """Prints the help of a job, where the arguments ask for it."""
+    asked = [one for one in arguments if one in HELPS]
+    if asked:
+        _print([HELPS[asked[0]](name)])
+    return bool(asked)
+
+
+def _check_flags(name: str, arguments: Sequence[str]) -> None:
+    """Ends the process for a wrong flag, before what flags set is loaded, which takes seconds."""
+    if wrong := wrong_flag(name, arguments):
+        _stop(2, wrong)
+
+
 def run_job(name: str, arguments: Sequence[str]) -> int:
     """Runs the job with those flags and returns its exit status; errors are one line."""
     job = JOBS[name]
+    if name == "status" and arguments and not arguments[0].startswith("-"):
+        arguments = ["--run", *arguments]
+    if _helped(name, arguments):
+        return 0
+    _check_flags(name, arguments)
     try:
         config = parse(job.config, arguments, f"rayseg {name}")
-        outcome = job.run(config)
+        with speaking(name):
+            outcome = job.run(config)
     except (Exception, KeyboardInterrupt) as error:
         _print(getattr(error, "__notes__", []))  # what a run had to say before it
         _stop_for(error)
-    _print([*outcome.lines, *_left_out(outcome)])
+    _print([*outcome.lines[outcome.told :], *_left_out(outcome)])
     return 3 if outcome.failed or outcome.left_out else 0
 
 
@@ -156,7 +187,7 @@ def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobC
 
     Raises:
         ValueError: a file or value that does not fit.
-        SystemExit: a wrong flag (status 2) or ``--help`` (status 0).
+        SystemExit: a wrong flag, with status 2.
     """
     import tyro  # noqa: PLC0415  # half a second of every process
 
@@ -165,10 +196,7 @@ def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobC
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             return tyro.cli(kind, prog=program, args=rest, default=base)
-    except SystemExit as ending:
-        if not ending.code:
-            print(output.getvalue(), end="")
-            raise
+    except SystemExit:
         _stop(2, _placed(_unboxed(output.getvalue() + errors.getvalue()), rest, base))
 
 
@@ -179,15 +207,15 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
     presets: list[str] = []
     while arguments:
         flag, equals, value = arguments.pop(0).partition("=")
-        if flag in ("--config", "--preset"):
+        if flag in FILES:
             if not value and not arguments:
                 _stop(2, f"{flag} must be followed by a value")
             (files if flag == "--config" else presets).append(value or arguments.pop(0))
         else:
             rest.append(flag + equals + value)
     for preset in presets:
-        if preset not in ("official", "as_written"):
-            _stop(2, f"preset must be official or as_written, got {preset!r}")
+        if preset not in PRESETS:
+            _stop(2, f"preset must be {' or '.join(PRESETS)}, got {preset!r}")
         base = as_written(base) if preset == "as_written" else base
     for file in files:
         base = read_toml(file, base)
@@ -199,7 +227,10 @@ def _unboxed(text: str) -> str:
     words = [line.strip(_FRAME + " ") for line in text.splitlines()]
     kept = [line for line in words if line and not line.startswith("For full helptext")]
     text = " ".join(kept)  # of which the first words are the frame's title, which repeats
-    for title, start in (("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid")):
+    for title, start in (
+        ("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid"),
+        ("Missing argument", "Missing value"),
+    ):  # fmt: skip
         text = text.replace(f"{title} {start}", start.capitalize())
     text = re.sub(r"^Value error (?=Error parsing)", "", text)
     text = re.sub(r"^Error parsing (?:\w+Config: |(?=[\w-]))", "", text)
@@ -247,6 +278,10 @@ def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:
         _stop(130, f"interrupted; {GOES_ON}")
     if os.environ.get("RAYSEG_TRACEBACK"):
         raise error
+    if isinstance(error, ExceptionGroup):  # a line each
+        for one in error.exceptions[:-1]:
+            say(masked(explained(one)))
+        error = error.exceptions[-1]
     _stop(1, explained(error))
 
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from tqdm import tqdm
 
 from rayseg.config import Compute
 from rayseg.learn import Worker
+from rayseg.progress import activity
 from rayseg.stages import DecodeImages, Row, Rows, choose_device, guarded_rows
 from rayseg.steps.engine import Images, Pool, Slots, Source, Stage
 from rayseg.steps.machine import count_cores
@@ -72,15 +72,15 @@ class PlainEngine:
         self.check(label, compute)
         start, inflight = time.perf_counter(), out / "inflight"
         total = source.table.num_rows if isinstance(source, Images) else source.pending.rows
-        bar = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
+        bar = activity(label, total, "image")
         threads, books = _all_threads(compute), receipts_of(out)
-        with _one_line(label), bar, threads as take_all, books as receipts:
+        with _one_line(label), bar as shown, threads as take_all, books as receipts:
             stage, smooth = pool.make(), then.make() if then else None
             take_all()  # a stage takes the threads of one actor of many
             for rows in _blocks(source, pool.rows or compute.block_rows):
                 made = guarded_rows(partial(_through, source, stage, smooth), rows, inflight)
                 receipts.take(store_rows(out, sign_rows(made, schema)))
-                bar.update(len(rows))
+                shown.update(len(rows))
         inflight.remove()
         return time.perf_counter() - start
 

@@ -137,7 +137,7 @@ def test_targets_of_make_exist():
 
 
 def test_flags_in_the_text_exist():
-    known = {"--config", "--preset", "--help"}
+    known = {"--config", "--preset", "--help", "--help-all", "--version"}
     known |= {f"--{name}" for job in JOBS.values() for name in flag_names(job.config())}
     assert set(re.findall(r"`(--[\w.-]+)", README)) <= known
 

@@ -2,13 +2,13 @@
 
 import ast
 import dataclasses
-import inspect
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from rayseg.config.flags import attribute_texts
 from rayseg.config.job_list import JOBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,14 +30,6 @@ FORBIDDEN = (
 )
 
 
-def entries(kind):
-    """Attribute to text, of the class's own docstring."""
-    text = inspect.cleandoc(vars(kind).get("__doc__") or "").partition("Attributes:\n")[2]
-    text = text.partition("\n\n")[0]
-    found = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", text, re.MULTILINE)
-    return {name: " ".join(words.split()) for name, words in found}
-
-
 def flags_of(kind, seen):
     """Class, field and text of each flag below a dataclass, and of each part that has a text."""
     if kind in seen:
@@ -47,8 +39,8 @@ def flags_of(kind, seen):
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        owners = [base for base in kind.__mro__ if field.name in entries(base)]
-        yield from ((base, field.name, entries(base)[field.name]) for base in owners)
+        owners = [base for base in kind.__mro__ if field.name in attribute_texts(base)]
+        yield from ((base, field.name, attribute_texts(base)[field.name]) for base in owners)
         if dataclasses.is_dataclass(default):
             yield from flags_of(type(default), seen)
         elif not owners:

@@ -1,6 +1,7 @@
 """The jobs that bring a data set in and results out; they load no torch."""
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from rayseg.config.base import JobConfig, check_names, one_field_each
 from rayseg.datasets import DATASETS, Dataset
@@ -19,7 +20,7 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     """Reads a data set and writes the manifest that every other job starts from.
 
     Attributes:
-        data: Reader of the data set; its own flags follow under its name.
+        data: Reader of the data set. Its own flags begin with its name, such as --folder.images.
     """
 
     data: str = "synthetic"
@@ -31,6 +32,17 @@ class PrepareConfig(DatasetFields, JobConfig):  # type: ignore[valid-type]
     def dataset(self) -> Dataset:
         """The reader that is asked for."""
         return getattr(self, self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusConfig(JobConfig):
+    """Says how far each folder of a run is, without disturbing what works on it.
+
+    Attributes:
+        engine: What runs the job, a loop in one process in either case.
+    """
+
+    engine: Literal["ray", "plain"] = "plain"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,13 @@ class RunConfig(
     """All jobs one after the other up to scores and report, skipping what is done.
 
     Attributes:
+        split: Split whose images get maps and masks, which are scored where truth is known.
+        train_split: Split that networks are trained on.
+        val_split: Split on which networks are judged, and whose predictions are scored.
+        methods: Methods that make maps from tags, or combinations such as advcam+rib.
+        refiners: Refiners that make masks of the maps.
+        labels: Labels that each segmenter or Mask R-CNN is trained on: masks of the run such as
+            advcam+label_crf, or truth for true masks; empty takes the run's last masks.
         supervision: Labels to start from: tags makes classifier, seeds, masks and segmenters; boxes
             makes detector, box maps, masks of objects and Mask R-CNNs; tags+boxes makes both.
         until: The last thing to make: seeds (or box maps), masks or segmenters (or Mask R-CNNs).

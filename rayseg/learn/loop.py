@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -17,7 +18,7 @@ from rayseg.learn.worker import Worker
 from rayseg.nets.inputs import choose_dtype
 from rayseg.nets.weights import to_safetensors
 from rayseg.networks import NETWORKS
-from rayseg.store import Folder
+from rayseg.store import Folder, ProgressFile
 
 _ALONE = Worker()
 
@@ -81,6 +82,11 @@ class Course:
         """Steps taken."""
         return self.state.facts["iteration"]
 
+    @cached_property
+    def told(self) -> ProgressFile:
+        """What the first worker says of the training."""
+        return ProgressFile(Folder(self.work.folder), self.state.facts, self.length.steps)
+
     def follow(self) -> None:
         """Trains to the end, logging, judging and saving.
 
@@ -90,6 +96,7 @@ class Course:
         training, facts, began = self.work.training, self.state.facts, time.perf_counter()
         before, steps = facts["seconds"], self.length.steps
         model = self.network
+        self._tell("starting")
         if self.worker.world > 1:
             model = self.worker.wrap(self.network, **training.wrapping)
         model.train()
@@ -102,6 +109,7 @@ class Course:
             facts["iteration"] = step + 1
             facts["seconds"] = before + time.perf_counter() - began
             facts["since_logged"].append(parts)
+            self._tell()
             last = step + 1 == steps
             if last or (step + 1) % training.log_every == 0:
                 self._log()
@@ -128,6 +136,11 @@ class Course:
         self.optimizer.step()
         return total
 
+    def _tell(self, doing: str = "") -> None:
+        """Says how far the training is."""
+        if self.worker.rank == 0:
+            self.told.write(self.optimizer.param_groups[0]["lr"], doing)
+
     def _log(self) -> None:
         facts = self.state.facts
         since: list[dict[str, float]] = facts["since_logged"]
@@ -150,6 +163,7 @@ class Course:
         if last:
             training.finish(self.network, self.work, self.worker)
         if last or training.judges_after(facts["iteration"], self.length):
+            self._tell("judging")
             judged = training.judge(self.network, self.work, self.worker, last)
             if judged:
                 facts["judged"].append({"iteration": facts["iteration"]} | judged)

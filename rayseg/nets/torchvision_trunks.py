@@ -44,8 +44,11 @@ def _entry(
     def publish(weights: str | None) -> nn.Module:
         return models.get_model(name, weights=weights)
 
+    def address(weights: str) -> str:
+        return str(models.get_model_weights(name)[weights].url)
+
     sets = tuple(models.get_model_weights(name).__members__)
-    return {name: TrunkKind(publish, cut, sets, ("fc.", "classifier."), **known)}
+    return {name: TrunkKind(publish, cut, sets, address, ("fc.", "classifier."), **known)}
 
 
 TORCHVISION: dict[str, TrunkKind] = {

@@ -39,6 +39,7 @@ class TrunkKind:
         publish: the network as published, with a set of weights of that name; None for random ones.
         cut: the network at a stride as the modules of STAGES, in order; may change the network.
         weight_sets: names that `publish` knows.
+        address: where the library fetches such a set from; None where it has none.
         heads: prefixes of keys that files of weights may hold beside the trunk's.
         strides: image pixels a feature cell that it can have.
         reached: the stride at which the convolutions of stage3 and of stage4 end as published.
@@ -51,6 +52,7 @@ class TrunkKind:
     publish: Callable[[str | None], nn.Module]
     cut: Callable[[Any, int], list[nn.Module]]
     weight_sets: tuple[str, ...] = ()
+    address: Callable[[str], str] | None = None
     heads: tuple[str, ...] = ()
     strides: tuple[int, ...] = STRIDES
     reached: tuple[int, int] = (16, 32)

@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 from ray.data import ActorPoolStrategy, Dataset
-from tqdm import tqdm
 
 from rayseg.on_ray.session import preflight
 from rayseg.on_ray.watch import RayWitness, note_progress, one_line_errors
+from rayseg.progress import activity
 from rayseg.stages import Rows, guarded_rows
 from rayseg.steps.engine import Stage
 from rayseg.store import (
@@ -124,7 +124,7 @@ def write_rows(
     start = time.perf_counter()
     arguments = (pool.make, guarded, schema, out)
     written = _through(source, pool, _Writer, arguments, label, -(-total // pool.rows))
-    progress = tqdm(total=total, desc=label, unit="image", smoothing=0.1)
+    progress = activity(label, total, "image")
     with one_line_errors(label), progress as bar, receipts_of(out) as receipts:
         for receipt in written.iter_rows():
             receipts.take(receipt)

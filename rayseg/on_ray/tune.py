@@ -17,11 +17,11 @@ from ray.tune.error import TuneError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
-from tqdm import tqdm
 
 from rayseg.config import TuneConfig
 from rayseg.on_ray.session import preflight
 from rayseg.on_ray.watch import one_line_errors
+from rayseg.progress import activity
 from rayseg.stages import TrialImage
 from rayseg.steps.engine import Engine, Slots
 from rayseg.steps.outcome import Outcome
@@ -99,7 +99,7 @@ def _search(
     scratch.remove()
     with (
         one_line_errors("tuning", TuneError),
-        tqdm(total=number, desc=f"trials {space.name}", unit="trial") as bar,
+        activity(f"trials {space.name}", number, "trial") as bar,
     ):
         found = ray_tune.Tuner(
             trainable,
@@ -209,15 +209,17 @@ def load_images(
     made = [(row["id"], _load_image.remote(shared, row)) for row in chosen]
     size, left_out = plan.config.slice_images, {}
     slices: list[list[Any]] = [[] for _ in range(0, len(made), size)]
-    for place, (id_, reference) in enumerate(tqdm(made, desc="images", unit="image")):
-        try:
-            found = ray.get(reference)
-        except ray.exceptions.RayError as error:
-            found = f"its process ended: {type(error).__name__}"
-        if isinstance(found, str):
-            left_out[id_] = found
-        else:
-            slices[place // size].append(reference)
+    with activity("images", len(made), "image") as bar:
+        for place, (id_, reference) in enumerate(made):
+            try:
+                found = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                found = f"its process ended: {type(error).__name__}"
+            if isinstance(found, str):
+                left_out[id_] = found
+            else:
+                slices[place // size].append(reference)
+            bar.update(1)
     if not any(slices):
         id_, reason = next(iter(left_out.items()))
         raise ValueError(f"no image can be used to tune by, such as {id_}: {reason}")

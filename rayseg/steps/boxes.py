@@ -104,7 +104,9 @@ def box_mask_steps(config: MakeBoxMasksConfig) -> Iterator[Step]:
         refiner = config.box_refiner(name)
         identity = {
             name: as_plain(refiner),
-            "box_maps": finished_config(run_folder, maps, "maps", "make-box-maps"),
+            "box_maps": finished_config(
+                run_folder, maps, "maps", f"make-box-maps --box-methods {method}"
+            ),
             "semantic_masks": as_plain(config.semantic_masks),
         }
         make = partial(

@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from rayseg.config import DoctorConfig
-from rayseg.learn import TRAININGS
+from rayseg.progress import in_words
 from rayseg.steps.engine import Engine
 from rayseg.steps.estimate import Measured, calibrate
 from rayseg.steps.machine import count_cores
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.preparing import prepare
-from rayseg.steps.recipe import recipe, settings_of
+from rayseg.steps.recipe import is_judged, recipe
+from rayseg.steps.starting import needed_weights, refuse
+from rayseg.store import Folder
 
 PACKAGES = ("rayseg", "ray", "torch", "torchvision", "pyarrow", "numpy", "pydensecrf2", "optuna")
 GB = 1e9
@@ -63,24 +65,19 @@ def _weights(config: DoctorConfig) -> Iterator[str]:
     """The weights that the run starts from.
 
     Raises:
-        FileNotFoundError: a path among them has no file.
+        OSError: some cannot be had.
+        ValueError: some are not those of their trunk.
     """
-    given_weights = config.given_weights.items()
-    asked = {
-        "weights" if k == "classifier" else f"{k}_weights": given for k, given in given_weights
-    }
-    for part in recipe(config, judged=True):
-        if part.kind in TRAININGS:
-            asked[f"{TRAININGS[part.kind].field}.weights"] = settings_of(config, part.kind).weights
-    for name, given in asked.items():
-        if not given:
+    manifest = Folder(config.run) / "manifest"
+    judged = not manifest.exists("manifest.parquet") or is_judged(config)
+    needed = needed_weights(config, recipe(config, judged))
+    refuse([wrong for one in needed if (wrong := one.problem())])
+    for one in needed:
+        if one.given in ("none", "classifier"):
             continue
-        if "/" in given or given.endswith((".pth", ".safetensors", ".onnx")):
-            if "://" not in given and not Path(given).is_file():
-                raise FileNotFoundError(f"{name} must be a file that is there, got {given}")
-            yield f"{name}: {given}"
-        elif given not in ("none", "classifier"):
-            yield f"{name}: {given}, which torchvision downloads where it has not yet"
+        file = one.published
+        where = file and (f"in {file.cache}" if file.is_there else f"fetched from {file.address}")
+        yield f"{one.flag}: {one.given}{f', {where}' if where else ''}"
 
 
 def _estimate(config: DoctorConfig, stages: list[Measured]) -> Iterator[str]:
@@ -90,24 +87,17 @@ def _estimate(config: DoctorConfig, stages: list[Measured]) -> Iterator[str]:
         here = f"{one.items} {one.unit}s {one.seconds:.0f} s"
         yield (
             f"{one.name:{width}}  {one.processes:9d}  {here:>16}  {one.all_items:>6} {one.unit}s  "
-            f"{_size(one.all_bytes):>8}  {_duration(one.all_seconds)}"
+            f"{_size(one.all_bytes):>8}  {in_words(one.all_seconds)}"
         )
     total = sum(one.all_seconds for one in stages)
     cost = (
         f", {config.price * total / 3600:.2f} at {config.price:g} an hour" if config.price else ""
     )
     stored = sum(one.all_bytes for one in stages)
-    yield f"in all: {_size(stored)}, {_duration(total)} on this cluster{cost}"
+    yield f"in all: {_size(stored)}, {in_words(total)} on this cluster{cost}"
 
 
 def _size(number: float) -> str:
     if not number:
         return ""
     return f"{number / GB:.1f} GB" if number >= GB / 10 else f"{number / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

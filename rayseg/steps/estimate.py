@@ -20,7 +20,8 @@ from rayseg.learn import TRAININGS
 from rayseg.scores import thresholds_every
 from rayseg.stages import CountLabels, SweepSeeds
 from rayseg.steps.engine import Engine
-from rayseg.steps.recipe import Part, recipe, settings_of
+from rayseg.steps.parts import Part, settings_of
+from rayseg.steps.recipe import recipe
 from rayseg.steps.sources import asked_for
 from rayseg.store import (
     KINDS,

@@ -44,7 +44,16 @@ def instance_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dic
 
 
 def _maker(masks: Folder) -> str:
-    return "make-box-masks" if kind_of(masks) == "object_masks" else "refine-seeds"
+    """The job that fills a folder of masks, with the flags that name it."""
+    job, methods, refiners = (
+        ("make-box-masks", "box-methods", "box-refiners")
+        if kind_of(masks) == "object_masks"
+        else ("refine-seeds", "methods", "refiners")
+    )
+    *method, refiner = masks.location.rpartition("/")[2].split("+")
+    if not method or refiner in ("saliency", "superpixels", "proposals"):  # it takes other flags
+        return job
+    return f"{job} --{methods} {'+'.join(method)} --{refiners} {refiner}"
 
 
 def cue_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str, Any]]:
@@ -58,7 +67,7 @@ def cue_labels(run_folder: Folder, name: str, split: str) -> tuple[Any, dict[str
     if not shard_names(seeds):
         masks, config = mask_labels(run_folder, name, split)
         return Cues(masks), config
-    config = finished_config(run_folder, seeds, "seeds", "make-seeds")
+    config = finished_config(run_folder, seeds, "seeds", f"make-seeds --methods {name}")
     return Cues(ConfidentPixels(seeds)), config
 
 

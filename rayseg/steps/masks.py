@@ -28,7 +28,7 @@ def mask_steps(config: RefineSeedsConfig) -> Iterator[Step]:
     for (method, name), label in zip(pairs, config.mask_names(), strict=True):
         seeds = run_folder / "seeds" / method
         refiner = config.refiner(name, method)
-        made = finished_config(run_folder, seeds, "seeds", "make-seeds")
+        made = finished_config(run_folder, seeds, "seeds", f"make-seeds --methods {method}")
         identity = {name: as_plain(refiner), "seeds": made}
         if saliency:
             maps = {"maps": saliency.folder.location}

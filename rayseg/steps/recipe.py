@@ -4,47 +4,29 @@ A road leads from one kind of cheap labels to trained networks; a run takes one 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from rayseg.config import RunConfig, as_toml
 from rayseg.labels import Truths
 from rayseg.learn import TRAININGS
 from rayseg.networks import NETWORKS
+from rayseg.progress import announce, tell_results
 from rayseg.steps.boxes import make_box_maps, make_box_masks
 from rayseg.steps.engine import Engine
 from rayseg.steps.masks import refine_seeds
 from rayseg.steps.outcome import Outcome
+from rayseg.steps.parts import JobFunction, Part, settings_of
+from rayseg.steps.plan import in_lines, plan, write_plan
 from rayseg.steps.predictions import predict, predict_instances
 from rayseg.steps.preparing import prepare
 from rayseg.steps.refiners import learnt_from
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
+from rayseg.steps.starting import problems, refuse
 from rayseg.steps.training import train
 from rayseg.store import Folder, StaleError, holds_objects, lease, read_manifest, read_run
 from rayseg.toml import hint
-
-JobFunction = Callable[[Any, Engine], Outcome]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One job of a run.
-
-    Attributes:
-        job: does it.
-        kind: of the folders that it fills, a key of KINDS; empty for scores.
-        names: of these folders; a folder of the run itself has an empty one.
-        labels: that the job is to take.
-        shown: its lines are printed.
-    """
-
-    job: JobFunction
-    kind: str = ""
-    names: tuple[str, ...] = ("",)
-    labels: tuple[str, ...] = ()
-    shown: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,11 +128,6 @@ class Road:
             yield Part(apply, kind, tuple(f"{label}{ending}" for label in labels), labels)
 
 
-def settings_of(config: Any, kind: str) -> Any:
-    """The settings of a training in a job's configuration."""
-    return getattr(config, TRAININGS[kind].field)
-
-
 def _refine_by(refiners: tuple[str, ...], config: RunConfig, engine: Engine) -> Outcome:
     return refine_seeds(replace(config, refiners=refiners), engine)
 
@@ -210,32 +187,52 @@ def is_judged(config: RunConfig) -> bool:
 
 def run(config: RunConfig, engine: Engine) -> Outcome:
     """All jobs in order, from tags or from boxes; what is done already is skipped."""
-    so_far: list[str] = []
+    so_far = _SoFar()
     with lease(Folder(config.run), "run"):
         try:
-            return _in_order(config, engine, so_far)
+            _in_order(config, engine, so_far)
         except Exception as error:
-            error.__notes__ = so_far  # which the command line says before the error
+            # which the command line says before the error
+            error.__notes__ = so_far.outcome.lines[so_far.told :]
             raise
+    return replace(so_far.outcome, told=so_far.told)
 
 
-def _in_order(config: RunConfig, engine: Engine, so_far: list[str]) -> Outcome:
-    outcome = prepare(config, engine)
-    so_far += outcome.lines
+@dataclass
+class _SoFar:
+    """What the jobs of a run did until now.
+
+    Attributes:
+        outcome: of them.
+        told: how many of its lines were shown when their job ended.
+    """
+
+    outcome: Outcome = field(default_factory=Outcome)
+    told: int = 0
+
+    def add(self, done: Outcome) -> None:
+        """Takes in what a job did, and shows it."""
+        self.outcome += done
+        self.told += tell_results(done.lines)
+
+
+def _in_order(config: RunConfig, engine: Engine, so_far: _SoFar) -> None:
+    so_far.add(prepare(config, engine))
     Folder(config.run).write("run.toml", as_toml(config).encode())
-    if config.until == "segmenters":
-        check_labels(config)
     judged = is_judged(config)
     *jobs, last = recipe(config, judged)
+    refuse([*wrong_labels(config), *problems(config, jobs)])
+    planned = plan(config, jobs)
+    write_plan(Folder(config.run), planned)
+    announce(*in_lines(config, planned))
     with engine.open(config.address, config.run):
         for part in jobs:
             done = _done(part, config, engine)
             if part.shown:
-                outcome += done
-                so_far += done.lines
+                so_far.add(done)
         if config.until == "segmenters" and not judged:
-            outcome += _unjudged(config)
-        return outcome + last.job(config, engine)
+            so_far.add(_unjudged(config))
+        so_far.add(last.job(config, engine))
 
 
 def _done(part: Part, config: RunConfig, engine: Engine) -> Outcome:
@@ -262,18 +259,14 @@ def _unjudged(config: RunConfig) -> Outcome:
     return Outcome([f"no image is of split {config.val_split!r}, so no {lacking}"])
 
 
-def check_labels(config: RunConfig) -> None:
-    """Refuses at once what would be missing hours later.
-
-    Raises:
-        ValueError: labels that the run will not have.
-    """
-    if not config.labels:
+def wrong_labels(config: RunConfig) -> Iterator[ValueError]:
+    """What would be missing hours later: labels that the run will not have."""
+    if not config.labels or config.until != "segmenters":
         return
     known = set().union(*(road.known(config) for road in roads_of(config)))
     for name in config.labels:
         if name not in known:
-            raise ValueError(
+            yield ValueError(
                 f"labels must be of {', '.join(sorted(known))}, got {name!r}{hint(name, known)}"
             )
 

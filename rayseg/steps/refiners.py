@@ -37,7 +37,7 @@ def network_of(config: RefineSeedsConfig, name: str, method: str) -> str:
 
 def _refuse_others(run_folder: Folder, network: Folder, method: str) -> None:
     seeds, followed = run_folder / "seeds" / method, read_run(network).get("config", {})
-    made = finished_config(run_folder, seeds, "seeds", "make-seeds")
+    made = finished_config(run_folder, seeds, "seeds", f"make-seeds --methods {method}")
     if followed.get("labels", {}).get("seeds") != made:
         raise ValueError(
             f"{network} was trained on masks from other seeds than {seeds} holds now, of another "

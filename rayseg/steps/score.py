@@ -1,6 +1,7 @@
 """The job that scores a run and writes its report."""
 
 from rayseg.config import ScoreConfig
+from rayseg.progress import activity
 from rayseg.report import write_report
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
@@ -14,7 +15,8 @@ def score(config: ScoreConfig, engine: Engine) -> Outcome:
     """Scores all seeds and masks of the run into scores.json, and writes the report."""
     run_folder = Folder(config.run)
     read_manifest(run_folder / "manifest").select(config.split)
-    with lease(run_folder, "score"), engine.open(config.address, config.run):
+    opened = engine.open(config.address, config.run)
+    with lease(run_folder, "score"), activity("scores"), opened:
         scored = score_run(run_folder, config, engine, read_ids(config.ids))
     stale = _stale(run_folder)
     lines = score_table(scored.entries) + stale
@@ -34,7 +36,9 @@ def score(config: ScoreConfig, engine: Engine) -> Outcome:
                 f"{name}: its share of full supervision is of networks that were trained on other "
                 f"images, {own} and {full} of them"
             )
-    lines.append(f"report: {write_report(run_folder, config.split, val_split=config.val_split)}")
+    with activity("report"):
+        page = write_report(run_folder, config.split, val_split=config.val_split)
+    lines.append(f"report: {page}")
     return Outcome(lines, frozenset(scored.skipped), left_out=len(stale))
 
 

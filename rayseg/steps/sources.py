@@ -62,23 +62,28 @@ def digest(address: str) -> str:
 def finished_config(run_folder: Folder, folder: Folder, what: str, job: str) -> dict[str, Any]:
     """What made a folder of a run that another job goes on from.
 
+    Args:
+        job: that fills the folder, with flags that name it.
+
     Raises:
         FileNotFoundError: it holds nothing.
         ValueError: its job has not ended, so that what follows would pass for complete, or its rows
             do not fit what they were made from any more.
     """
     refuse_changed(run_folder / "manifest")
+    name, *flags = job.split(" ", 1)
+    command = f"`{' '.join(['rayseg', name, '--run', str(run_folder), *flags])}`"
     if not shard_names(folder):
-        raise FileNotFoundError(f"{folder} holds no {what}; make them with {job}")
+        raise FileNotFoundError(f"{folder} holds no {what}; make them with {command}")
     facts = read_run(folder)
     if not facts.get("counts"):
         raise ValueError(
-            f"{folder} is not complete; run {job} once more for the images that have no {what} yet "
-            f"({len(stored_ids(folder))} have)"
+            f"{folder} is not complete; run {command} once more for the images that have no {what} "
+            f"yet ({len(stored_ids(folder))} have)"
         )
     why = staleness(run_folder, folder)
     if why:
-        raise ValueError(f"{folder} {why}; run {job} once more")
+        raise ValueError(f"{folder} {why}; run {command} once more")
     return facts["config"]
 
 
@@ -121,7 +126,10 @@ def refuse_changed(manifest: Folder) -> None:
     """
     changed = changed_source(manifest)
     if changed:
-        raise ValueError(f"{changed} has changed since `rayseg prepare` read it; run that again")
+        raise ValueError(
+            f"{changed} has changed since `rayseg prepare` read it; run `rayseg prepare --run "
+            f"{manifest.location.rpartition('/')[0]}` again, with the same flags"
+        )
 
 
 def others_there(run_folder: Folder, kind: str) -> str:

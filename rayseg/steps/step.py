@@ -4,6 +4,7 @@ It claims the folder, takes up what an earlier start left, does what is missing 
 is a list of steps.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from rayseg.config import Compute
+from rayseg.progress import activity
 from rayseg.steps.chosen import Chosen
 from rayseg.steps.engine import Engine, Images, Pool, Source, Stage, Stored
 from rayseg.steps.outcome import Outcome
@@ -181,7 +183,7 @@ def carry_out(steps: Iterable[Step], engine: Engine, compute: Compute) -> Outcom
     """
     outcome = Outcome()
     for step in steps:
-        with lease(step.folder, step.label):
+        with lease(step.folder, step.label), activity(step.label):
             step.claim(compute.remake_stale)
             fill_or_make = _fill if isinstance(step.work, Fill) else _make
             outcome += fill_or_make(step, engine, compute) + step.tell(step.folder)
@@ -218,6 +220,9 @@ def _fill_up(step: Step, work: Fill, engine: Engine, compute: Compute) -> list[s
                 raise
             step.empty()
             return lines + _fill_up(step, work, engine, compute)
+        stored = len(stored_ids(folder))
+        under_way = {"since": time.time(), "rows": stored, "total": stored + number}
+        write_run(folder, {"under_way": under_way})  # for `rayseg status`
         pool = Pool(make, work.keeps_network)
         then = Pool(work.then) if work.then else None
         schema = _schema(step, work)

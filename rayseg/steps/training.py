@@ -26,9 +26,11 @@ from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
 from rayseg.stages import CheckLabels, Row
 from rayseg.steps.engine import Engine, Images, Pool
+from rayseg.steps.following import followed
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there, refuse_changed
+from rayseg.steps.starting import refuse, weights_of
 from rayseg.steps.step import Once, Step, carry_out
 from rayseg.steps.weights import absolute_weights, start_of, weights_identity
 from rayseg.store import (
@@ -36,6 +38,7 @@ from rayseg.store import (
     Folder,
     Manifest,
     StaleError,
+    forget_progress,
     lease,
     read_manifest,
     read_run,
@@ -66,6 +69,8 @@ def train(kind: str, config: Any, engine: Engine) -> Outcome:
     steps = list(training_steps(kind, config))
     _claim_all(steps, config.compute.remake_stale)  # before any, since a training takes hours
     done = all(read_run(step.folder).get("done") for step in steps)
+    if not done:
+        refuse([wrong for wrong in [weights_of(config, kind).problem(fetch=True)] if wrong])
     with nullcontext() if done else engine.open(config.address, config.run):
         return carry_out(steps, engine, config.compute)
 
@@ -181,8 +186,10 @@ class _Task:
         forget_damaged_state(folder)
         refuse_others(folder, ids)
         forget_failure(folder)
+        steps = training.length(len(ids)).steps
         try:
-            engine.fit(loop, work, folder, config.compute)
+            with followed(folder, self.label, steps):
+                engine.fit(loop, work, folder, config.compute)
         finally:
             raise_failure(folder)
         facts = load_state(folder).facts
@@ -250,6 +257,7 @@ class _Task:
         """What to print of the finished training; clears up what it went on from."""
         if folder.exists(STATE):
             folder.delete(STATE)
+        forget_progress(folder)
         (folder / "ray").remove()
         facts = read_run(folder)
         lines = [f"{self.label}: {self.training.summary(facts)}"]

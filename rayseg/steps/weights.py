@@ -30,7 +30,7 @@ def own_weights(
         otherwise = f", or name one by {flag}" if flag else ""
         raise FileNotFoundError(
             f"{own} holds no {network.file}; make it with "
-            f"`rayseg {network.job}{trained_on}`{otherwise}"
+            f"`rayseg {network.job} --run {run_folder}{trained_on}`{otherwise}"
         )
     address = given or own.path(network.file)
     return address if "://" in address else str(Path(address).absolute())

@@ -33,16 +33,24 @@ from rayseg.store.index import (
     forget_failed,
     forget_repeats,
     parts_of,
+    peek_index,
     read_index,
     read_rows,
     stored_ids,
 )
 from rayseg.store.kinds import KINDS, Kind, holds_objects
-from rayseg.store.lock import FolderLockedError, dead_holder, lease
+from rayseg.store.lock import FolderLockedError, dead_holder, lease, live_holder
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, VIEW_STRIDES, pack_maps, unpack_grid, unpack_seeds
 from rayseg.store.mending import Lost, mend, set_shard_aside, tidy
 from rayseg.store.names import hash_ids
+from rayseg.store.progress_file import (
+    ProgressFile,
+    forget_progress,
+    noted,
+    read_progress_file,
+    seconds_between,
+)
 from rayseg.store.provenance import (
     COPY,
     REMAKE,

@@ -240,6 +240,12 @@ def dead_holder(folder: Folder) -> str:
     return f"{holder}, which {holder.dead}" if holder and holder.dead else ""
 
 
+def live_holder(folder: Folder) -> str:
+    """Who writes a folder now; empty where nobody does."""
+    holder = _read(folder) if folder.exists() else None
+    return str(holder) if holder and not holder.dead else ""
+
+
 @contextmanager
 def _alone(folder: Folder) -> Iterator[None]:
     """Keeps the other processes of this machine out of a local folder's lease."""

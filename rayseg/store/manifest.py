@@ -176,7 +176,11 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
         ValueError: the file is damaged, no manifest, or has no rows.
     """
     if not folder.exists("manifest.parquet"):
-        raise FileNotFoundError(f"{folder} holds no manifest; make one with `rayseg prepare`")
+        run = folder.location.rpartition("/")[0]
+        raise FileNotFoundError(
+            f"{folder} holds no manifest; make one with `rayseg prepare --run {run}` and the flags "
+            "of the data set"
+        )
     columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
     read = partial(_read_columns, columns=columns)
     table = _complete(read_parquet(folder, "manifest.parquet", read), columns, folder)

@@ -169,9 +169,7 @@ def _remedy(scene: Scene, number: int, said: str, more: list[str]) -> Iterator[E
     if found := re.search(r"`rayseg (check [^`]*)`", said):
         yield run_command(shlex.split(found[1]), scene.run)
         jobs = list(earlier)
-    elif found := re.search(
-        r"`rayseg ([a-z-]+)`|run ([a-z-]+) once|make them with ([a-z-]+)", said
-    ):
+    elif found := re.search(r"`rayseg ([a-z-]+)[^`]*`", said):
         jobs = [one for one in earlier if one.job in found.groups()]
     elif "--compute.remake-stale" in said:
         more.append("--compute.remake-stale")

@@ -44,7 +44,9 @@ JOBS = [(MakeBoxMapsConfig, make_box_maps), (AnalyseBoxesConfig, analyse_boxes)]
 
 @pytest.mark.parametrize(("kind", "job"), JOBS)
 def test_without_a_detector_the_way_to_one_is_said(run, kind, job):
-    with pytest.raises(FileNotFoundError, match="make it with `rayseg train-detector`, or name "):
+    with pytest.raises(
+        FileNotFoundError, match=r"make it with `rayseg train-detector --run .*`, or name "
+    ):
         job(kind(run=run), PlainEngine())
 
 

@@ -16,7 +16,8 @@ from rayseg.learn import (
 )
 from rayseg.records import Sample
 from rayseg.records.rle import encode_mask
-from rayseg.steps.recipe import check_labels, recipe
+from rayseg.steps.recipe import recipe, wrong_labels
+from rayseg.steps.starting import refuse
 from rayseg.store import Folder, write_manifest, write_run
 
 boxes = partial(RunConfig, supervision="boxes")
@@ -161,31 +162,31 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["bbam+box_crf", "bbam+old", "truth"])
 def test_masks_of_objects_made_or_to_be_made_and_true_ones_are_labels(folder, name):
-    check_labels(boxes(run=folder.location, labels=(name,)))
+    refuse(wrong_labels(boxes(run=folder.location, labels=(name,))))
 
 
 def test_masks_from_tags_are_no_labels_of_objects(folder):
     config = boxes(run=folder.location, labels=("cam+threshold",))
     said = r"labels must be of bbam\+box_crf, bbam\+old, truth, got 'cam\+threshold'"
     with pytest.raises(ValueError, match=said):
-        check_labels(config)
+        refuse(wrong_labels(config))
 
 
 def test_masks_from_boxes_are_labels_of_a_segmenter(folder):
-    check_labels(RunConfig(run=folder.location, labels=("bbam+old",)))
+    refuse(wrong_labels(RunConfig(run=folder.location, labels=("bbam+old",))))
 
 
 @pytest.mark.parametrize("name", ["advcam+dsrg", "cam+threshold+dsrg", "bbam+old+dsrg"])
 def test_seeds_and_masks_can_be_grown(folder, name):
-    check_labels(RunConfig(run=folder.location, labels=(name,)))
+    refuse(wrong_labels(RunConfig(run=folder.location, labels=(name,))))
     with pytest.raises(ValueError, match=r"labels must be of .*, got 'rib\+dsrg'"):
-        check_labels(RunConfig(run=folder.location, labels=("rib+dsrg",)))
+        refuse(wrong_labels(RunConfig(run=folder.location, labels=("rib+dsrg",))))
 
 
 def test_each_of_two_roads_learns_from_the_labels_that_it_can(folder):
     both = {"run": folder.location, "supervision": "tags+boxes"}
     config = RunConfig(**both, labels=("cam+threshold", "truth"))
-    check_labels(config)
+    refuse(wrong_labels(config))
     labels = {part.kind: part.labels for part in recipe(config, judged=True)}
     assert labels["segmenter"] == ("cam+threshold",)  # no image has a labelled truth
     assert labels["mask_rcnn"] == ("truth",)

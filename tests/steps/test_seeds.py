@@ -171,5 +171,8 @@ def test_masks_follow_their_seeds_row_by_row(run, made):
     assert masks.keys() == seeds.keys()
     assert refine_seeds(refine, ENGINE).lines == outcome.lines
     write_run(made[0], {"counts": None})  # as a job that was killed leaves it
-    with pytest.raises(ValueError, match=r"seeds/cam is not complete; run make-seeds once more"):
+    with pytest.raises(
+        ValueError,
+        match=r"seeds/cam is not complete; run `rayseg make-seeds --run .* --methods cam` once",
+    ):
         refine_seeds(refine, ENGINE)

@@ -19,9 +19,10 @@ from rayseg.records import Sample
 from rayseg.records.palette import decode_labels, encode_labels
 from rayseg.refine.segmenter_crf import SegmenterCRF
 from rayseg.steps.predictions import predict
-from rayseg.steps.recipe import check_labels
+from rayseg.steps.recipe import wrong_labels
 from rayseg.steps.score import score
 from rayseg.steps.scoring import _add_ratios
+from rayseg.steps.starting import refuse
 from rayseg.steps.training import train as train_on
 from rayseg.store import (
     MASKS_SCHEMA,
@@ -148,8 +149,8 @@ def test_a_run_refuses_labels_that_it_will_not_have(tmp_path):
     config = new_run(tmp_path / "typo")
     given = RunConfig(run=config.run, labels=("advcam+label_crff",))
     with pytest.raises(ValueError, match=r"got 'advcam\+label_crff'; did you mean 'advcam\+label_"):
-        check_labels(given)
-    check_labels(RunConfig(run=config.run, labels=("truth", "made")))
+        refuse(wrong_labels(given))
+    refuse(wrong_labels(RunConfig(run=config.run, labels=("truth", "made"))))
 
 
 # Prediction

@@ -50,7 +50,7 @@ def test_names_of_weights_say_all(name):
 
 @pytest.mark.parametrize("kind", [DetectorTraining, SegmenterTraining])
 def test_a_run_without_a_classifier_starts_no_training_from_it(tmp_path, kind):
-    with pytest.raises(FileNotFoundError, match="make it with `rayseg train-classifier`"):
+    with pytest.raises(FileNotFoundError, match=r"with `rayseg train-classifier --run .*`$"):
         start_of(Folder(str(tmp_path)), kind(weights="classifier"))
 
 
@@ -74,19 +74,24 @@ def test_incomplete_masks_name_the_job_that_completes_them(tmp_path, source, job
     run = Folder(str(tmp_path))
     begin(run / "masks" / "mine", ["a"])
     write_run(run / "masks" / "mine", {"config": {source: {}}, "counts": None})
-    with pytest.raises(ValueError, match=f"is not complete; run {job} once more"):
+    with pytest.raises(ValueError, match=f"is not complete; run `rayseg {job} --run .*` once more"):
         mask_labels(run, "mine", "train")
 
 
 def test_only_what_a_job_has_ended_on_is_gone_on_from(tmp_path):
     seeds = Folder(str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"holds no seeds; make them with make-seeds$"):
-        finished_config(seeds, seeds, "seeds", "make-seeds")
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"holds no seeds; make them with `rayseg make-seeds --run \S+ --methods \S+`$",
+    ):
+        finished_config(seeds, seeds, "seeds", "make-seeds --methods cam")
     begin(seeds, "ab")
-    with pytest.raises(ValueError, match=r"is not complete; run make-seeds .* no seeds yet \(2 ha"):
-        finished_config(seeds, seeds, "seeds", "make-seeds")
+    with pytest.raises(
+        ValueError, match=r"is not complete; run `rayseg make-seeds .* no seeds yet \(2 ha"
+    ):
+        finished_config(seeds, seeds, "seeds", "make-seeds --methods cam")
     write_run(seeds, {"counts": {"empty": 2}})
-    assert finished_config(seeds, seeds, "seeds", "make-seeds") == {"cam": {}}
+    assert finished_config(seeds, seeds, "seeds", "make-seeds --methods cam") == {"cam": {}}
 
 
 def test_a_training_follows_from_which_images_of_its_split_have_labels(tmp_path):
@@ -216,7 +221,10 @@ def test_masks_that_are_missing_or_not_complete_are_refused(tmp_path, drawn):
         trained(tmp_path, "mask_rcnn", labels=("made",))
     masks = Folder(str(tmp_path)) / "masks" / "made"
     masks.write("run.json", b'{"config": {}}')
-    with pytest.raises(ValueError, match=r"masks/made is not complete; run refine-seeds once more"):
+    with pytest.raises(
+        ValueError,
+        match=r"masks/made is not complete; run `rayseg refine-seeds --run .*` once more",
+    ):
         trained(tmp_path, "segmenter", labels=("made",))
     with pytest.raises(ValueError, match=r"^labels must name masks or truth, got none"):
         trained(tmp_path, "segmenter", labels=())

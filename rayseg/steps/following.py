@@ -1,0 +1,39 @@
+"""How far a training is, read from the file that its first worker writes."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rayseg.progress import Activity, activity
+from rayseg.store import Folder, forget_progress, noted, read_progress_file, seconds_between
+
+
+@contextmanager
+def followed(folder: Folder, label: str, steps: int) -> Iterator[None]:
+    """Shows the training within, in a folder in which none is under way."""
+    forget_progress(folder)
+    with activity(label, steps, "step", _Follower(folder)):
+        yield
+
+
+@dataclass
+class _Follower:
+    """Reads the file as often as it is written.
+
+    Attributes:
+        folder: of the network.
+        read: when it was read, in seconds of a clock.
+    """
+
+    folder: Folder
+    read: float = 0.0
+
+    def __call__(self, shown: Activity) -> None:
+        """Puts it into what is shown."""
+        if time.monotonic() - self.read < seconds_between(self.folder):
+            return
+        self.read = time.monotonic()
+        if said := read_progress_file(self.folder):
+            shown.done, shown.rate = said["step"], said["steps_per_second"]
+            shown.note = noted(said)
