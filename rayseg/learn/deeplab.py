@@ -100,7 +100,7 @@ class DeepLabTraining(Training):
         total, number = Confusion.zeros(len(work.classes)), 0
         for sample in samples[worker.rank :: worker.world]:
             try:
-                pixels = decode_image(read_file(sample.path)).pixels
+                pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
                 truth = truths.read(sample.id, pixels.shape[:2])
             except (ImageError, ValueError):
                 continue  # the scores name what is wrong with it

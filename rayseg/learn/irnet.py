@@ -103,7 +103,7 @@ class IRNetTraining(PairTraining):
         total = torch.zeros(3, dtype=torch.float64)
         for sample in samples[::every][worker.rank :: worker.world]:
             try:
-                pixels = decode_image(read_file(sample.path)).pixels
+                pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
             except ImageError:
                 continue
             image = torch.from_numpy(self.crops.corner(pixels))[None].to(worker.device)

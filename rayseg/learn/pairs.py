@@ -133,7 +133,7 @@ class PairTraining(Training):
         network.eval()
         for sample in self._judged(work)[worker.rank :: worker.world]:
             try:
-                pixels = decode_image(read_file(sample.path)).pixels
+                pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
                 truth = Truths(read_manifest(work.manifest), ids=[sample.id]).read(
                     sample.id, pixels.shape[:2]
                 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from rayseg.records.file_names import file_stem
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
 from rayseg.refine.network_refiner import Prepared
+from rayseg.stages.decoding import SeenImages
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
 from rayseg.store import Folder, local_copy, pack_maps, read_file, read_manifest, unpack_seeds
 
@@ -88,7 +88,7 @@ class RefineSeeds:
     Of one that works on a network rows of WALKED_SCHEMA, with what it saw.
 
     Args:
-        manifest: has the images' paths.
+        manifest: says where the images lie, and at which size they are seen.
         saliency: maps that the labels must agree with; None for none.
     """
 
@@ -96,7 +96,6 @@ class RefineSeeds:
         self,
         refiner: Refiner,
         manifest: Folder,
-        max_pixels: int = 50_000_000,
         saliency: SaliencyMaps | None = None,
         weights: str = "",
         device: str = "auto",
@@ -106,21 +105,20 @@ class RefineSeeds:
             network = NETWORKS[kind].load(local_copy(weights), read_manifest(manifest).classes)
             self.refiner = refiner.prepare(network, choose_device(device))  # type: ignore[attr-defined]
         self.saliency = saliency
-        self.max_pixels = max_pixels
-        self.paths = image_paths(manifest)
+        self.images = SeenImages(manifest)
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
         return one_by_one(rows, self._refine, "mask", ready="ok")
 
     def _refine(self, row: Row) -> Row:
-        decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
+        pixels = self.images.pixels(row["id"])
         seeds = unpack_seeds(row)
-        given = decoded.pixels, enlarge(seeds), seeds.classes
+        given = pixels, enlarge(seeds), seeds.classes
         columns: Row = {}
         if self.finds_objects:
             found = self.refiner.find(*given)  # type: ignore[attr-defined]
-            labels = found.labels(decoded.pixels.shape[:2])
+            labels = found.labels(pixels.shape[:2])
             columns = found.scored().columns()
         elif isinstance(self.refiner, Prepared):
             labels, view = self.refiner.viewed(*given)
@@ -136,13 +134,3 @@ class RefineSeeds:
             "ignored": float((labels == IGNORE).mean()),
             **columns,
         }
-
-
-@lru_cache(maxsize=1)
-def image_paths(manifest: Folder) -> dict[str, str]:
-    """Path of each image by id.
-
-    Read once a process: tasks are many and short, the manifest of a large data set is long.
-    """
-    table = read_manifest(manifest).table.select(["id", "path"])
-    return dict(zip(*table.to_pydict().values(), strict=True))
