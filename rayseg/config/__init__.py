@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rayseg.config.base import Compute, JobConfig, SegmentersConfig
-    from rayseg.config.borders import ExportConfig, PrepareConfig
+    from rayseg.config.borders import ExportConfig, PrepareConfig, ShowConfig
     from rayseg.config.boxes import (
         AnalyseBoxesConfig,
         AskDetectorConfig,
@@ -51,6 +51,7 @@ __all__ = [
     "RunConfig",
     "ScoreConfig",
     "SegmentersConfig",
+    "ShowConfig",
     "ToyBottleneckConfig",
     "TuneConfig",
     "as_plain",

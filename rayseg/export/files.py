@@ -59,6 +59,17 @@ def write_once(root: Path, path: Path, content: bytes) -> None:
         raise FileExistsError(f"{path} holds something else; choose another folder")
 
 
+def write_anew(path: Path, content: bytes) -> None:
+    """Writes a file, in place of one that is there.
+
+    Raises:
+        OSError: it cannot be written; the text has the file and why.
+    """
+    make_folder(path.parent)
+    with written(path.parent, path, [content]):
+        pass
+
+
 def check_inside(root: Path, path: Path) -> None:
     """Refuses a file that a link would put elsewhere.
 

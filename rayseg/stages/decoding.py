@@ -50,8 +50,12 @@ class DecodeImages:
             return kept | {"note": decoded.note}
         return kept | {
             "status": "empty",
-            "note": "; ".join(filter(None, [decoded.note, "no tags"])),
+            "note": "; ".join(filter(None, [decoded.note, _untagged(row)])),
         }
+
+
+def _untagged(row: Row) -> str:
+    return "negative: shows none of the classes" if row.get("negative") else "no tags"
 
 
 class SeenImages:
