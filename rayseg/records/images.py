@@ -203,7 +203,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":
         return 1
     try:
-        found = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+        with _quiet():
+            found = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
     except Exception:  # a damaged header makes PIL's readers raise almost anything
         return 1
     return found if found in _TURNS else 1
@@ -216,8 +217,7 @@ def _turned(size_hw: tuple[int, int], turn: int) -> tuple[int, int]:
 def _seen(image: Image.Image, seen_side: int) -> Decoded:
     """A picture upright, of no longer side than asked for."""
     size_hw = image.height, image.width
-    with _quiet():
-        turn = _orientation(image)
+    turn = _orientation(image)
     shown_hw = _turned(size_hw, turn)
     height, width = fit(size_hw, seen_side)
     # JPEG is decoded at a half, quarter or eighth of its size where that is still twice as large
