@@ -77,6 +77,10 @@ class SeenImages:
         path, seen_side = self._sources[id_]
         return decode_image(read_file(path), seen_side).pixels
 
+    def seen_side(self, id_: str) -> int:
+        """At which one image is seen, as `Sample` has it."""
+        return self._sources[id_][1]
+
 
 @lru_cache(maxsize=1)
 def _sources(manifest: Folder) -> dict[str, tuple[str, int]]:

@@ -50,15 +50,23 @@ class SaliencyMaps:
     """Saliency as extra supervision: a folder of grey maps and what to make of them.
 
     Attributes:
-        folder: holds ``<id>.png`` or ``<id>.jpg`` of each image, of the image's size.
+        folder: holds ``<id>.png`` or ``<id>.jpg`` of each image, of the image's size; for a photo
+            that is seen smaller, of the photo's size or of that.
         agreement: labels and map, uint8, to labels.
     """
 
     folder: Folder
     agreement: Callable[[UInt8[ndarray, "h w"], UInt8[ndarray, "h w"]], UInt8[ndarray, "h w"]]
 
-    def __call__(self, id_: str, labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
+    def __call__(
+        self, id_: str, labels: UInt8[ndarray, "h w"], seen_side: int = 0
+    ) -> UInt8[ndarray, "h w"]:
         """The labels of an image after its map was heard.
+
+        Args:
+            id_: of the image.
+            labels: as a refiner made them.
+            seen_side: at which the image was seen, as `Sample` has it.
 
         Raises:
             ValueError: the map is missing, no picture, not grey or of another size.
@@ -67,7 +75,7 @@ class SaliencyMaps:
         found = ((address, read_file(address)) for address in addresses)
         address, data = next((one for one in found if one[1] is not None), (addresses[0], None))
         try:
-            levels = decode_image(data).pixels
+            levels = decode_image(data, seen_side).pixels
         except ImageError as error:
             raise ValueError(f"saliency map {address}: {error}") from None
         if (levels != levels[..., :1]).any():
@@ -127,7 +135,7 @@ class RefineSeeds:
         else:
             labels = self.refiner(*given)
         if self.saliency:
-            labels = self.saliency(row["id"], labels)
+            labels = self.saliency(row["id"], labels, self.images.seen_side(row["id"]))
         return {
             "status": "ok",
             "labels": encode_labels(LabelMap(row["id"], labels).labels),
