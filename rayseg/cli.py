@@ -158,7 +158,7 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
         return 0
     _check_flags(name, arguments)
     try:
-        config = parse(job.config, arguments, f"rayseg {name}")
+        config = parse(job.config, with_flags(job.words, arguments), f"rayseg {name}")
         with speaking(name):
             outcome = job.run(config)
     except (Exception, KeyboardInterrupt) as error:
@@ -166,6 +166,16 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
         _stop_for(error)
     _print([*outcome.lines[outcome.told :], *_left_out(outcome)])
     return 3 if outcome.failed or outcome.left_out else 0
+
+
+def with_flags(words: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """The arguments with a flag before each that is known by its place."""
+    rest = list(arguments)
+    flags = []
+    for word in words:
+        if rest and not rest[0].startswith("-"):
+            flags.append(f"--{word}={rest.pop(0)}")
+    return flags + rest
 
 
 def _left_out(outcome: Any) -> list[str]:

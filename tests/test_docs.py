@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS
-from rayseg.cli import JOBS, parse, split_flags
+from rayseg.cli import JOBS, parse, split_flags, with_flags
 from rayseg.config import RunConfig, read_toml
 from rayseg.datasets import DATASETS
 from rayseg.datasets.tally import Tally
@@ -58,7 +58,7 @@ def as_job(words):
     if words[:2] == ["rayseg", "submit"]:
         return words[2], split_flags(words[3:])[1]
     if words[0] == "rayseg":
-        return words[1], words[2:]
+        return words[1], with_flags(JOBS[words[1]].words, words[2:])
     start = words.index("python")
     script = ROOT / words[start + 1]
     assert script.is_file(), script
@@ -255,12 +255,13 @@ NOT_OF_OWN_IMAGES = ("images", "predictions", "bottleneck", "tuning", *NETWORKS_
 
 @pytest.mark.slow
 def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
-    run, export = [words[1:] for words in JOB_LINES if "runs/mine" in words]
+    run, export, show = [words[1:] for words in JOB_LINES if "runs/mine" in words]
     command = [sys.executable, "-c", "from rayseg.cli import main; main()"]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    for arguments in ([*run, *TINY], export):
+    for arguments in ([*run, *TINY], export, show):
         given = [*command, *arguments, "--engine=plain"]  # what Ray does follows in its own tests
         subprocess.run(given, env=environment, check=True)
+    assert Image.open("meadow.overlay.png").size == (2 * 56 + 8, 40)
     masks = {path.stem for path in Path("masks").rglob("*.png")}
     assert masks == {"meadow", "stable"}
     assert {np.array(Image.open(path)).shape for path in Path("masks").rglob("*.png")} == {(40, 56)}

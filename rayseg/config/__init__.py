@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rayseg.config.base import Compute, JobConfig, SegmentersConfig
-    from rayseg.config.borders import ExportConfig, PrepareConfig, StatusConfig
+    from rayseg.config.borders import ExportConfig, PrepareConfig, ShowConfig, StatusConfig
     from rayseg.config.boxes import (
         AnalyseBoxesConfig,
         AskDetectorConfig,
@@ -56,6 +56,7 @@ __all__ = [
     "RunConfig",
     "ScoreConfig",
     "SegmentersConfig",
+    "ShowConfig",
     "StatusConfig",
     "ToyBottleneckConfig",
     "TuneConfig",

@@ -3,9 +3,13 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from rayseg.config.base import JobConfig, check_names, one_field_each
+from rayseg.config.base import MASK_KINDS, JobConfig, check_names, one_field_each
 from rayseg.datasets import DATASETS, Dataset
 from rayseg.export import EXPORTERS, Exporter
+from rayseg.records.bounds import check_folder_name
+
+SHOWN = ("masks", *MASK_KINDS)
+"""Folders of a run whose folders hold masks."""
 
 DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
 ExporterFields = one_field_each(
@@ -43,6 +47,35 @@ class StatusConfig(JobConfig):
     """
 
     engine: Literal["ray", "plain"] = "plain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig(JobConfig):
+    """Shows one image with the masks of a run on it: `rayseg show RUN ID` writes a picture.
+
+    Attributes:
+        engine: What runs the job, a loop in one process in either case.
+        id: The image, by its id or the name of its file.
+        results: Folders of the run to show, such as masks/advcam+label_crf or
+            predictions/advcam+label_crf. Empty shows all that there are.
+        out: Picture to write, a PNG. Empty writes ID.overlay.png where the command is given.
+    """
+
+    engine: Literal["ray", "plain"] = "plain"
+    id: str = ""
+    results: tuple[str, ...] = ()
+    out: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out and not self.out.lower().endswith(".png"):
+            raise ValueError(f"out must be a file that ends in .png, got {self.out!r}")
+        for name in self.results:
+            kind, _, folder = name.partition("/")
+            if kind not in SHOWN:
+                known = ", ".join(f"{one}/NAME" for one in SHOWN)
+                raise ValueError(f"results must be {known}, got {name!r}")
+            check_folder_name("results", folder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,12 @@ class Job:
     Attributes:
         kind: module and name of its configuration.
         function: module and name of what does it, called with configuration and engine.
+        words: fields that are given without flags, in this order, before all flags.
     """
 
     kind: str
     function: str
+    words: tuple[str, ...] = ()
 
     @property
     def config(self) -> type[JobConfig]:
@@ -96,7 +98,7 @@ JOBS: dict[str, Job] = {
     "prepare": Job("rayseg.config.borders:PrepareConfig", "rayseg.steps.preparing:prepare"),
     **{
         network.job: TrainingJob(
-            "rayseg.config.trainings:TRAIN_CONFIGS", "rayseg.steps.training:train", kind
+            "rayseg.config.trainings:TRAIN_CONFIGS", "rayseg.steps.training:train", network=kind
         )
         for kind, network in NETWORKS.items()
     },
@@ -122,6 +124,7 @@ JOBS: dict[str, Job] = {
     "status": Job("rayseg.config.borders:StatusConfig", "rayseg.steps.status:status"),
     "check": Job("rayseg.config.jobs:CheckConfig", "rayseg.steps.check:check"),
     "export": Job("rayseg.config.borders:ExportConfig", "rayseg.steps.exporting:export"),
+    "show": Job("rayseg.config.borders:ShowConfig", "rayseg.steps.showing:show", ("run", "id")),
     "toy-bottleneck": Job(
         "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
     ),

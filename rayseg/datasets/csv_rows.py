@@ -23,12 +23,14 @@ class TableRow:
         image: the cell of the first column, without blanks at its ends.
         cells: those of the other columns, without invisible characters; empty where one lacks.
         written: all cells of the row, to know one that is written twice.
+        extra: the cell of a column that a file need not have; empty where it lacks.
     """
 
     where: str
     image: str
     cells: tuple[str, ...]
     written: tuple[str, ...]
+    extra: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class _Record:
 
 
 def read_rows(
-    path: Path, columns: Sequence[Sequence[str]], way_out: str, tally: Tally
+    path: Path,
+    columns: Sequence[Sequence[str]],
+    way_out: str,
+    tally: Tally,
+    extra: Sequence[str] = (),
 ) -> list[TableRow]:
     """Reads the asked columns of each row that is not blank; a wrong row costs itself.
 
@@ -54,6 +60,7 @@ def read_rows(
         columns: the names that each may have; the first column is that of images.
         way_out: what mends a row of too many cells.
         tally: gets what is left out.
+        extra: the names that one more column may have, which a file need not have.
 
     Raises:
         DatasetError: no text, no header with the columns, or no good row.
@@ -63,6 +70,7 @@ def read_rows(
     lines = lines_of(text)[1 if marked else 0 :]
     separators = (marked[1],) if marked else _SEPARATORS
     separator, header, places = _header(lines, separators, columns, path)
+    places = [*places, next((header.index(name) for name in extra if name in header), -1)]
     rows, first_fault = [], ""
     for record in _records(lines, separator):
         where = f"{path}:{record.line + bool(marked)}"
@@ -159,8 +167,9 @@ def _fault(cells: list[str], width: int, image: int, way_out: str) -> str:
 
 
 def _row(where: str, cells: list[str], places: list[int], tally: Tally) -> TableRow:
-    image, *others = (cells[place] if place < len(cells) else "" for place in places)
+    image, *others, extra = (cells[at] if 0 <= at < len(cells) else "" for at in places)
     for cell in filter(has_invisible, others):
         text = "with invisible characters, which are dropped"
         tally.note("cells", text, f"{where}: {cell!a}")
-    return TableRow(where, image.strip(), tuple(map(cleaned, others)), tuple(map(cleaned, cells)))
+    written = tuple(map(cleaned, cells))
+    return TableRow(where, image.strip(), tuple(map(cleaned, others)), written, cleaned(extra))

@@ -2,52 +2,26 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
-from rayseg.datasets.base import (
-    Dataset,
-    DatasetError,
-    box_arrays,
-    check_classes,
-    require,
-    size_or_zero,
-)
+from rayseg.datasets.base import Dataset, DatasetError, box_arrays, check_classes, require
 from rayseg.datasets.class_names import ClassIndex, say_alike
-from rayseg.datasets.csv_rows import TableRow, corners, read_rows
+from rayseg.datasets.csv_rows import corners
 from rayseg.datasets.faults import box_fault, say_faults
-from rayseg.datasets.finding import IMAGE_SUFFIXES, find_image, leaves
+from rayseg.datasets.finding import IMAGE_SUFFIXES
+from rayseg.datasets.folder_rows import FolderRows, ListedImage, folders_of, id_of
 from rayseg.datasets.listing import composed, list_folder, walk
-from rayseg.datasets.reading import cleaned
-from rayseg.datasets.tag_cells import NO_VALUE, TagCells
+from rayseg.datasets.photos import read_photo
 from rayseg.datasets.tally import Tally
 from rayseg.datasets.true_masks import TrueMasks, check_mask_values, label_of_values
 from rayseg.records import Sample
-from rayseg.records.bounds import check_folder_name
+from rayseg.records.bounds import check_folder_name, check_least
+from rayseg.records.scaling import scale_boxes
 
-_IMAGE_COLUMNS = ("image", "file", "filename", "id")
-_TAG_COLUMNS = ("tags", "tag", "labels", "label", "class")
-_CLASS_COLUMNS = ("class", "label", "category")
-_SIDE_COLUMNS = (("x1", "xmin"), ("y1", "ymin"), ("x2", "xmax"), ("y2", "ymax"))
 _WAY_OUT = "--folder.class-names adds it"
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What the CSVs say of one image, as they write it."""
-
-    id: str
-    row: TableRow
-    path: Path
-    tags: tuple[str, ...] = ()
-    boxes: list[TableRow] = field(default_factory=list)
-
-    @property
-    def file_name(self) -> str:
-        """As the CSV has it; with the file's suffix where the CSV leaves that out."""
-        name = self.row.image
-        known = name.lower().endswith(IMAGE_SUFFIXES)
-        return name if known else name + (self.path.suffix if os.path.isfile(self.path) else "")
+_NEGATIVES = "negatives"
 
 
 @dataclass(frozen=True)
@@ -71,8 +45,19 @@ class FolderDataset(Dataset):
     box of another image or class is left out. With boxes alone, the images are those of its rows,
     in the order in which they come first, and the tags of an image are the classes of its boxes.
 
+    An image without tags (or boxes), or with the one tag ``none``, is a negative: it is known to
+    show nothing of any class, and a classifier learns that. What nobody has looked at is best left
+    out of the CSV.
+
+    A column split or subset says which split an image belongs to; so do folders that are named by
+    `splits`. Its words validation, valid, training and testing mean val, train and test.
+
     The columns of either may be separated by commas, semicolons, tabs or bars. A row that cannot
     be read costs itself, and is counted with the reason.
+
+    Photographs are seen upright, as EXIF says and viewers show them, and no larger than `max_side`.
+    Boxes and true masks are those of the upright photograph at its full size, and masks are
+    exported at that size.
 
     Attributes:
         images: Folder that the names in the CSVs are relative to.
@@ -85,7 +70,13 @@ class FolderDataset(Dataset):
         mask_values: What the pixel values of those masks mean, where they are not 0 for background,
             1 for the first class and so on, such as 255=cat 128=ignore. Masks are then converted
             into the run's folder.
-        split: Name of the list that all the images belong to.
+        split: Name of the list that images belong to of which nothing else is said.
+        splits: Folders inside `images` that are a split each, such as train val. Names in the CSV
+            may leave the folder out.
+        negatives: Folder of pictures that show nothing of any class, for the classifier to learn
+            from.
+        max_side: Longest side in pixels at which photographs are seen; 0 sees them at full size,
+            which takes as much more memory and time.
     """
 
     images: Path = Path("images")
@@ -95,9 +86,16 @@ class FolderDataset(Dataset):
     masks: Path | None = None
     mask_values: tuple[str, ...] | None = None
     split: str = "train"
+    splits: tuple[str, ...] = field(default=(), metadata={"new": True})
+    negatives: Path | None = field(default=None, metadata={"new": True})
+    max_side: int = field(default=640, metadata={"new": True})
 
     def __post_init__(self) -> None:
-        check_folder_name("split", self.split)
+        for name in (self.split, *self.splits):
+            check_folder_name("split", name)
+        check_least(self, max_side=0)
+        if 0 < self.max_side < 32:
+            raise DatasetError(f"max_side must be 0 or at least 32 pixels, got {self.max_side}")
         check_mask_values(self.mask_values or ())
 
     @property
@@ -109,13 +107,18 @@ class FolderDataset(Dataset):
 
     def read(self, workspace: Path, tally: Tally) -> Iterator[Sample]:
         """Yields the images of the CSV in its order; writes masks if their values are given."""
-        require(self.images, "images", "expected the folder that the CSV's names lie in")
+        images_folder = require(
+            self.images, "images", "expected the folder that the CSV's names lie in"
+        )
+        for name in self.splits:
+            require(images_folder / name, f"split {name}", "expected a folder inside the images")
         images = self._read(tally)
         names = self.class_names or self._names(images)
         say_alike(names, str(self.tags or self.boxes), tally)
         index = ClassIndex(check_classes(names, "class_names"))
         masks = self._true_masks(index, workspace, tally)
-        samples = (self._sample(image, index, masks, tally) for image in images)
+        listed = (self._sample(image, index, masks, tally) for image in images)
+        samples = chain(listed, self._negatives(images, tally))
         yield from say_faults(samples, tally, "check --folder.images and the names in the CSV")
         self._say_unnamed(images, tally)
         if masks:
@@ -130,7 +133,8 @@ class FolderDataset(Dataset):
         images = self._read(Tally())
         yield from (path.absolute() for path in (self.tags, self.boxes) if path)
         yield self.images.absolute()
-        yield from sorted(_folders_of(images))
+        yield from walk(self.negatives.absolute()) if self.negatives else ()
+        yield from sorted(folders_of(images))
         yield from (image.path for image in images)
         ids = {image.id for image in images}
         if self.masks is not None:
@@ -140,7 +144,7 @@ class FolderDataset(Dataset):
                 if path.is_dir() or composed(stem) in ids:
                     yield path
 
-    def _names(self, images: Iterable[_Image]) -> tuple[str, ...]:
+    def _names(self, images: Iterable[ListedImage]) -> tuple[str, ...]:
         """The classes that the CSV names, sorted."""
         if self.tags is None:
             names = {row.cells[0] for image in images for row in image.boxes} - {""}
@@ -148,87 +152,17 @@ class FolderDataset(Dataset):
             names = {tag for image in images for tag in image.tags}
         return check_classes(tuple(sorted(names)), str(self.tags or self.boxes))
 
-    def _read(self, tally: Tally) -> list[_Image]:
+    def _read(self, tally: Tally) -> list[ListedImage]:
         """What the CSVs say, one entry an image, in their order."""
-        if self.tags is None and self.boxes is None:
-            raise DatasetError(
-                "expected a CSV of tags or one of boxes, got neither: give --folder.tags or "
-                "--folder.boxes"
-            )
-        found: dict[str, _Image] = {}
-        if self.tags is not None:
-            self._read_tags(self.tags, found, tally)
-        if self.boxes is not None:
-            self._read_boxes(self.boxes, found, tally)
-        if not found:
-            reason = next(iter(tally.left_out))
-            example = tally.examples[reason]
-            raise DatasetError(f"no row is left: {example}: {reason.what} {reason.text}")
-        return list(found.values())
-
-    def _read_tags(self, tags: Path, found: dict[str, _Image], tally: Tally) -> None:
-        path = require(tags, "tags", "expected a CSV with the header image,tags")
-        columns = (_IMAGE_COLUMNS, _TAG_COLUMNS)
-        rows = read_rows(path, columns, "put tags with commas in quotes or join them by ;", tally)
-        cutter = TagCells((row.cells[0] for row in rows), self.class_names)
-        for row in rows:
-            image = self._image(row, tally)
-            before = image and found.get(image.id)
-            if image is None:
-                continue
-            if before and (before.path != image.path or before.row.written == row.written):
-                _say_twice(before, image, tally)
-                continue
-            try:
-                tags_of_row = tuple(map(cleaned, cutter.split(row.cells[0])))
-            except ValueError as error:
-                tally.leave_out("rows", str(error), f"{row.where}: {row.cells[0]!r}")
-                continue
-            if row.cells[0] in NO_VALUE and not tags_of_row:
-                text = "that say no value as a program writes it, read as no tag"
-                tally.note("cells", text, f"{row.where}: {row.cells[0]!r}")
-            if before:  # one row a tag, as tables of pairs have it
-                tally.note("rows", "more of one image, their tags taken together", row.where)
-                tags_of_row = (*before.tags, *tags_of_row)
-            found[image.id] = replace(before or image, tags=tuple(dict.fromkeys(tags_of_row)))
-
-    def _read_boxes(self, boxes: Path, found: dict[str, _Image], tally: Tally) -> None:
-        path = require(boxes, "boxes", "expected a CSV with the header image,class,x1,y1,x2,y2")
-        columns = (_IMAGE_COLUMNS, _CLASS_COLUMNS, *_SIDE_COLUMNS)
-        seen: set[tuple[str, ...]] = set()
-        for row in read_rows(path, columns, "write one box a row", tally):
-            image = self._image(row, tally)
-            if image is None:
-                continue
-            if image.id not in found and self.tags is not None:
-                text = f"of an image that {self.tags.name} does not name"
-                tally.leave_out("boxes", text, f"{row.where}: {row.image!r}")
-                continue
-            first = found.setdefault(image.id, image)
-            if first.path != image.path:
-                _say_twice(first, image, tally)
-            elif row.written in seen:
-                tally.note("rows", "written twice, taken once", row.where)
-            elif any(row.cells):
-                first.boxes.append(row)
-            seen.add(row.written)
-
-    def _image(self, row: TableRow, tally: Tally) -> _Image | None:
-        """The image that a row is of; None, and counted, where it can be none of the folder."""
-        folder = self.images.absolute()
-        plain = cleaned(row.image).replace("\\", "/")
-        path = find_image(folder, row.image) or find_image(folder, plain)
-        if path is None and leaves(row.image):
-            text = "of a name that leads out of the folder of images: expected a name inside it"
-            tally.leave_out("rows", text, f"{row.where}: {row.image!r}")
-            return None
-        id_ = _id_of(path.relative_to(folder).as_posix() if path else plain)
-        return _Image(id_, row, path or folder / plain)
+        rows = FolderRows(
+            self.images, self.tags, self.boxes, self.class_names, self.split, self.splits
+        )
+        return rows.read(tally)
 
     def _sample(
-        self, image: _Image, index: ClassIndex, masks: TrueMasks | None, tally: Tally
+        self, image: ListedImage, index: ClassIndex, masks: TrueMasks | None, tally: Tally
     ) -> Sample:
-        size_hw = size_or_zero(image.path)
+        photo = read_photo(image.path, self.max_side)
         boxes, box_classes, named = [], [], []
         for row in image.boxes:
             number = index.find(row.cells[0], "boxes", row.where, _WAY_OUT, tally)
@@ -236,7 +170,7 @@ class FolderDataset(Dataset):
                 continue
             named.append(number)
             box = corners(row, tally)
-            fault = box and box_fault(box, size_hw)
+            fault = box and box_fault(box, photo.shown_hw)
             if fault:
                 tally.leave_out("boxes", fault, f"{row.where}: {row.cells[1:]}")
             elif box:
@@ -247,18 +181,66 @@ class FolderDataset(Dataset):
             named = [number for number in found if number is not None]
         tags = tuple(sorted(set(named)))
         boxes_xyxy, numbers = box_arrays(boxes, box_classes)
+        if photo.seen_hw != photo.shown_hw:
+            boxes_xyxy = scale_boxes(boxes_xyxy, photo.shown_hw, photo.seen_hw)
         return Sample(
             id=image.id,
             path=str(image.path),
-            height=size_hw[0],
-            width=size_hw[1],
+            height=photo.seen_hw[0],
+            width=photo.seen_hw[1],
             tags=tags,
             boxes_xyxy=boxes_xyxy,
             box_classes=numbers,
-            split=self.split,
-            mask_path=masks.of(image.id, size_hw, tags) if masks else "",
+            split=image.split,
+            mask_path=masks.of(image.id, photo.shown_hw, tags, seen_hw=photo.seen_hw)
+            if masks
+            else "",
             file_name=image.file_name,
+            negative=image.is_negative,
+            seen_side=photo.seen_side,
+            photo_hw=photo.photo_hw,
         )
+
+    def _negatives(self, listed: list[ListedImage], tally: Tally) -> Iterator[Sample]:
+        """The pictures of the folder of negatives, but for those that the CSV names."""
+        if self.negatives is None:
+            return
+        folder = require(self.negatives, "negatives", "expected a folder of pictures")
+        named = {os.path.realpath(image.path) for image in listed}
+        ids = {image.id for image in listed}
+        number = 0
+        for path in walk(folder):
+            if path.suffix.lower() not in IMAGE_SUFFIXES or path.is_dir():
+                continue
+            number += 1
+            id_ = f"{_NEGATIVES}/{id_of(path.relative_to(folder).as_posix())}"
+            if os.path.realpath(path) in named:
+                text = "of the folder of negatives that the CSV names too, taken as that says"
+                tally.note("images", text, str(path))
+                continue
+            if id_ in ids:
+                text = "of another file with the same id, its name without suffix: rename one image"
+                tally.leave_out("images", text, str(path))
+                continue
+            ids.add(id_)
+            photo = read_photo(path, self.max_side)
+            boxes_xyxy, numbers = box_arrays([], [])
+            yield Sample(
+                id=id_,
+                path=str(path),
+                height=photo.seen_hw[0],
+                width=photo.seen_hw[1],
+                tags=(),
+                boxes_xyxy=boxes_xyxy,
+                box_classes=numbers,
+                split=self.split,
+                file_name=path.relative_to(folder).as_posix(),
+                negative=True,
+                seen_side=photo.seen_side,
+                photo_hw=photo.photo_hw,
+            )
+        if not number:
+            raise DatasetError(f"{folder} holds no picture: expected negatives, such as JPEG files")
 
     def _true_masks(self, index: ClassIndex, workspace: Path, tally: Tally) -> TrueMasks | None:
         if self.masks is None:
@@ -267,32 +249,13 @@ class FolderDataset(Dataset):
         labels = label_of_values(self.mask_values, index) if self.mask_values else None
         return TrueMasks([folder], index, tally, labels, workspace)
 
-    def _say_unnamed(self, images: list[_Image], tally: Tally) -> None:
+    def _say_unnamed(self, images: list[ListedImage], tally: Tally) -> None:
         """Notes the images beside those that the CSV names."""
         named = {image.path for image in images}
-        beside = (path for folder in sorted(_folders_of(images)) for path in list_folder(folder))
+        beside = (path for folder in sorted(folders_of(images)) for path in list_folder(folder))
         others = [
             path for path in beside if path.suffix.lower() in IMAGE_SUFFIXES and path not in named
         ]
         if others:
             text = "lie in the folder and are in no row, so they are not read"
             tally.note("images", text, str(others[0]), len(others))
-
-
-def _folders_of(images: Iterable[_Image]) -> set[Path]:
-    return {image.path.parent for image in images}
-
-
-def _id_of(name: str) -> str:
-    """File name without the suffix of an image, letters composed; a folder in it stays."""
-    path = PurePosixPath(composed(name.replace("\\", "/")))
-    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
-
-
-def _say_twice(first: _Image, again: _Image, tally: Tally) -> None:
-    where = f"{again.row.where}: {again.row.image!r}, as {first.row.where}"
-    if first.row.written == again.row.written:
-        tally.note("rows", "written twice, taken once", where)
-    else:
-        text = "of another file with the same id, its name without suffix: rename one image"
-        tally.leave_out("rows", text, f"{where} {first.row.image!r}")

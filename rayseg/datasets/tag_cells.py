@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable
 
 NO_VALUE = ("nan", "NaN", "<NA>", "#N/A", "set()")
 """Cells without a tag, as pandas, Excel and Python write them."""
+NO_TAG = "none"
+"""A tag that says that there is none, in small or large letters."""
 _QUOTED = r"""(?:'[^']*'|"[^"]*")"""
 _LIST = re.compile(r"""(?:\[|[({](?=\s*['"]))(.*)[\])}]""")
 _QUOTED_LIST = re.compile(rf"\s*(?:{_QUOTED}[\s,]*)*")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rayseg.records import Sample
 
-TAKEN = ("images", "tags", "boxes", "outlines", "crowds", "masks")
+TAKEN = ("images", "tags", "negatives", "boxes", "outlines", "crowds", "masks")
 """What is counted of a data set, in the order of the table."""
 
 
@@ -52,6 +52,7 @@ class Tally:
         """
         self.take("images", int(sample.height > 0))
         self.take("tags", len(sample.tags))
+        self.take("negatives", int(sample.negative))
         self.take("boxes", len(sample.box_classes) - len(sample.crowds))
         self.take("crowds", len(sample.crowds))
         self.take("outlines", sum(map(bool, sample.true_masks)))

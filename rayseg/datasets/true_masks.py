@@ -18,6 +18,7 @@ from rayseg.datasets.tally import Tally
 from rayseg.records import BACKGROUND, IGNORE
 from rayseg.records.file_names import file_stem
 from rayseg.records.palette import decode_labels
+from rayseg.records.scaling import shrink_labels
 
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _EXACT = ("PNG", "BMP", "TIFF")
@@ -85,7 +86,12 @@ class TrueMasks:
         self._images = self._found = 0
 
     def of(
-        self, id_: str, size_hw: tuple[int, int], tags: Sequence[int], given: Path | None = None
+        self,
+        id_: str,
+        size_hw: tuple[int, int],
+        tags: Sequence[int],
+        given: Path | None = None,
+        seen_hw: tuple[int, int] | None = None,
     ) -> str:
         """The path of an image's mask; empty where there is none that can be used.
 
@@ -94,6 +100,8 @@ class TrueMasks:
             size_hw: of the image; (0, 0) where it is not known.
             tags: class indices of the image.
             given: the mask, where a list names it.
+            seen_hw: at which the image is seen, where that is another size; the mask is then
+                written into the workspace at it.
         """
         self._images += 1
         self._first_id = self._first_id or id_
@@ -112,7 +120,10 @@ class TrueMasks:
             self._tally.leave_out("masks", str(error), str(path))
             return ""
         self._look_at(labels, path, tags)
-        if self._labels is None:
+        is_smaller = seen_hw is not None and seen_hw != labels.shape and min(seen_hw) > 0
+        if is_smaller and seen_hw:
+            labels = shrink_labels(labels, seen_hw)
+        if self._labels is None and not is_smaller:
             return str(path)
         target = self._workspace / f"{file_stem(id_)}.png"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+PHOTO = "photo"
+"""Column of a row that has the photograph as it was seen, uint8 (h, w, 3)."""
+
 
 class Export(NamedTuple):
     """Rows of results, read once, and what they are called in the foreign format."""
@@ -32,7 +35,9 @@ class Exporter(Protocol):
 
     Attributes:
         columns: of a row of masks or instances; its `id`, and `path`, `source_id` and `file_name`
-            of its image from the manifest, come with it.
+            of its image from the manifest, come with it. Objects that a row lacks are the connected
+            parts of its mask. With PHOTO results are
+            of the size at which it was seen, else of the file's.
         statuses: of the rows that it takes; an image without objects is one of COCO's too.
     """
 

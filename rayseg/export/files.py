@@ -43,6 +43,33 @@ def written(root: Path, path: Path, pieces: Iterable[bytes]) -> Iterator[Path]:
             draft.unlink()
 
 
+def write_once(root: Path, path: Path, content: bytes) -> None:
+    """Writes a file of an export; one that is there must hold the same.
+
+    Raises:
+        FileExistsError: it holds something else.
+        ValueError: a link on the way leads out of the folder.
+        OSError: it cannot be written; the text has the file and why.
+    """
+    check_inside(root, path)
+    if not path.exists():
+        with written(root, path, [content]):
+            return
+    if path.read_bytes() != content:
+        raise FileExistsError(f"{path} holds something else; choose another folder")
+
+
+def write_anew(path: Path, content: bytes) -> None:
+    """Writes a file, in place of one that is there.
+
+    Raises:
+        OSError: it cannot be written; the text has the file and why.
+    """
+    make_folder(path.parent)
+    with written(path.parent, path, [content]):
+        pass
+
+
 def check_inside(root: Path, path: Path) -> None:
     """Refuses a file that a link would put elsewhere.
 

@@ -100,14 +100,16 @@ class ObjectLabels(Protocol):
 
 
 class GivenTags:
-    """The tags of a manifest."""
+    """The tags of a manifest, none of a negative."""
 
     def __init__(self, manifest: Folder, split: str = ""):
-        self._ids = frozenset(s.id for s in _open(manifest, split).samples() if s.tags)
+        self._ids = frozenset(
+            s.id for s in _open(manifest, split).samples() if s.tags or s.negative
+        )
 
     @property
     def ids(self) -> Set[str]:
-        """Of the images that have a tag."""
+        """Of the images that have a tag, or are known to show none of the classes."""
         return self._ids
 
     def content(self, sample: Sample) -> bytes:

@@ -101,7 +101,7 @@ def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample, UInt8[ndar
     for step in range(min(len(samples), _TRIES)):
         sample = samples[(index + step) % len(samples)]
         try:
-            return sample, decode_image(read_file(sample.path)).pixels
+            return sample, decode_image(read_file(sample.path), sample.seen_side).pixels
         except ImageError as error:
             reasons.append(f"{sample.path}: {error}")
             logger.warning("another image trains in its place: %s", reasons[-1])

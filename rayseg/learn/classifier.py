@@ -53,6 +53,7 @@ class ClassifierTraining(Training):
         precision: Number format of the activations; auto is bf16 where the device is fast in it.
         log_every: Steps between two entries of the loss curve.
         save_every: Steps between two checkpoints beside those at the ends of epochs; 0 is 500.
+        negative_weight: Weight in the loss of images that are known to show none of the classes.
         judge_images: Images of the val split, or of the training split where that has none, on
             which the network is judged after each epoch; 0 for none.
         seed: Seed of the head, the order and the crops.
@@ -70,6 +71,7 @@ class ClassifierTraining(Training):
     log_every: int = dataclasses.field(default=20, metadata=NEW)
     save_every: int = dataclasses.field(default=0, metadata=NEW)
     judge_images: int = dataclasses.field(default=1000, metadata=NEW)
+    negative_weight: float = dataclasses.field(default=1.0, metadata=NEW)
 
     makes: ClassVar[str] = "classifier"
     field: ClassVar[str] = "classifier"
@@ -80,6 +82,8 @@ class ClassifierTraining(Training):
             raise ValueError(
                 f"epochs and batch_size must be 1 or more, got {self.epochs}, {self.batch_size}"
             )
+        if not 0 <= self.negative_weight < float("inf"):
+            raise ValueError(f"negative_weight must be 0 or more, got {self.negative_weight}")
         super().__post_init__()
 
     def _check_least(self, **least: int) -> None:
@@ -156,7 +160,7 @@ class ClassifierTraining(Training):
         """Binary cross entropy of every class."""
         images, targets, _ = batch
         logits = _logits(model, images, dtype)
-        return {"loss": multilabel_soft_margin(logits, targets)}
+        return {"loss": multilabel_soft_margin(logits, targets, self.negative_weight)}
 
     def judge(self, network: nn.Module, work: Work, worker: Worker, last: bool) -> dict[str, Any]:
         """Mean average precision and F1 on the val split's tags, else on the training split's."""
@@ -188,8 +192,8 @@ class ClassifierTraining(Training):
         manifest = read_manifest(work.manifest)
         for split in (work.val_split, work.train_split):
             if split in manifest.table.column("split").to_pylist():
-                tagged = [one for one in manifest.select(split).samples() if one.tags]
-                if tagged:
+                tagged = [s for s in manifest.select(split).samples() if s.tags or s.negative]
+                if any(one.tags for one in tagged):
                     return split, tagged[: self.judge_images]
         return work.train_split, []
 

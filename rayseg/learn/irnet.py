@@ -132,7 +132,7 @@ class IRNetTraining(PairTraining):
     def _corner(self, sample: Sample) -> Float[ndarray, "3 s s"] | None:
         """The upper left of an image; none of one that cannot be read."""
         try:
-            return self.crops.corner(decode_image(read_file(sample.path)).pixels)
+            return self.crops.corner(decode_image(read_file(sample.path), sample.seen_side).pixels)
         except ImageError:
             return None
 

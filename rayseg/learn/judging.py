@@ -28,7 +28,7 @@ def judged_images(
     every = -(-len(samples) // wanted) or 1
     for sample in samples[::every][worker.rank :: worker.world]:
         try:
-            pixels = decode_image(read_file(sample.path)).pixels
+            pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
             yield pixels, truths.read(sample.id, (pixels.shape[0], pixels.shape[1]))
         except (ImageError, ValueError):
             continue

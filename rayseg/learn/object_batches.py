@@ -74,7 +74,7 @@ def _fitting_pixels(sample: Sample) -> UInt8[ndarray, "h w 3"]:
     Raises:
         ImageError: it cannot be read, or is of another size.
     """
-    pixels = decode_image(read_file(sample.path)).pixels
+    pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
     if pixels.shape[:2] != (sample.height, sample.width):
         raise ImageError(
             f"image must be {(sample.height, sample.width)} as in the manifest, "

@@ -162,7 +162,7 @@ class ObjectTraining(Training):
 
     def judge(self, network: nn.Module, work: Work, worker: Worker, last: bool) -> dict[str, Any]:
         """Average precisions on images of the val split; empty without any with objects."""
-        truths, paths = self._judged(work, last and self.judges_all_at_last)
+        truths, samples = self._judged(work, last and self.judges_all_at_last)
         if not truths:
             return {}
         dtype = choose_dtype(self.precision, worker.device)
@@ -172,7 +172,7 @@ class ObjectTraining(Training):
                 own = {
                     id_: found
                     for id_ in list(truths)[worker.rank :: worker.world]
-                    if (found := self._guessed(network, paths[id_], worker.device)) is not None
+                    if (found := self._guessed(network, samples[id_], worker.device)) is not None
                 }
         finally:
             network.train()
@@ -194,8 +194,8 @@ class ObjectTraining(Training):
 
     def _judged(
         self, work: Work, everything: bool
-    ) -> tuple[dict[str, ObjectTruths], dict[str, str]]:
-        """True objects and paths of the images that are judged on, by id."""
+    ) -> tuple[dict[str, ObjectTruths], dict[str, Sample]]:
+        """True objects and samples of the images that are judged on, by id."""
         manifest = read_manifest(work.manifest, true_masks=self.with_masks)
         wanted = self.judge_images
         if not wanted or work.val_split not in manifest.table.column("split").to_pylist():
@@ -206,12 +206,14 @@ class ObjectTraining(Training):
         truths = true_instances(chosen)
         if not any(len(one.classes) for one in truths.values()):
             return {}, {}
-        return truths, {sample.id: sample.path for sample in chosen.samples()}
+        return truths, {sample.id: sample for sample in chosen.samples()}
 
-    def _guessed(self, network: nn.Module, path: str, device: torch.device) -> ObjectGuesses | None:
+    def _guessed(
+        self, network: nn.Module, sample: Sample, device: torch.device
+    ) -> ObjectGuesses | None:
         """The objects that a network finds in an image; None where it cannot be read."""
         try:
-            pixels = decode_image(read_file(path)).pixels
+            pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
         except ImageError:
             return None  # the predictions name what is wrong with it
         return self.guess(network, torch.from_numpy(pixels[None].copy()).to(device))

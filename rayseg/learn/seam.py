@@ -116,7 +116,7 @@ class SEAMTraining(ClassifierTraining):
         images, targets, _ = batch
         with torch.autocast(images.device.type, dtype, dtype != torch.float32):
             first, second = model(images, (1.0, self.second_scale))
-        return seam_losses(first, second, targets, self.hardest_share)
+        return seam_losses(first, second, targets, self.hardest_share, self.negative_weight)
 
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
         """What `load_seam` needs beside the tensors."""

@@ -25,7 +25,11 @@ Look = tuple[Float[Tensor, "n c h w"], Float[Tensor, "n p h w"]]
 
 
 def seam_losses(
-    first: Look, second: Look, targets: Float[Tensor, "n c"], hardest_share: float = 0.2
+    first: Look,
+    second: Look,
+    targets: Float[Tensor, "n c"],
+    hardest_share: float = 0.2,
+    negative_weight: float = 1.0,
 ) -> dict[str, Float[Tensor, ""]]:
     """The four losses by their names; SEAM minimises their sum.
 
@@ -34,13 +38,17 @@ def seam_losses(
         second: those of smaller copies.
         targets: 0/1, the classes of each image.
         hardest_share: cross averages this share of an image's differences, the largest.
+        negative_weight: what the cross entropy of an image without any class is multiplied by.
 
     Source: Wang et al., CVPR 2020 (SEAM), eq. 7 to 10; pooled is the code's alone, which says that
     it moves the best background threshold.
     """
     size_hw = (second[0].shape[2], second[0].shape[3])
     present = targets[:, :, None, None]
-    classes = [multilabel_soft_margin(maps.mean((2, 3)), targets) for maps, _ in (first, second)]
+    classes = [
+        multilabel_soft_margin(maps.mean((2, 3)), targets, negative_weight)
+        for maps, _ in (first, second)
+    ]
     pooled = [minimum_pooling(refined[:, 1:] * present) for _, refined in (first, second)]
     maps = [resize_corners(stretch(one[0]), size_hw) * present for one in (first, second)]
     cross = [

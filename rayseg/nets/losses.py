@@ -12,13 +12,19 @@ from rayseg.records import BACKGROUND, IGNORE
 
 
 def multilabel_soft_margin(
-    logits: Float[Tensor, "n c"], targets: Float[Tensor, "n c"]
+    logits: Float[Tensor, "n c"], targets: Float[Tensor, "n c"], negative_weight: float = 1.0
 ) -> Float[Tensor, ""]:
     """Mean binary cross entropy of every class of every image.
 
+    Args:
+        negative_weight: what the cross entropy of an image without any class is multiplied by.
+
     Source: the classifier loss of Ahn et al., CVPR 2019 (IRN), METHODS 1.2.
     """
-    return functional.multilabel_soft_margin_loss(logits, targets)
+    if negative_weight == 1:
+        return functional.multilabel_soft_margin_loss(logits, targets)
+    losses = functional.multilabel_soft_margin_loss(logits, targets, reduction="none")
+    return torch.where(targets.any(1), losses, losses * negative_weight).mean()
 
 
 def rib_loss(

@@ -40,8 +40,10 @@ class Sample:
     Attributes:
         id: unique within its manifest.
         path: where the image lies: a local path or a URI.
-        height: stored pixel rows; EXIF rotation is not applied, as in VOC's and COCO's annotations.
-        width: stored pixel columns.
+        height: rows of pixels as the image is seen, in whose frame boxes, masks and maps are. These
+            are the stored rows (EXIF rotation not applied, as in VOC's and COCO's annotations),
+            but where `seen_side` says otherwise.
+        width: columns of pixels as the image is seen.
         tags: class indices present in the image, ascending, without repeats.
         boxes_xyxy: float32 (o, 4) object boxes in pixels, x and y of the upper left corner, then
             of the lower right, exclusive.
@@ -60,6 +62,11 @@ class Sample:
         image_bytes: of the image file; -1 where not known.
         image_mtime_ns: when it was last written, in nanoseconds of the epoch; -1 where not known.
         mask_digest: of the file of the true mask; empty where there is none, or it was not read.
+        negative: whether the image is known to show nothing of any class; without tags and not so,
+            nobody knows what it shows.
+        seen_side: longer side at which a photograph is seen that is too large or has to be turned:
+            it is turned as EXIF says and made smaller to that. 0 for pixels as they are stored.
+        photo_hw: height and width as a viewer shows it, where there is a `seen_side`; else (0, 0).
     """
 
     id: str
@@ -80,6 +87,9 @@ class Sample:
     image_bytes: int = -1
     image_mtime_ns: int = -1
     mask_digest: str = ""
+    negative: bool = False
+    seen_side: int = 0
+    photo_hw: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         number = len(self.boxes_xyxy)

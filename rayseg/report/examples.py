@@ -129,7 +129,7 @@ def _open_photo(sample: Sample) -> tuple[str, str, tuple[int, int]]:
     """Data URI, or the reason why there is none, and the size of the pictures."""
     size_hw = overlays.fit((max(1, sample.height), max(1, sample.width)))
     try:
-        pixels = decode_image(_read(sample.path), min_side=1).pixels
+        pixels = decode_image(_read(sample.path), sample.seen_side, min_side=1).pixels
     except (OSError, ValueError) as error:
         return "", str(error), size_hw
     size_hw = overlays.fit((pixels.shape[0], pixels.shape[1]))

@@ -10,22 +10,18 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
 from rayseg.records import BACKGROUND, IGNORE
+from rayseg.records.painting import OUTLINE, differs, label_layer, outline
 from rayseg.records.palette import VOC_PALETTE
 from rayseg.store import MAP_STRIDE
 
 LONG_SIDE = 320
 """Longer side of an embedded picture in pixels: sharp at 200 CSS pixels on most screens."""
-FILL_ALPHA = 150
-OUTLINE = (255, 255, 255, 235)
-HATCH_LIGHT = (205, 205, 205, 150)
-HATCH_DARK = (150, 150, 150, 150)
 HEAT_ALPHA = 195
-_HATCH_PERIOD = 6
 # Few levels of alpha keep a smooth layer at a few kilobytes; steps of 1/24 are not visible.
 _ALPHA_LEVELS = 24
 
@@ -70,19 +66,6 @@ def maps_to_labels(
     return np.where(maps.max(axis=0) > threshold, strongest, BACKGROUND).astype(np.uint8)
 
 
-def label_layer(labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w 4"]:
-    """A mask in its classes' colours, outlined; ignored pixels hatched, background clear."""
-    layer = np.zeros((*labels.shape, 4), np.uint8)
-    layer[..., :3] = VOC_PALETTE[labels]
-    layer[..., 3] = np.where(labels == BACKGROUND, 0, FILL_ALPHA)
-    layer[_outline(labels)] = OUTLINE
-    row, column = np.indices(labels.shape)
-    stripe = (row + column) % _HATCH_PERIOD < _HATCH_PERIOD // 2
-    layer[(labels == IGNORE) & stripe] = HATCH_LIGHT
-    layer[(labels == IGNORE) & ~stripe] = HATCH_DARK
-    return layer
-
-
 def heat_layer(
     maps: Float[ndarray, "k h w"], classes: Sequence[int], threshold: float | None
 ) -> UInt8[ndarray, "h w 4"]:
@@ -99,7 +82,7 @@ def heat_layer(
     levels = np.rint(maps.max(axis=0) * _ALPHA_LEVELS) / _ALPHA_LEVELS
     layer[..., 3] = np.rint(levels * HEAT_ALPHA)
     if threshold is not None:
-        layer[_outline(maps_to_labels(maps, classes, threshold))] = OUTLINE
+        layer[outline(maps_to_labels(maps, classes, threshold))] = OUTLINE
     return layer
 
 
@@ -150,7 +133,7 @@ def object_layer(
         which[masks[i]] = i + 1
     labels = np.array([BACKGROUND, *(index + 1 for index in classes)], np.uint8)[which]
     layer = label_layer(np.where(doubtful & (which == 0), np.uint8(IGNORE), labels))
-    layer[_differs(which) & (which > 0)] = OUTLINE  # two objects of one class touch
+    layer[differs(which) & (which > 0)] = OUTLINE  # two objects of one class touch
     return draw_boxes(layer, boxes_xyxy, classes)
 
 
@@ -173,19 +156,6 @@ def draw_boxes(
         drawn[y1:y2, x1:x2] = (*VOC_PALETTE[index + 1], 255)
         drawn[inner] = within
     return drawn
-
-
-def _outline(labels: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """Foreground pixels with a neighbour of another label; the picture's edge is no outline."""
-    return _differs(labels) & (labels != BACKGROUND) & (labels != IGNORE)
-
-
-def _differs(labels: Integer[ndarray, "h w"]) -> Bool[ndarray, "h w"]:
-    """Pixels with a neighbour of another number."""
-    padded = np.pad(labels, 1, mode="edge")
-    inner = padded[1:-1, 1:-1]
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return np.logical_or.reduce([inner != other for other in neighbours])
 
 
 def png_uri(layer: UInt8[ndarray, "h w 4"]) -> str:

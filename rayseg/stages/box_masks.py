@@ -14,14 +14,13 @@ from rayseg.attribution import MISSED, enlarge_grid
 from rayseg.records import IGNORE
 from rayseg.records.boxes import box_problem
 from rayseg.records.file_names import file_stem
-from rayseg.records.images import decode_image
 from rayseg.records.palette import encode_labels
 from rayseg.records.rle import decode_mask, encode_mask
 from rayseg.refine import BoxMask, ProposalRefinement, semantic_labels
 from rayseg.refine.box_masks import MaskMaker
 from rayseg.refine.mask_proposals import SuperpixelProposals, read_proposals
 from rayseg.refine.proposals import Proposals
-from rayseg.stages.masks import image_paths
+from rayseg.stages.decoding import SeenImages
 from rayseg.stages.rows import Row, Rows, one_by_one
 from rayseg.store import Folder, read_file, read_manifest, unpack_grid
 
@@ -127,7 +126,7 @@ class RefineBoxMaps:
     would take gigabytes.
 
     Args:
-        manifest: has the images' paths and crowds.
+        manifest: says where the images lie, at which size they are seen, and what is a crowd.
         proposals: of masks; None for none.
     """
 
@@ -137,15 +136,13 @@ class RefineBoxMaps:
         manifest: Folder,
         proposals: FolderProposals | OwnProposals | None = None,
         refinement: ProposalRefinement | None = None,
-        max_pixels: int = 50_000_000,
         keep_nested: bool = True,
     ):
         self.refiner = refiner
         self.proposals = proposals
         self.refinement = refinement or ProposalRefinement()
-        self.max_pixels = max_pixels
         self.keep_nested = keep_nested
-        self.paths = image_paths(manifest)
+        self.images = SeenImages(manifest)
         self.crowds = crowd_boxes(manifest)
 
     def __call__(self, rows: Rows) -> Rows:
@@ -153,7 +150,7 @@ class RefineBoxMaps:
         return one_by_one(rows, self._masks, "masks", ready="ok")
 
     def _masks(self, row: Row) -> Row:
-        image = decode_image(read_file(self.paths[row["id"]]), self.max_pixels).pixels
+        image = self.images.pixels(row["id"])
         size_hw = (image.shape[0], image.shape[1])
         boxes = np.array(row["boxes_xyxy"], np.float32).reshape(-1, 4)
         sound = [i for i, box in enumerate(boxes) if not box_problem(box, size_hw)]

@@ -87,7 +87,7 @@ def fill_bank(samples: Iterable[Sample], num_classes: int, bank: CompanionBank) 
 def _cut(bank: CompanionBank, sample: Sample) -> Cut | None:
     """The crop of one image; None where it cannot be read."""
     try:
-        pixels = decode_image(read_file(sample.path)).pixels
+        pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
     except ImageError as error:
         logger.warning("no companion from %s: %s", sample.path, error)
         return None

@@ -1,10 +1,14 @@
 """Manifest rows to rows with pixels."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+from jaxtyping import UInt8
+from numpy import ndarray
 
 from rayseg.records.images import ImageError, decode_image
 from rayseg.stages.rows import Row, Rows
-from rayseg.store import MISSING, content_digest, read_file
+from rayseg.store import MISSING, Folder, content_digest, read_file, read_manifest
 
 _KEPT = ("id", "height", "width", "boxes_xyxy", "box_classes")
 
@@ -18,12 +22,10 @@ class DecodeImages:
     ``empty``; the others wait for theirs.
 
     Args:
-        max_pixels: larger images are refused.
         untagged: images without tags wait like the others, for what needs no tags.
     """
 
-    def __init__(self, max_pixels: int = 50_000_000, untagged: bool = False):
-        self.max_pixels = max_pixels
+    def __init__(self, untagged: bool = False):
         self.untagged = untagged
 
     def __call__(self, rows: Rows) -> Rows:
@@ -39,7 +41,7 @@ class DecodeImages:
         kept |= {"status": "", "error": "", "note": "", "classes": list(row["tags"]), "pixels": b""}
         try:
             _check_same(row, data)
-            decoded = decode_image(data, self.max_pixels)
+            decoded = decode_image(data, row.get("seen_side") or 0)
         except ImageError as error:
             return kept | {"status": "error", "error": f"{row['path']}: {error}"}
         height, width = decoded.pixels.shape[:2]
@@ -48,8 +50,47 @@ class DecodeImages:
             return kept | {"note": decoded.note}
         return kept | {
             "status": "empty",
-            "note": "; ".join(filter(None, [decoded.note, "no tags"])),
+            "note": "; ".join(filter(None, [decoded.note, _untagged(row)])),
         }
+
+
+def _untagged(row: Row) -> str:
+    return "negative: shows none of the classes" if row.get("negative") else "no tags"
+
+
+class SeenImages:
+    """The images of a manifest, decoded as they are seen.
+
+    Args:
+        manifest: says where the images lie, and at which size they are seen.
+    """
+
+    def __init__(self, manifest: Folder):
+        self._sources = _sources(manifest)
+
+    def pixels(self, id_: str) -> UInt8[ndarray, "h w 3"]:
+        """One image.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+        path, seen_side = self._sources[id_]
+        return decode_image(read_file(path), seen_side).pixels
+
+    def seen_side(self, id_: str) -> int:
+        """At which one image is seen, as `Sample` has it."""
+        return self._sources[id_][1]
+
+
+@lru_cache(maxsize=1)
+def _sources(manifest: Folder) -> dict[str, tuple[str, int]]:
+    """Path and side of each image by id.
+
+    Read once a process: tasks are many and short, the manifest of a large data set is long.
+    """
+    ids, *columns = read_manifest(manifest).table.select(["id", "path", "seen_side"]).columns
+    pairs = zip(*(column.to_pylist() for column in columns), strict=True)
+    return dict(zip(ids.to_pylist(), pairs, strict=True))
 
 
 def _check_same(row: Row, data: bytes | None) -> None:

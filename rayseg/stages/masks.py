@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +15,7 @@ from rayseg.records.file_names import file_stem
 from rayseg.records.images import ImageError, decode_image
 from rayseg.records.palette import encode_labels
 from rayseg.refine.network_refiner import Prepared
+from rayseg.stages.decoding import SeenImages
 from rayseg.stages.rows import Row, Rows, choose_device, one_by_one
 from rayseg.store import Folder, local_copy, pack_maps, read_file, read_manifest, unpack_seeds
 
@@ -50,15 +50,23 @@ class SaliencyMaps:
     """Saliency as extra supervision: a folder of grey maps and what to make of them.
 
     Attributes:
-        folder: holds ``<id>.png`` or ``<id>.jpg`` of each image, of the image's size.
+        folder: holds ``<id>.png`` or ``<id>.jpg`` of each image, of the image's size; for a photo
+            that is seen smaller, of the photo's size or of that.
         agreement: labels and map, uint8, to labels.
     """
 
     folder: Folder
     agreement: Callable[[UInt8[ndarray, "h w"], UInt8[ndarray, "h w"]], UInt8[ndarray, "h w"]]
 
-    def __call__(self, id_: str, labels: UInt8[ndarray, "h w"]) -> UInt8[ndarray, "h w"]:
+    def __call__(
+        self, id_: str, labels: UInt8[ndarray, "h w"], seen_side: int = 0
+    ) -> UInt8[ndarray, "h w"]:
         """The labels of an image after its map was heard.
+
+        Args:
+            id_: of the image.
+            labels: as a refiner made them.
+            seen_side: at which the image was seen, as `Sample` has it.
 
         Raises:
             ValueError: the map is missing, no picture, not grey or of another size.
@@ -67,7 +75,7 @@ class SaliencyMaps:
         found = ((address, read_file(address)) for address in addresses)
         address, data = next((one for one in found if one[1] is not None), (addresses[0], None))
         try:
-            levels = decode_image(data).pixels
+            levels = decode_image(data, seen_side).pixels
         except ImageError as error:
             raise ValueError(f"saliency map {address}: {error}") from None
         if (levels != levels[..., :1]).any():
@@ -88,7 +96,7 @@ class RefineSeeds:
     Of one that works on a network rows of WALKED_SCHEMA, with what it saw.
 
     Args:
-        manifest: has the images' paths.
+        manifest: says where the images lie, and at which size they are seen.
         saliency: maps that the labels must agree with; None for none.
     """
 
@@ -96,7 +104,6 @@ class RefineSeeds:
         self,
         refiner: Refiner,
         manifest: Folder,
-        max_pixels: int = 50_000_000,
         saliency: SaliencyMaps | None = None,
         weights: str = "",
         device: str = "auto",
@@ -106,24 +113,23 @@ class RefineSeeds:
             network = NETWORKS[kind].load(local_copy(weights), read_manifest(manifest).classes)
             self.refiner = refiner.prepare(network, choose_device(device))  # type: ignore[attr-defined]
         self.saliency = saliency
-        self.max_pixels = max_pixels
-        self.paths = image_paths(manifest)
+        self.images = SeenImages(manifest)
 
     def __call__(self, rows: Rows) -> Rows:
         """One mask a row; a row without seeds keeps its status and reason."""
         return one_by_one(rows, self._refine, "mask", ready="ok")
 
     def _refine(self, row: Row) -> Row:
-        decoded = decode_image(read_file(self.paths[row["id"]]), self.max_pixels)
+        pixels = self.images.pixels(row["id"])
         seeds = unpack_seeds(row)
-        given = decoded.pixels, enlarge(seeds), seeds.classes
+        given = pixels, enlarge(seeds), seeds.classes
         columns: Row = {}
         if isinstance(self.refiner, Prepared) and len(seeds.classes):
             notes = row["note"], self.refiner.note(seeds.size_hw)
             columns["note"] = "; ".join(filter(None, notes))
         if self.finds_objects:
             found = self.refiner.find(*given)  # type: ignore[attr-defined]
-            labels = found.labels(decoded.pixels.shape[:2])
+            labels = found.labels(pixels.shape[:2])
             columns |= found.scored().columns()
         elif isinstance(self.refiner, Prepared):
             labels, view = self.refiner.viewed(*given)
@@ -132,20 +138,10 @@ class RefineSeeds:
         else:
             labels = self.refiner(*given)
         if self.saliency:
-            labels = self.saliency(row["id"], labels)
+            labels = self.saliency(row["id"], labels, self.images.seen_side(row["id"]))
         return {
             "status": "ok",
             "labels": encode_labels(LabelMap(row["id"], labels).labels),
             "ignored": float((labels == IGNORE).mean()),
             **columns,
         }
-
-
-@lru_cache(maxsize=1)
-def image_paths(manifest: Folder) -> dict[str, str]:
-    """Path of each image by id.
-
-    Read once a process: tasks are many and short, the manifest of a large data set is long.
-    """
-    table = read_manifest(manifest).table.select(["id", "path"])
-    return dict(zip(*table.to_pydict().values(), strict=True))

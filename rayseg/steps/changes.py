@@ -11,6 +11,8 @@ ASPECTS = {
     "with other boxes": ("boxes_xyxy", "box_classes", "difficult", "crowds"),
     "with another true mask": ("mask_digest",),
     "of another split": ("split",),
+    "seen at another size": ("seen_side",),
+    "newly a negative, or one no more": ("negative",),
 }
 """What may change of an image, and the columns of the manifest that say so."""
 

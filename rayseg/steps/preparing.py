@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rayseg.config import PrepareConfig, as_plain
+from rayseg.config import PrepareConfig, as_plain, identity_of
 from rayseg.datasets.tally import Tally
 from rayseg.steps.changes import tell_changes
 from rayseg.steps.engine import Engine
@@ -41,7 +41,7 @@ def manifest_step(config: PrepareConfig) -> Step:
     return Step(
         "manifest",
         Folder(config.run) / "manifest",
-        {"data": config.data, config.data: plain, "files": files},
+        {"data": config.data, config.data: identity_of(config.dataset()), "files": files},
         Once(reading.read, reading.is_done),
         "manifest",
         reading.tell,

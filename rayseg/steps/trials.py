@@ -393,4 +393,5 @@ def _content(row: dict[str, Any]) -> str:
     """Digest of what is read of an image; empty where an earlier version did not note it."""
     if not row["image_digest"]:
         return ""
-    return row_digest({name: row[name] for name in ("image_digest", "mask_digest", "tags", *READ)})
+    read = {name: row[name] for name in ("image_digest", "mask_digest", "tags", *READ)}
+    return row_digest(read | ({"seen_side": row["seen_side"]} if row["seen_side"] else {}))

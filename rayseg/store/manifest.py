@@ -136,7 +136,7 @@ class Manifest:
         Returns:
             By id; empty where an earlier version did not note what the image file is.
         """
-        columns = ["id", "image_digest", *reads]
+        columns = ["id", "image_digest", "seen_side", *reads]
         return {
             row["id"]: self._digest(row) if row["image_digest"] else ""
             for batch in self.table.select(columns).to_batches(max_chunksize=1000)
@@ -147,6 +147,8 @@ class Manifest:
         numbers = {*row.get("tags", ()), *row.get("box_classes", ())}
         named = [(number, self.classes[number]) for number in sorted(numbers)]
         read = {**row, "classes": named, "id": ""}
+        if not read["seen_side"]:  # as the digests of earlier versions have it
+            del read["seen_side"]
         return content_digest(repr(sorted(read.items())).encode())
 
     def samples(self) -> Iterator[Sample]:
@@ -226,7 +228,17 @@ _LATER = {
     field.name: field.default
     for field in fields(Sample)
     if field.name
-    in ("source_id", "file_name", "image_digest", "image_bytes", "image_mtime_ns", "mask_digest")
+    in (
+        "source_id",
+        "file_name",
+        "image_digest",
+        "image_bytes",
+        "image_mtime_ns",
+        "mask_digest",
+        "negative",
+        "seen_side",
+        "photo_hw",
+    )
 }
 """Columns that manifests of earlier versions lack, and what stands there then."""
 

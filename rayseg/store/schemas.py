@@ -22,6 +22,9 @@ MANIFEST_SCHEMA = pa.schema(
         ("image_bytes", pa.int64()),
         ("image_mtime_ns", pa.int64()),
         ("mask_digest", pa.string()),
+        ("negative", pa.bool_()),  # known to show nothing of any class
+        ("seen_side", pa.int32()),  # of a photo that is turned or made smaller; else 0
+        ("photo_hw", pa.list_(pa.int32())),  # ... and its size as a viewer shows it; else 0, 0
     ]
 )
 """One image of a dataset a row; the class names are in the file's metadata as JSON."""

@@ -192,7 +192,7 @@ def test_a_finished_folder_of_whole_epochs_is_taken_as_it_is(tmp_path):
     """Its configuration lacks what is new, it says nothing of tags, and its figures are epochs."""
     store(tmp_path, scenes(tmp_path / "images"))
     folder, one = folder_of(tmp_path, "classifier"), ClassifierTraining(weights="none")
-    new = {"iterations", "precision", "log_every", "save_every", "judge_images"}
+    new = {"iterations", "precision", "log_every", "save_every", "judge_images", "negative_weight"}
     config = {name: value for name, value in as_plain(one).items() if name not in new}
     claim(folder, {"split": "train", "classifier": config})
     folder.write("classifier.safetensors", b"numbers")

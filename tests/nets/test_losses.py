@@ -30,6 +30,17 @@ def test_soft_margin_is_the_mean_binary_cross_entropy():
     assert found.item() == pytest.approx(literal(logits, targets), rel=1e-12)
 
 
+def test_images_of_no_class_weigh_as_they_are_told():
+    rng = np.random.default_rng(1)
+    logits, targets = rng.normal(0, 3, (4, 5)), rng.integers(0, 2, (4, 5)).astype(float)
+    targets[0], targets[1:, 0] = 0, 1  # the first is a negative, the others are not
+    given = torch.tensor(logits), torch.tensor(targets)
+    rows = [literal(logits[i : i + 1], targets[i : i + 1]) for i in range(4)]
+    for weight in (0.0, 0.3, 1.0, 2.5):
+        expected = (weight * rows[0] + sum(rows[1:])) / 4
+        assert multilabel_soft_margin(*given, weight).item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_undecided_logits_cost_log_two():
     loss = multilabel_soft_margin(torch.zeros(2, 3), torch.tensor([[1.0, 0, 0], [0, 1, 1]]))
     assert loss.item() == pytest.approx(np.log(2), rel=1e-6)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from rayseg.records import painting
 from rayseg.records.palette import VOC_PALETTE
 from rayseg.report import overlays
 
@@ -12,12 +13,12 @@ def test_outline_is_what_brute_force_finds():
         near = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
         others = [labels[p] for p in near if 0 <= p[0] < 9 and 0 <= p[1] < 7]
         edge = labels[y, x] in (1, 2) and any(other != labels[y, x] for other in others)
-        assert (tuple(layer[y, x]) == overlays.OUTLINE) == edge
+        assert (tuple(layer[y, x]) == painting.OUTLINE) == edge
 
 
 def test_background_is_clear_and_classes_have_their_colour():
     labels = np.full((5, 5), 3, np.uint8)
-    assert (overlays.label_layer(labels) == [*VOC_PALETTE[3], overlays.FILL_ALPHA]).all()
+    assert (overlays.label_layer(labels) == [*VOC_PALETTE[3], painting.FILL_ALPHA]).all()
     assert not overlays.label_layer(np.zeros((5, 5), np.uint8))[..., 3].any()
 
 

@@ -5,6 +5,7 @@ from PIL import Image
 from rayseg.records.images import decode_image
 from rayseg.stages import DecodeImages
 from tests.bad_images import REFUSED, encode, picture, write_bad_images
+from tests.records.test_photos import looked_at, stored
 
 
 def manifest_row(id_, path, tags=(0,)):
@@ -71,3 +72,16 @@ def test_every_decoded_row_has_the_same_columns(decoded):
 
 def test_the_pixels_of_a_picture_are_those_that_decoding_gives():
     assert np.array_equal(decode_image(encode(Image.fromarray(picture()))).pixels, picture())
+
+
+def test_a_photo_is_decoded_as_the_manifest_says_that_it_is_seen_and_the_row_says_so(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(stored(looked_at(400, 600), 6))
+    (row,) = DecodeImages()([manifest_row("a", tmp_path / "a.jpg") | {"seen_side": 120}])
+    assert (row["height"], row["width"], len(row["pixels"])) == (80, 120, 80 * 120 * 3)
+    assert row["note"] == "seen at 80x120 of 400x600 pixels; turned as EXIF orientation 6 says"
+
+
+def test_a_negative_is_empty_and_says_what_it_is(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(Image.fromarray(picture())))
+    (row,) = DecodeImages()([manifest_row("a", tmp_path / "a.png", ()) | {"negative": True}])
+    assert (row["status"], row["note"]) == ("empty", "negative: shows none of the classes")

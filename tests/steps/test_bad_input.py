@@ -31,6 +31,7 @@ def job(tmp_path_factory):
     run = str(folder / "run")
     plain, names = ["--run", run, "--engine", "plain"], f"{folder}/tags.csv"
     source = ["--data", "folder", "--folder.images", f"{folder}/images", "--folder.tags", names]
+    source.append("--folder.max-side=0")  # so that one photo is too large
     assert run_job("prepare", [*plain, *source]) == 3  # some are not there, or no images
     method = ["--methods", "cam", "--cam.scales", "1", "--cam.precision", "fp32"]
     network = ["--weights", f"{folder}/w.safetensors", "--compute.num-gpus", "0"]
@@ -118,7 +119,7 @@ def test_images_that_can_be_converted_are_used_and_say_what_was_done(job):
 def test_images_without_tags_are_empty_and_say_so(job):
     untagged = [row for row in job[0] if row["status"] == "empty"]
     assert {row["id"] for row in untagged} == {"good100", "good200"}
-    assert [row["note"] for row in untagged] == ["no tags"] * UNTAGGED
+    assert [row["note"] for row in untagged] == ["negative: shows none of the classes"] * UNTAGGED
     assert not any(row["maps"] for row in untagged)
 
 

@@ -2,12 +2,19 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rayseg.store import MANIFEST_SCHEMA, manifest_rows_by_id, read_manifest, write_manifest
+from rayseg.store import (
+    MANIFEST_SCHEMA,
+    content_digest,
+    manifest_rows_by_id,
+    read_manifest,
+    write_manifest,
+)
 from tests.store.tables import sample
 
 
@@ -135,3 +142,37 @@ def parquet(table):
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def test_rows_follow_from_the_size_at_which_a_photo_is_seen_and_others_as_before(folder):
+    found = []
+    for seen_side in (0, 120, 240):
+        write_manifest(folder, [sample("a", seen_side=seen_side)], ("cat", "dog"))
+        rows = read_manifest(folder).table.set_column(
+            read_manifest(folder).table.column_names.index("image_digest"),
+            "image_digest",
+            pa.array(["0" * 32]),
+        )
+        found.append(replace(read_manifest(folder), table=rows).digests(("tags",))["a"])
+    assert len(set(found)) == 3
+    content = repr(
+        [
+            ("classes", [(0, "cat"), (1, "dog")]),
+            ("id", ""),
+            ("image_digest", "0" * 32),
+            ("tags", [0, 1]),
+        ]
+    )
+    assert found[0] == content_digest(content.encode())
+
+
+def test_a_manifest_of_an_earlier_version_has_photos_as_they_are_stored(folder):
+    write_manifest(folder, [sample("a", seen_side=9, photo_hw=(90, 60), negative=True)], ("c", "d"))
+    (new,) = read_manifest(folder).samples()
+    assert (new.seen_side, new.photo_hw, new.negative) == (9, (90, 60), True)
+    table = pq.read_table(io.BytesIO(folder.read("manifest.parquet")))
+    sink = io.BytesIO()
+    pq.write_table(table.drop(["seen_side", "photo_hw", "negative"]), sink)
+    folder.write("manifest.parquet", sink.getvalue())
+    (old,) = read_manifest(folder).samples()
+    assert (old.seen_side, old.photo_hw, old.negative) == (0, (0, 0), False)

@@ -1,0 +1,101 @@
+"""Masks as pictures: one of 0 and 255 a class, and photographs with their masks on them.
+
+    folder/<split>/<class>/<id>.png    255 where the mask has the class, else 0
+    folder/<split>/<id>.png            the photograph with its mask in colours
+
+A file that is there is never changed.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from rayseg.export.base import PHOTO, Export
+from rayseg.export.files import make_folder, write_once
+from rayseg.records import BACKGROUND, IGNORE
+from rayseg.records.file_names import apart, file_stem
+from rayseg.records.painting import painted
+from rayseg.records.palette import decode_labels
+
+
+@dataclass(frozen=True)
+class PictureExport:
+    """What was written: so many pictures of so many images."""
+
+    folder: Path
+    images: int
+    masks: int
+    left_out: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.masks} pictures of {self.images} images in {self.folder}"
+
+
+@dataclass(frozen=True)
+class BinaryMasks:
+    """A picture of 0 and 255 for each class that an image's mask has; what is ignored is 0."""
+
+    columns: ClassVar[tuple[str, ...]] = ("labels",)
+    statuses: ClassVar[tuple[str, ...]] = ("ok",)
+
+    def write(self, export: Export) -> PictureExport:
+        """Writes them.
+
+        Raises:
+            FileExistsError: a picture is there with other content.
+        """
+        folder = Path(export.folder)
+        make_folder(folder)
+        names = _folder_names(export.classes)
+        images = masks = 0
+        for row in export.rows:
+            labels = decode_labels(row["labels"])
+            for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
+                if label not in (BACKGROUND, IGNORE):
+                    place = folder / export.split / names[label - 1] / f"{file_stem(row['id'])}.png"
+                    write_once(folder, place, _png((labels == label).astype(np.uint8) * 255))
+                    masks += 1
+            images += 1
+        return PictureExport(folder, images, masks)
+
+
+@dataclass(frozen=True)
+class Overlays:
+    """Photographs with their masks on them in colours, at the size at which they were seen."""
+
+    columns: ClassVar[tuple[str, ...]] = ("labels", PHOTO)
+    statuses: ClassVar[tuple[str, ...]] = ("ok",)
+
+    def write(self, export: Export) -> PictureExport:
+        """Writes them.
+
+        Raises:
+            FileExistsError: a picture is there with other content.
+        """
+        folder = Path(export.folder)
+        make_folder(folder)
+        number = 0
+        for row in export.rows:
+            place = folder / export.split / f"{file_stem(row['id'])}.png"
+            write_once(folder, place, _png(painted(row[PHOTO], decode_labels(row["labels"]))))
+            number += 1
+        return PictureExport(folder, number, number)
+
+
+def _folder_names(classes: Sequence[str]) -> list[str]:
+    """A folder of one name for each class, different also where letters have no case."""
+    names: list[str] = []
+    for one in classes:
+        names.append(apart(file_stem(one.replace("/", "\\")), {name.lower() for name in names}))
+    return names
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
