@@ -1,5 +1,6 @@
 """What is special of IRNet's and AffinityNet's trainings: crops, judging, mean displacement."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from rayseg.nets import inputs
 from rayseg.nets.affinity import affinity_facts
 from rayseg.nets.irnet import load_irnet
 from rayseg.nets.weights import to_safetensors
+from rayseg.refine import IRNetRefinement
 from rayseg.store import Folder, read_manifest, read_run
 from tests.learn.tiny import CLASSES, folder_of, scenes, store, tiny, trained
 from tests.reference import pair_training_literal as literal
@@ -215,11 +217,12 @@ class TestTrained:
         means_of(few, network, Recording())
         assert shares[0][2] == 2
 
-    def test_pairs_that_are_told_right_are_counted(self, run, network):
+    def test_alike_and_different_pairs_weigh_the_same(self, run, network):
         right, number = {}, {}
         for sample in read_manifest(Folder(str(run)) / "manifest").select("val").samples():
-            pixels = np.asarray(Image.open(sample.path))
-            truth = np.asarray(Image.open(sample.mask_path))
+            pixels, truth = (
+                np.asarray(Image.open(path))[:48, :48] for path in (sample.path, sample.mask_path)
+            )
             planes = inputs.normalise(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
             with torch.no_grad():
                 edges = network(planes)[0][0, 0].double().sigmoid().numpy()
@@ -227,10 +230,23 @@ class TestTrained:
                 alike = literal.edge_affinity(edges, pair) > 0.5
                 number[kind] = number.get(kind, 0) + 1
                 right[kind] = right.get(kind, 0) + (alike == (kind != "different"))
-        shares = [right[kind] / number[kind] for kind in number]
+        alike = (
+            right["background"] / number["background"] + right["foreground"] / number["foreground"]
+        ) / 2
+        different = right["different"] / number["different"]
         judged = read_run(folder_of(run, "irnet"))["judged"][-1]
         assert judged["images"] == 3
-        assert judged["accuracy"] == pytest.approx(sum(shares) / len(shares), abs=2e-3)
+        assert judged["accuracy"] == pytest.approx((alike + different) / 2, abs=2e-3)
+
+    @pytest.mark.parametrize("value", [0.0, 1.0])
+    def test_a_network_that_says_the_same_of_all_pairs_has_a_half(self, run, network, value):
+        training = tiny("irnet", judge_images=3)
+        work = Work(str(run), "", training, None, [f"i{n:02d}" for n in range(4)], CLASSES)
+        one_answer = copy.deepcopy(network)
+        with torch.no_grad():
+            one_answer.edge.last.weight.zero_()
+            one_answer.edge.last.bias.fill_(40 * value - 20)
+        assert training.judge(one_answer, work, Worker(), True) == {"accuracy": 0.5, "images": 3}
 
 
 def means_of(work, network, worker):
@@ -246,4 +262,44 @@ def test_masks_that_are_all_unsure_are_left_out(tmp_path):
     store(tmp_path, samples)
     outcome = trained(tmp_path, "irnet", training=tiny("irnet", iterations=2, judge_images=0))
     assert read_run(folder_of(tmp_path, "irnet"))["images"] == 9
-    assert "left out: 1 masks, such as that of i00" in "\n".join(outcome.lines)
+    assert "not trained on: 1 masks of which no pixel counts" in "\n".join(outcome.lines)
+
+
+def squares(seed):
+    """A light square on a dark ground, and its labels."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((64, 64), np.uint8)
+    top, left = rng.integers(8, 28, 2)
+    labels[top : top + 28, left : left + 28] = 1
+    pixels = rng.integers(60, 90, (64, 64, 3)).astype(np.uint8)
+    pixels[labels == 1] += 120
+    return pixels, labels
+
+
+def test_edges_are_learnt_and_found_on_the_canvas_of_training():
+    """On squares that it has not seen, over a trunk that starts at random."""
+    training = tiny(
+        "irnet", trunk="resnet18", crops=PairCrops(96, (0.8, 1.2)), radius=5,
+        schedule=PolySGD(lr=0.1, head_factor=1.0),
+    )  # fmt: skip
+    network, rng = training.build(CLASSES).train(), np.random.default_rng(0)
+    optimizer = training.schedule.optimizer(network)
+    for step in range(40):
+        training.schedule.set_step(optimizer, step, 40, 10)
+        cut = [training.crops.cut(*squares(seed), rng) for seed in rng.integers(0, 10, 4)]
+        images, labels = (torch.from_numpy(np.stack(one)) for one in zip(*cut, strict=True))
+        terms = training.terms(network(images), labels)
+        optimizer.zero_grad()
+        sum(total / number for total, number in terms.values()).backward()
+        optimizer.step()
+    found = {"border": [], "elsewhere": []}
+    for seed in range(100, 106):
+        pixels, labels = squares(seed)
+        image = inputs.normalise(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
+        with torch.no_grad():
+            edges = IRNetRefinement(precision="fp32").edges(network.eval(), image)[0].numpy()
+        small = literal.shrunk_by_nearest(labels, 4).astype(int)
+        changes = sum(np.abs(np.diff(small, axis=axis, prepend=0)) for axis in (0, 1))
+        found["border"].append(edges[changes > 0].mean())
+        found["elsewhere"].append(edges[changes == 0].mean())
+    assert np.mean(found["border"]) > 0.3 + np.mean(found["elsewhere"])
