@@ -1,5 +1,6 @@
 """What a run will lack hours later is said at its start, all at once, with the ways out."""
 
+import io
 import urllib.error
 from dataclasses import replace
 
@@ -39,8 +40,8 @@ def config(tmp_path, kind=RunConfig, **changed):
     given = {
         "run": str(tmp_path / "run"), "engine": "plain", "methods": ("cam",),
         "synthetic": Synthetic(count=4, val_count=2, ood_count=0, size=32),
-        "classifier": ClassifierTraining(trunk="resnet18"),
-        "segmenter": SegmenterTraining(trunk="resnet34"),
+        "classifier": ClassifierTraining(trunk="resnet18", batch_size=2),
+        "segmenter": SegmenterTraining(trunk="resnet34", batch_size=2),
     }  # fmt: skip
     return kind(**given | changed)
 
@@ -102,18 +103,21 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path):
         "labels must be of", "--classifier.weights must be a file that is there",
         "--segmenter.weights must be none, IMAGENET1K_V1", "ids.txt does not exist",
         "--saliency-maps must be a folder that is there",
+        "classifier: batch size must be at most the 4 images, got 16",
     ):  # fmt: skip
         assert part in said
 
 
 def none():
-    return ClassifierTraining(trunk="resnet18", weights="none")
+    return ClassifierTraining(trunk="resnet18", weights="none", batch_size=2)
 
 
 def test_a_host_that_does_not_answer_costs_seconds(monkeypatch):
     monkeypatch.setattr(published, "ANSWER_SECONDS", 0.05)
     held = published.threading.Event()
-    why = PublishedFile("https://weights.example/a-1.pth").unreachable(lambda *_, **__: held.wait())
+    why = PublishedFile("https://weights.example/a-1.pth").unreachable(
+        lambda *_, **__: held.wait() and io.BytesIO()
+    )
     held.set()
     assert why == "no answer in 0 s"
 
