@@ -261,7 +261,8 @@ def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
     for arguments in ([*run, *TINY], export, show):
         given = [*command, *arguments, "--engine=plain"]  # what Ray does follows in its own tests
         subprocess.run(given, env=environment, check=True)
-    assert Image.open("meadow.overlay.png").size == (2 * 56 + 8, 40)
+    with Image.open("meadow.overlay.png") as picture:
+        assert picture.size == (2 * 56 + 8, 40)  # the photo and its one mask
     masks = {path.stem for path in Path("masks").rglob("*.png")}
     assert masks == {"meadow", "stable"}
     assert {np.array(Image.open(path)).shape for path in Path("masks").rglob("*.png")} == {(40, 56)}

@@ -6,20 +6,18 @@
 A file that is there is never changed.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from PIL import Image
 
 from rayseg.export.base import PHOTO, Export
 from rayseg.export.files import make_folder, write_once
 from rayseg.records import BACKGROUND, IGNORE
 from rayseg.records.file_names import apart, file_stem
-from rayseg.records.painting import painted
+from rayseg.records.painting import encode_png, painted
 from rayseg.records.palette import decode_labels
 
 
@@ -58,7 +56,7 @@ class BinaryMasks:
             for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
                 if label not in (BACKGROUND, IGNORE):
                     place = folder / export.split / names[label - 1] / f"{file_stem(row['id'])}.png"
-                    write_once(folder, place, _png((labels == label).astype(np.uint8) * 255))
+                    write_once(folder, place, encode_png((labels == label).astype(np.uint8) * 255))
                     masks += 1
             images += 1
         return PictureExport(folder, images, masks)
@@ -82,7 +80,7 @@ class Overlays:
         number = 0
         for row in export.rows:
             place = folder / export.split / f"{file_stem(row['id'])}.png"
-            write_once(folder, place, _png(painted(row[PHOTO], decode_labels(row["labels"]))))
+            write_once(folder, place, encode_png(painted(row[PHOTO], decode_labels(row["labels"]))))
             number += 1
         return PictureExport(folder, number, number)
 
@@ -93,9 +91,3 @@ def _folder_names(classes: Sequence[str]) -> list[str]:
     for one in classes:
         names.append(apart(file_stem(one.replace("/", "\\")), {name.lower() for name in names}))
     return names
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "PNG")
-    return sink.getvalue()

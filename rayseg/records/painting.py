@@ -1,8 +1,11 @@
 """Masks in the colours of their classes, and on their photographs."""
 
+import io
+
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
 from numpy import ndarray
+from PIL import Image
 
 from rayseg.records.palette import VOC_PALETTE
 from rayseg.records.sample import BACKGROUND, IGNORE
@@ -40,6 +43,13 @@ def painted(
     layer = label_layer(labels)
     share = layer[..., 3:].astype(np.float32) / 255
     return np.rint(pixels * (1 - share) + layer[..., :3] * share).astype(np.uint8)
+
+
+def encode_png(pixels: UInt8[ndarray, "h w *c"]) -> bytes:
+    """A picture, grey or RGB, as PNG."""
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
 
 
 def outline(labels: UInt8[ndarray, "h w"]) -> Bool[ndarray, "h w"]:

@@ -1,6 +1,5 @@
 """The job that shows one image with the masks of a run on it."""
 
-import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
-from PIL import Image
 
 from rayseg.config import ShowConfig
 from rayseg.config.borders import SHOWN
@@ -17,7 +15,7 @@ from rayseg.export.files import write_anew
 from rayseg.records import BACKGROUND, IGNORE, Sample
 from rayseg.records.file_names import file_stem
 from rayseg.records.images import decode_image
-from rayseg.records.painting import painted
+from rayseg.records.painting import encode_png, painted
 from rayseg.records.palette import decode_labels
 from rayseg.report.contents import find_rows
 from rayseg.steps.engine import Engine
@@ -57,7 +55,7 @@ def show(config: ShowConfig, engine: Engine) -> Outcome:
             lines.append(f"{name}: {_shares(labels, manifest.classes)}")
         else:
             lines.append(f"{name}: {_reason(row)}")
-    write_anew(out, _png(_side_by_side(pictures)))
+    write_anew(out, encode_png(_side_by_side(pictures)))
     shown = "the photo, then in this order:" if len(pictures) > 1 else "the photo; no mask of it"
     return Outcome([f"show: {out}: {shown}", *lines])
 
@@ -103,9 +101,3 @@ def _side_by_side(pictures: list[UInt8[ndarray, "h w 3"]]) -> UInt8[ndarray, "h 
     gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (gap, picture)]
     return np.concatenate(parts[1:], axis=1)
-
-
-def _png(pixels: UInt8[ndarray, "h w 3"]) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(pixels).save(sink, "PNG")
-    return sink.getvalue()

@@ -61,7 +61,8 @@ def test_an_image_is_found_by_the_name_of_its_file(run):
     assert shown(run, "sub/a.png", results=("masks/cam+crf",), out="x.png")[0].startswith(
         "show: x.png"
     )
-    assert Image.open(run / "x.png").size == (88, 20)
+    with Image.open(run / "x.png") as picture:
+        assert picture.size == (88, 20)
 
 
 def test_an_image_without_a_mask_says_why(run):
