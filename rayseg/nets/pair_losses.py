@@ -210,7 +210,7 @@ class _DisplacementErrors(torch.autograd.Function):
             target = pairs.shifted(window, offset)
             apart = sources - displacements[..., *target]
             to_target = torch.from_numpy(offset.copy()).to(apart)[:, None, None]
-            kinds = ((labels.foreground, to_target), (labels.background, 0))
+            kinds = ((labels.foreground, to_target), (labels.background, to_target * 0))
             for which, (kind, expected) in enumerate(kinds):
                 counted = kind[:, at].view(size)
                 error = (apart - expected) * counted
