@@ -194,7 +194,9 @@ def test_a_training_on_images_that_were_not_recorded_is_refused(copied):
 
 def test_maps_that_a_killed_job_left_unfinished_make_no_masks(copied):
     write_run(Folder(copied.run) / "box_maps" / "bbam", {"counts": None})
-    with pytest.raises(ValueError, match=r"box_maps/bbam is not complete; run make-box-maps once"):
+    with pytest.raises(
+        ValueError, match=r"box_maps/bbam is not complete; run `rayseg make-box-maps "
+    ):
         make_box_masks(copied, ENGINE)
 
 

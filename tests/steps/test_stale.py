@@ -139,7 +139,9 @@ def test_a_job_that_reads_stale_rows_is_refused_and_says_which_job_mends_them(da
     run(whole, ENGINE)
     write_tags(data, TAGS | {"i03": "cat"})
     prepare(whole, ENGINE)
-    with pytest.raises(ValueError, match=r"1 rows of images .* such as i03; run make-seeds"):
+    with pytest.raises(
+        ValueError, match=r"1 rows of images .* such as i03; run `rayseg make-seeds"
+    ):
         refine_seeds(whole, ENGINE)
     make_seeds(whole, ENGINE)
     refine_seeds(whole, ENGINE)
