@@ -73,6 +73,8 @@ def _zero(kind: pa.DataType) -> object:
         return []
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return b""
+    if pa.types.is_boolean(kind):
+        return False
     return "" if pa.types.is_string(kind) else 0
 
 
