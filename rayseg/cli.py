@@ -7,14 +7,11 @@ that have a row saying why, 130 and 143 ended by SIGINT and SIGTERM.
 
 import contextlib
 import io
-import itertools
 import os
-import re
 import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,15 +19,8 @@ from rayseg.config import JobConfig, as_written, read_toml
 from rayseg.config.help import FILES, PRESETS, full_help, short_help, wrong_flag
 from rayseg.config.job_list import JOBS
 from rayseg.config.secrets import masked
-from rayseg.ending import (
-    GOES_ON,
-    explained,
-    first_lines,
-    raise_at_signals,
-    say,
-    supervised,
-    was_asked,
-)
+from rayseg.ending import GOES_ON, explained, raise_at_signals, say, supervised, was_asked
+from rayseg.flag_errors import one_line
 from rayseg.progress import speaking
 from rayseg.toml import hint
 
@@ -45,10 +35,6 @@ jobs:
 `rayseg <job> --help` shows the flags that people use and examples, --help-all all flags. `submit`
 runs a job on a cluster, follows its logs and ends with its exit status."""
 HELPS = {"-h": short_help, "--help": short_help, "--help-all": full_help}
-
-_UNRECOGNIZED = "Unrecognized options: "
-_FRAME = "╭╮╰╯│─-"
-"""Characters of the parser's frame."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,7 +193,7 @@ def parse(kind: type[JobConfig], arguments: Sequence[str], program: str) -> JobC
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             return tyro.cli(kind, prog=program, args=rest, default=base)
     except SystemExit:
-        _stop(2, _placed(_unboxed(output.getvalue() + errors.getvalue()), rest, base))
+        _stop(2, one_line(output.getvalue() + errors.getvalue(), rest, base))
 
 
 def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[str]]:
@@ -230,50 +216,6 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
     for file in files:
         base = read_toml(file, base)
     return base, rest
-
-
-def _unboxed(text: str) -> str:
-    """The parser's message without its frame, in one line."""
-    words = [line.strip(_FRAME + " ") for line in text.splitlines()]
-    kept = [line for line in words if line and not line.startswith("For full helptext")]
-    text = " ".join(kept)  # of which the first words are the frame's title, which repeats
-    for title, start in (
-        ("Unrecognized options", "Unrecognized"), ("Invalid choice", "invalid"),
-        ("Missing argument", "Missing value"),
-    ):  # fmt: skip
-        text = text.replace(f"{title} {start}", start.capitalize())
-    text = re.sub(r"^Value error (?=Error parsing)", "", text)
-    text = re.sub(r"^Error parsing (?:\w+Config: |(?=[\w-]))", "", text)
-    wrong = re.search(r"Invalid choice '([^']*)'.*Expected one of \((.*)\)", text)
-    if not wrong:
-        return first_lines(text)  # it may propose many flags, with the help of each
-    return text.rstrip(".") + hint(wrong[1], re.findall(r"'([^']*)'", wrong[2]))
-
-
-def _placed(message: str, arguments: Sequence[str], base: JobConfig) -> str:
-    """The message; where it shows a value that follows a switch, with that one's flag."""
-    words = [word for one in arguments for word in one.split("=", 1 if one[:2] == "--" else 0)]
-    said = message.removeprefix(_UNRECOGNIZED)
-    if said == message or said.startswith("--"):
-        return message
-    for flag, value in itertools.pairwise(words):
-        if _is_switch(flag, base) and _bare(value) and _bare(said).startswith(_bare(value)[:99]):
-            return f"{flag} takes no value, got {said}"
-    return message
-
-
-def _is_switch(flag: str, base: JobConfig) -> bool:
-    """Whether a flag is of those that take no value."""
-    name = re.sub(r"(^--|\.)no-", r"\1", flag).removeprefix("--").replace("-", "_")
-    try:
-        return flag[:2] == "--" and isinstance(attrgetter(name)(base), bool)
-    except AttributeError:
-        return False
-
-
-def _bare(text: str) -> str:
-    """Without what the parser's frame takes away of a text."""
-    return re.sub(rf"[\s{_FRAME}]", "", text)
 
 
 def _stop_for(error: Exception | KeyboardInterrupt) -> NoReturn:

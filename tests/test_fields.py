@@ -159,7 +159,7 @@ CHANGES = {
         "weak_displacement": to(4.0, weak_displacement=1.5),
         "fragment_share": to(0.2),
     },
-    "psa": {**WALK, "alpha": to(2.0), "borders": to("quirk"), "distance": to("sum")},
+    "psa": {**WALK, "alpha": to(2.0), "borders": to("quirk")},
     "affinity_labels": {**KERNELS, "low_alpha": to(1.0), "high_alpha": to(6.0)},
     "box_crf": {
         **KERNELS,

@@ -58,18 +58,18 @@ class ShowConfig(JobConfig):
         id: The image, by its id or the name of its file.
         results: Folders of the run to show, such as masks/advcam+label_crf or
             predictions/advcam+label_crf. Empty shows all that there are.
-        out: Picture to write, a PNG. Empty writes ID.overlay.png where the command is given.
+        picture: PNG to write. Empty writes ID.overlay.png where the command is given.
     """
 
     engine: Literal["ray", "plain"] = "plain"
     id: str = ""
     results: tuple[str, ...] = ()
-    out: str = ""
+    picture: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out and not self.out.lower().endswith(".png"):
-            raise ValueError(f"out must be a file that ends in .png, got {self.out!r}")
+        if self.picture and not self.picture.lower().endswith(".png"):
+            raise ValueError(f"picture must be a file that ends in .png, got {self.picture!r}")
         for name in self.results:
             kind, _, folder = name.partition("/")
             if kind not in SHOWN:

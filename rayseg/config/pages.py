@@ -129,6 +129,10 @@ PAGES: dict[str, Page] = {
         ("rayseg export --run runs/mine --masks advcam+label_crf --out masks",
          "rayseg export --run runs/mine --masks advcam+label_crf --format coco --out coco"),
     ),
+    "show": Page(
+        (*_WHERE, "id", "results", "picture"),
+        ("rayseg show runs/mine meadow", "rayseg show runs/mine meadow --picture meadow.png"),
+    ),
     "toy-bottleneck": Page((*_WHERE, "toy.seed"), ("rayseg toy-bottleneck --run runs/toy",)),
 }  # fmt: skip
 """By job. What it does not show is under `--help-all`."""

@@ -70,7 +70,7 @@ class FolderDataset(Dataset):
         mask_values: What the pixel values of those masks mean, where they are not 0 for background,
             1 for the first class and so on, such as 255=cat 128=ignore. Masks are then converted
             into the run's folder.
-        split: Name of the list that images belong to of which nothing else is said.
+        split: Name of the list of images for which no other is named.
         splits: Folders inside `images` that are a split each, such as train val. Names in the CSV
             may leave the folder out.
         negatives: Folder of pictures that show nothing of any class, for the classifier to learn

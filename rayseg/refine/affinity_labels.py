@@ -21,10 +21,13 @@ from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
 
 from rayseg.records import BACKGROUND, IGNORE
-from rayseg.refine.crf import PSAKernels, check_arguments, label_values, with_power_background
-
-ON_SEAM = ("seam", "advcam_seam")
-"""Methods whose maps SEAM's constants of PSA are for; the second has no code, and takes them."""
+from rayseg.refine.crf import (
+    ON_SEAM,
+    PSAKernels,
+    check_arguments,
+    label_values,
+    with_power_background,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,10 @@ class LabelCRF(Kernels):
         return refined
 
 
+ON_SEAM = ("seam", "advcam_seam")
+"""Methods whose maps SEAM's constants of PSA are for; the second has no code, and takes them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PSAKernels(Kernels):
     """The constants of the CRFs of PSA's code."""

@@ -24,7 +24,7 @@ from rayseg.nets.irnet import CELL, IRNet
 from rayseg.nets.taps import grid_of
 from rayseg.records.bounds import check_least
 from rayseg.refine.affinities import mean_affinity
-from rayseg.refine.affinity_labels import ON_SEAM
+from rayseg.refine.crf import ON_SEAM
 from rayseg.refine.network_refiner import NetworkRefiner
 from rayseg.refine.walk import EdgeWalk, FeatureWalk
 

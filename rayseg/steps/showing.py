@@ -40,9 +40,9 @@ def show(config: ShowConfig, engine: Engine) -> Outcome:
     run = Folder(config.run)
     manifest = read_manifest(run / "manifest")
     sample = _sample(manifest, config.id)
-    out = Path(config.out or f"{file_stem(sample.id).replace('/', '_')}.overlay.png")
+    out = Path(config.picture or f"{file_stem(sample.id).replace('/', '_')}.overlay.png")
     if os.path.realpath(out) == os.path.realpath(sample.path):
-        raise ValueError(f"out must be another file than the photo, got {out}")
+        raise ValueError(f"picture must be another file than the photo, got {out}")
     photo = decode_image(read_file(sample.path), sample.seen_side, min_side=1).pixels
     pictures, lines = [photo], []
     for name in config.results or tuple(_results(run)):

@@ -19,6 +19,7 @@ def tell_taken(facts: Mapping[str, Any]) -> Outcome:
     rows = {
         what: {"taken": str(taken.get(what, 0)), "left out": str(without[what] or "")}
         for what in dict.fromkeys([*TAKEN, *without])
+        if what != "negatives" or taken.get(what)  # which one's own photos alone have
     }
     lines = [*(table(rows) if facts else []), *map(_left_out, left_out)]
     lines += [_changed(one) for one in facts.get("changed", [])]

@@ -1,7 +1,7 @@
 """The one way in which a network is trained into a folder of the run, whatever network it is."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,6 @@ from rayseg.learn import (
     TRAININGS,
     Training,
     Work,
-    fingerprint,
     forget_damaged_state,
     forget_failure,
     load_state,
@@ -25,6 +24,7 @@ from rayseg.learn import (
 from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
 from rayseg.stages import CheckLabels, Row
+from rayseg.steps.chosen import images_identity
 from rayseg.steps.engine import Engine, Images, Pool
 from rayseg.steps.following import followed
 from rayseg.steps.labels import NAMED
@@ -90,20 +90,6 @@ def _claim_all(steps: Iterable[Step], remake: bool) -> None:
             stale.append(str(error))
     if stale:
         raise StaleError("; ".join(stale))
-
-
-def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
-    """What a training follows from besides settings and what made its labels: its images.
-
-    A folder that was trained before this was recorded is refused, not trained anew: the hours that
-    it took are not thrown away unasked.
-
-    Args:
-        images: of the split that is trained on.
-        labelled: ids of the images that have labels, of whatever split.
-    """
-    ids = [id_ for id_ in images.table.column("id").to_pylist() if id_ in labelled]
-    return {"trained_on": {"images": len(ids), "list": fingerprint(ids)}}
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def _settings(folder: Path) -> RunConfig:
         irnet_network=tiny("irnet", **pairs, trunk="resnet18"),
         affinity_network=tiny("affinity", **pairs, trunk="resnet18"),
         dsrg=tiny("dsrg", **small, crops=WarpedImages(side=32)),
-        seam_classifier=tiny("seam", **small, crops=JitteredCrops(crop=32, long_side=(32, 40))),
+        seam_classifier=tiny("seam", **small, crops=JitteredCrops(crop=72, long_side=(32, 40))),
         predict=Prediction(scales=(1.0,), flip=False),
         labels=("cam+threshold",),
         val_split="train",

@@ -278,7 +278,7 @@ class TestEveryRefiner:
 
     def test_has_both_presets(self, name):
         assert REFINERS[name].official() == REFINERS[name]()
-        written = {"psa": {"distance": "sum", "borders": "clipped"}}  # equation 2.5
+        written = {"psa": {"borders": "clipped"}}  # the sum of equation 2.5 is the network's
         expected = replace(REFINERS[name](), **written.get(name, {}))
         assert REFINERS[name].as_written("rib") == expected
 

@@ -178,7 +178,7 @@ def test_the_walk_spreads_a_seed_up_to_an_edge():
     """A network that sees one wall lets a seed fill its own side."""
 
     class Wall:
-        stride = 16
+        stride, canvas = 16, 0
 
         def parameters(self):
             yield torch.zeros(1)

@@ -96,7 +96,9 @@ def test_each_method_walks_with_its_own_values():
 
 def test_a_missing_network_is_named_with_the_command_that_trains_it(learned_copy):
     (Folder(learned_copy.run) / "irnet").remove()
-    with pytest.raises(FileNotFoundError, match=r"`rayseg train-irnet --labels cam\+label_crf`"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`rayseg train-irnet --run \S+ --labels cam\+label_crf`"
+    ):
         refine_seeds(refining(learned_copy), ENGINE)
 
 

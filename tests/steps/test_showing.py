@@ -58,7 +58,7 @@ def test_the_photo_and_each_mask_lie_side_by_side_and_shares_are_said(run):
 
 
 def test_an_image_is_found_by_the_name_of_its_file(run):
-    assert shown(run, "sub/a.png", results=("masks/cam+crf",), out="x.png")[0].startswith(
+    assert shown(run, "sub/a.png", results=("masks/cam+crf",), picture="x.png")[0].startswith(
         "show: x.png"
     )
     with Image.open(run / "x.png") as picture:
@@ -78,7 +78,7 @@ def test_an_image_without_a_mask_says_why(run):
     [
         ("", {}, "id must name an image, got nothing: `rayseg show RUN ID`"),
         ("sub/b", {}, "id must be of an image of the run, got 'sub/b'; did you mean"),
-        ("b", {"out": "b.png"}, "out must be another file than the photo"),
+        ("b", {"picture": "b.png"}, "picture must be another file than the photo"),
         ("b", {"results": ("masks/rib",)}, "holds nothing; .* has: masks/cam.crf, predictions"),
     ],
 )
@@ -89,7 +89,7 @@ def test_what_cannot_be_shown_is_one_line(run, id_, given, message):
     assert (run / "b.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("given", [{"out": "a.jpg"}, {"results": ("seeds/cam",)}])
+@pytest.mark.parametrize("given", [{"picture": "a.jpg"}, {"results": ("seeds/cam",)}])
 def test_settings_that_make_no_picture_are_refused(given):
     with pytest.raises(ValueError, match="must be"):
         ShowConfig(id="a", **given)
@@ -97,6 +97,6 @@ def test_settings_that_make_no_picture_are_refused(given):
 
 def test_run_and_image_are_given_without_flags(run, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["show", "run", "sub/a", "--out", "there.png"])
+        main(["show", "run", "sub/a", "--picture", "there.png"])
     assert ended.value.code == 0
     assert "show: there.png: the photo, then" in capsys.readouterr().out
