@@ -1,13 +1,12 @@
 """Images of the manifest, as what a folder of the run is filled from."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 
-from rayseg.store import Folder, Manifest, fingerprint, read_manifest
+from rayseg.store import Folder, Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,3 @@ class Chosen:
     def table(self) -> pa.Table:
         """Rows of the images that are asked for."""
         return self.manifest.select(self.split, self.ids).table
-
-
-def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
-    """What a training follows from besides settings and what made its labels: its images.
-
-    A folder that was trained before this was recorded is refused, not trained anew: the hours that
-    it took are not thrown away unasked.
-
-    Args:
-        images: of the split that is trained on.
-        labelled: ids of the images that have labels, of whatever split.
-    """
-    ids = [id_ for id_ in images.table.column("id").to_pylist() if id_ in labelled]
-    return {"trained_on": {"images": len(ids), "list": fingerprint(ids)}}

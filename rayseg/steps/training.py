@@ -24,7 +24,6 @@ from rayseg.learn import (
 from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
 from rayseg.stages import CheckLabels, Row
-from rayseg.steps.chosen import images_identity
 from rayseg.steps.engine import Engine, Images, Pool
 from rayseg.steps.following import followed
 from rayseg.steps.labels import NAMED
@@ -32,7 +31,7 @@ from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there, refuse_changed
 from rayseg.steps.starting import refuse, weights_of
 from rayseg.steps.step import Once, Step, carry_out
-from rayseg.steps.weights import absolute_weights, start_of, weights_identity
+from rayseg.steps.weights import absolute_weights, images_identity, start_of, weights_identity
 from rayseg.store import (
     REMAKE,
     Folder,

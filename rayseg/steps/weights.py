@@ -1,13 +1,15 @@
 """Which weights a job works with: those that are given, or the run's own."""
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rayseg.config import AskDetectorConfig, MakeSeedsConfig
+from rayseg.learn import fingerprint
 from rayseg.networks import NETWORKS
 from rayseg.steps.sources import digest
-from rayseg.store import Folder
+from rayseg.store import Folder, Manifest
 
 T = TypeVar("T", bound=Any)
 
@@ -80,3 +82,17 @@ def weights_identity(weights: str) -> dict[str, str]:
     Empty for none and torchvision's names. A file has a suffix, whether it is local or remote.
     """
     return {"weights": digest(weights)} if Path(weights).suffix else {}
+
+
+def images_identity(images: Manifest, labelled: Set[str]) -> dict[str, Any]:
+    """What a training follows from besides settings and what made its labels: its images.
+
+    A folder that was trained before this was recorded is refused, not trained anew: the hours that
+    it took are not thrown away unasked.
+
+    Args:
+        images: of the split that is trained on.
+        labelled: ids of the images that have labels, of whatever split.
+    """
+    ids = [id_ for id_ in images.table.column("id").to_pylist() if id_ in labelled]
+    return {"trained_on": {"images": len(ids), "list": fingerprint(ids)}}

@@ -12,11 +12,10 @@ from rayseg.learn import DetectorTraining, SegmenterTraining
 from rayseg.networks import NETWORKS
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
-from rayseg.steps.chosen import images_identity
 from rayseg.steps.labels import mask_labels
 from rayseg.steps.sources import finished_config
 from rayseg.steps.training import training_steps
-from rayseg.steps.weights import start_of, weights_identity
+from rayseg.steps.weights import images_identity, start_of, weights_identity
 from rayseg.store import (
     MASKS_SCHEMA,
     SEEDS_SCHEMA,
