@@ -255,10 +255,10 @@ NOT_OF_OWN_IMAGES = ("images", "predictions", "bottleneck", "tuning", *NETWORKS_
 
 @pytest.mark.slow
 def test_own_images_become_masks_by_the_commands_of_the_readme(workplace):
-    run, export, show = [words[1:] for words in JOB_LINES if "runs/mine" in words]
+    run, *others = [words[1:] for words in JOB_LINES if "runs/mine" in words]
     command = [sys.executable, "-c", "from rayseg.cli import main; main()"]
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    for arguments in ([*run, *TINY], export, show):
+    for arguments in ([*run, *TINY], *others):
         given = [*command, *arguments, "--engine=plain"]  # what Ray does follows in its own tests
         subprocess.run(given, env=environment, check=True)
     with Image.open("meadow.overlay.png") as picture:
