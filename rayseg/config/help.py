@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rayseg.config.flags import NUMBER, SWITCH, WHOLE, flags_of, groups_of
+from rayseg.config.flags import NUMBER, SWITCH, WHOLE, flags_of, groups_of, read_flags
 from rayseg.config.job_list import JOBS
 from rayseg.config.pages import PAGES
 from rayseg.toml import hint
@@ -91,8 +91,11 @@ def wrong_flag(job: str, arguments: Sequence[str]) -> str:
     """What is wrong with the first flag that the job does not have, or with its value.
 
     Returns:
-        A line with the nearest flag or value; empty where nothing is found.
+        A line with the nearest flag or value; empty where nothing is found, and of a job whose
+        flags are not in the file.
     """
+    if job not in read_flags()["jobs"]:
+        return ""
     known, name, values = flags_of(job), "", list[str]()
     for argument in [*arguments, "--config"]:
         if not argument.startswith("--"):

@@ -25,6 +25,11 @@ PATIENCE_SECONDS = 120.0
 """After which a command of a run in small counts as hung."""
 BAR = re.compile(r"[^\r\n]*?\[(\d+:)?\d\d:\d\d<[^\]\r\n]*\]")
 """A bar of progress; what follows it on its line is none."""
+PROGRESS = re.compile(
+    r"^(?!rayseg: )(.*: \d+ of \d+ \w+s\b.*|.*: [\d a-z]+ so far.*|.*: \d+ \w+s in \d+ [\d a-z]+|"
+    r".* classes; to be made, in this order:|  \S+: \d+ (step|image)s.*)$"
+)
+"""A line of how far a job is, or of what a run will make."""
 NOTICE = re.compile(
     r"^(?!rayseg: ).*(is taken over from|was taken over|no heartbeat of|its copy is taken$|"
     r"(is|was) damaged .*(again|anew|taken)$)"
@@ -170,5 +175,5 @@ def _be(arguments: list[str], place: Path, prepared: Callable[[], None], handles
 
 def without_bars(text: str) -> list[str]:
     """The lines of stderr that are no progress, each as it stands at last."""
-    lines = [line.strip() for line in BAR.sub("\n", text).replace("\r", "\n").split("\n")]
-    return [line for line in lines if line]
+    lines = BAR.sub("\n", text).replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip() and not PROGRESS.match(line)]

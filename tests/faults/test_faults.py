@@ -144,4 +144,13 @@ def test_bars_of_progress_are_no_lines_of_errors():
     bars = (
         "seeds cam:   0%|          | 0/7 [00:00<?, ?image/s]\rseeds cam: 100%|##| 7/7 [00:01<00:00]"
     )
-    assert without_bars(f"{bars}\nrayseg: cannot write x\n") == ["rayseg: cannot write x"]
+    lines = (
+        "/r/run: 6 train images, 5 classes; to be made, in this order:",
+        "  seeds/cam: 6 images, 2 of them there",
+        "masks cam+threshold: 3 of 3 images after 0 s",
+        "classifier: 3 of 216 steps, 4.2 s a step, 15 min left, loss 0.69",
+        "score: 2 min so far",
+        "seeds cam: 437 images in 28 min",
+    )
+    said = "rayseg: cannot write x: 3 of 5 images"
+    assert without_bars("\n".join([bars, *lines, said, ""])) == [said]
