@@ -138,8 +138,6 @@ def _check_flags(name: str, arguments: Sequence[str]) -> None:
 def run_job(name: str, arguments: Sequence[str]) -> int:
     """Runs the job with those flags and returns its exit status; errors are one line."""
     job = JOBS[name]
-    if name == "status" and arguments and not arguments[0].startswith("-"):
-        arguments = ["--run", *arguments]
     if _helped(name, arguments):
         return 0
     _check_flags(name, arguments)

@@ -121,7 +121,7 @@ JOBS: dict[str, Job] = {
     "run": Job("rayseg.config.jobs:RunConfig", "rayseg.steps.recipe:run"),
     "tune": Job("rayseg.config.tuning:TuneConfig", "rayseg.on_ray.tune:tune"),
     "doctor": Job("rayseg.config.jobs:DoctorConfig", "rayseg.steps.doctor:doctor"),
-    "status": Job("rayseg.config.borders:StatusConfig", "rayseg.steps.status:status"),
+    "status": Job("rayseg.config.borders:StatusConfig", "rayseg.steps.status:status", ("run",)),
     "check": Job("rayseg.config.jobs:CheckConfig", "rayseg.steps.check:check"),
     "export": Job("rayseg.config.borders:ExportConfig", "rayseg.steps.exporting:export"),
     "show": Job("rayseg.config.borders:ShowConfig", "rayseg.steps.showing:show", ("run", "id")),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rayseg.cli import main, parse
+from rayseg.cli import main, parse, with_flags
 from rayseg.config.flags import FILE, as_text, describe, flags_of
 from rayseg.config.help import full_help, short_help, wrong_flag
 from rayseg.config.job_list import JOBS
@@ -49,9 +49,7 @@ def test_an_example_is_read(job, example, tmp_path, monkeypatch):
     (tmp_path / "mine.toml").write_text("")
     program, name, *flags = shlex.split(example)
     assert (program, name, wrong_flag(job, flags)) == ("rayseg", job, "")
-    if job == "status" and not flags[0].startswith("-"):
-        flags = ["--run", *flags]
-    parse(JOBS[job].config, flags, "test")
+    parse(JOBS[job].config, with_flags(JOBS[job].words, flags), "test")
 
 
 def test_full_help_groups_flags_by_method():

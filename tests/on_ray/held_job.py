@@ -17,6 +17,7 @@ class HeldJob:
     """Stands in for a job of the list."""
 
     config = JobConfig
+    words = ()
 
     def run(self, config):
         """Fills a folder with what is missing."""
