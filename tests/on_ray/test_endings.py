@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rayseg.store import Folder, stored_ids
+from tests.faults.commands import without_bars
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.ray]
@@ -39,8 +40,7 @@ def held(folder):
 
 def lines(folder):
     """What was said beside progress."""
-    text = (folder / "said").read_text().replace("\r", "\n")
-    return [line for line in text.splitlines() if line.strip() and "image" not in line[-12:]]
+    return without_bars((folder / "said").read_text())
 
 
 def descendants(pid):
