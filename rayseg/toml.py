@@ -49,11 +49,12 @@ def update(config: C, given: Mapping[str, Any], source: str, key: str = "") -> C
         except TypeError:
             wanted = _described(kinds[name]) + _example(kinds[name], current)
             raise ValueError(
-                f"{source}: {path} must be {wanted}, got {value!r}{_nearest(kinds[name], value)}"
+                f"{source}: {path} must be {wanted}, got {brief(value)}"
+                f"{_nearest(kinds[name], value)}"
             ) from None
     try:
         return replace(config, **changed)  # type: ignore[type-var]
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{source}{f' [{key}]' if key else ''}: {error}") from None
 
 
@@ -69,6 +70,12 @@ def check_literals(config: object) -> None:
             raise ValueError(
                 f"{name} must be {_described(kind)}, got {value!r}{_nearest(kind, value)}"
             )
+
+
+def brief(value: object) -> str:
+    """A wrong value as a message shows it: its first hundred characters."""
+    shown = repr(value)
+    return shown if len(shown) <= 100 else f"{shown[:100]} ..."
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -96,7 +103,10 @@ def _fitted(kind: Any, value: object) -> object:
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # more than 308 digits
+            raise TypeError from None
     if type(value) is kind:  # not isinstance: true is no number
         return value
     raise TypeError

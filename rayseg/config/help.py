@@ -8,7 +8,7 @@ from typing import Any
 from rayseg.config.flags import NUMBER, SWITCH, WHOLE, flags_of, groups_of, read_flags
 from rayseg.config.job_list import JOBS
 from rayseg.config.pages import PAGES
-from rayseg.toml import hint
+from rayseg.toml import brief, hint
 
 PRESETS = ("official", "as_written")
 FILES = ("--config", "--preset")
@@ -107,7 +107,7 @@ def wrong_flag(job: str, arguments: Sequence[str]) -> str:
         name, values = _named(given, known), [value] if equals and value else []
         if not name and given not in FILES:
             near = hint(given.replace("_", "-"), known).replace("'", "")
-            return f"unknown flag {given}{near or f'; `rayseg {job} --help-all` lists all flags'}"
+            return f"unknown flag {given[:100]}{near or f'; `rayseg {job} --help-all` lists all flags'}"
     return ""
 
 
@@ -128,10 +128,10 @@ def _wrong_values(name: str, flag: dict[str, Any], values: list[str]) -> str:
         choices = flag.get("choices")
         if choices and value not in choices:
             listed = ", ".join(choices)
-            return f"{name} must be one of {listed}, got {value!r}{hint(value, choices)}"
+            return f"{name} must be one of {listed}, got {brief(value)}{hint(value, choices)}"
         if not choices and not _fits(flag["takes"], value):
             number = "a whole number" if flag["takes"] == WHOLE else "a number"
-            return f"{name} must be {number}, got {value!r}"
+            return f"{name} must be {number}, got {brief(value)}"
     return ""
 
 
