@@ -107,7 +107,8 @@ def wrong_flag(job: str, arguments: Sequence[str]) -> str:
         name, values = _named(given, known), [value] if equals and value else []
         if not name and given not in FILES:
             near = hint(given.replace("_", "-"), known).replace("'", "")
-            return f"unknown flag {given[:100]}{near or f'; `rayseg {job} --help-all` lists all flags'}"
+            way_out = near or f"; `rayseg {job} --help-all` lists all flags"
+            return f"unknown flag {given[:100]}{way_out}"
     return ""
 
 
