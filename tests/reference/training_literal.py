@@ -36,8 +36,8 @@ def _finish(optimizer, factor):
     optimizer.zero_grad()
 
 
-def _permutation(epoch):
-    return np.random.default_rng([0, epoch]).permutation(10).tolist()
+def _permutation(epoch, seed=0):
+    return np.random.default_rng([seed, epoch]).permutation(10).tolist()
 
 
 def _draws(first, last):
@@ -48,8 +48,10 @@ def _draws(first, last):
 def _crops(training, samples, step):
     """Images and targets: two batches an epoch; two images are left out."""
     epoch, place = divmod(step, 2)
-    crops = TaggedCrops(samples, 2, training.crops, 0)
-    items = [crops[(epoch, i)] for i in _permutation(epoch)[4 * place : 4 * place + 4]]
+    crops = TaggedCrops(samples, 2, training.crops, training.seed)
+    items = [
+        crops[(epoch, i)] for i in _permutation(epoch, training.seed)[4 * place : 4 * place + 4]
+    ]
     images, targets = (torch.stack([item[n] for item in items]) for n in range(2))
     return images.contiguous(memory_format=torch.channels_last), targets
 
@@ -58,7 +60,7 @@ def _looked_at_twice(training, network, optimizer, manifest, samples, step):
     """The second time at images of half the size."""
     images, targets = _crops(training, samples, step)
     smaller = torch.stack([seam_literal.by_corners(image, (64, 64)) for image in images])
-    network.reseed(0, step)
+    network.reseed(training.seed, step)
     looks = [network.look(seen, place) for place, seen in enumerate((images, smaller))]
     pairs = [list(zip(*look, strict=True)) for look in looks]
     loss = sum(seam_literal.losses(*pairs, targets).values())
