@@ -44,6 +44,9 @@ def _unboxed(text: str) -> str:
 
 def _placed(message: str, arguments: Sequence[str], base: object) -> str:
     """The message; where it shows a value that follows a switch, with that one's flag."""
+    for one in arguments:
+        if message == _UNRECOGNIZED.strip() and one.endswith("=") and _is_switch(one[:-1], base):
+            return f"{one[:-1]} takes no value, got an empty one"
     words = [word for one in arguments for word in one.split("=", 1 if one[:2] == "--" else 0)]
     said = message.removeprefix(_UNRECOGNIZED)
     if said == message or said.startswith("--"):
