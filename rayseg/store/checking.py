@@ -13,7 +13,8 @@ from PIL import Image
 
 from rayseg.store.damage import DamagedError
 from rayseg.store.folder import Folder
-from rayseg.store.index import LATER, lines_of, lines_of_shards, stored_index
+from rayseg.store.index import lines_of, lines_of_shards, stored_index
+from rayseg.store.schemas import wrong_column
 from rayseg.store.shards import read_shard, row_digest, shard_name, shard_sizes
 
 PICTURES = ("maps", "labels", "edges", "affinities")
@@ -77,11 +78,9 @@ def _check_shard(folder: Folder, schema: pa.Schema, name: str) -> pa.Table | Dam
 
 def _wrong(table: pa.Table, schema: pa.Schema, name: str) -> Iterator[str]:
     """The first fault of a shard, where it has one."""
-    for field in schema:
-        there = table.schema.field(field.name).type if field.name in table.column_names else None
-        if there != field.type and not (there is None and field.name in LATER):
-            yield f"column {field.name} must be {field.type}, got {there or 'none'}"
-            return
+    if wrong := wrong_column(table.schema, schema):
+        yield wrong
+        return
     if shard_name(table.column("id").to_pylist()) != name.rpartition("/")[2]:
         yield "it does not hold the ids that it is named after"
         return

@@ -18,12 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from rayseg.store.damage import DamagedError
+from rayseg.store.damage import DamagedError, read_parquet
 from rayseg.store.folder import Folder
-from rayseg.store.schemas import FAILED
+from rayseg.store.kinds import schema_of
+from rayseg.store.schemas import FAILED, LATER, wrong_column
 from rayseg.store.shards import (
     GROUP_ROWS,
+    INDEX,
     read_shard,
     shard_names,
     shard_sizes,
@@ -31,8 +34,6 @@ from rayseg.store.shards import (
     write_shard,
 )
 
-INDEX = "_index.pq"
-"""No ``.parquet``, which would be a shard; readers of whole folders leave out what starts so."""
 INDEX_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -47,8 +48,6 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 _OF_ROWS = INDEX_SCHEMA.names[:-1]
-LATER = frozenset({"follows", "digest"})
-"""Columns that shards of earlier versions lack."""
 
 
 def read_index(folder: Folder) -> pa.Table:
@@ -76,7 +75,7 @@ def renew_index(folder: Folder) -> tuple[pa.Table, list[DamagedError]]:
     fresh = [name for name, size in sizes.items() if known.get(name) != size]
     kept = lines_of_shards(table, sizes.keys() - set(fresh))
     with ThreadPoolExecutor(max_workers=8) as pool:  # a remote store answers slowly
-        read = list(pool.map(partial(_lines, folder), fresh))
+        read = list(pool.map(partial(_lines, folder, schema_of(folder)), fresh))
     damaged = [one for one in read if isinstance(one, DamagedError)]
     parts = [kept, *(one for one in read if not isinstance(one, DamagedError))]
     table = pa.concat_tables([part.replace_schema_metadata() for part in parts])
@@ -95,7 +94,7 @@ def peek_index(folder: Folder) -> pa.Table:
     parts = [lines_of_shards(table, sizes.keys() - set(fresh)).replace_schema_metadata()]
     for name in fresh:
         with suppress(OSError):
-            lines = _lines(folder, name)
+            lines = _lines(folder, schema_of(folder), name)
             parts += [] if isinstance(lines, DamagedError) else [lines]
     return pa.concat_tables(parts)
 
@@ -110,23 +109,28 @@ def stored_index(folder: Folder) -> tuple[pa.Table, dict[str, int]]:
     return INDEX_SCHEMA.empty_table(), {}
 
 
-def _lines(folder: Folder, shard: str) -> pa.Table | DamagedError:
+def _lines(folder: Folder, schema: pa.Schema, shard: str) -> pa.Table | DamagedError:
+    """The lines of a shard's rows, or why there are none: damage, or columns of another schema."""
+
+    def read(file: pq.ParquetFile) -> pa.Table:
+        if wrong := wrong_column(file.schema_arrow, schema):
+            raise pa.ArrowInvalid(wrong)
+        return lines_of(file.read(_OF_ROWS, use_threads=False), shard)
+
     try:
-        return lines_of(read_shard(folder, shard, _OF_ROWS), shard)
+        return read_parquet(folder, shard, read)
     except DamagedError as error:
         return error
-    except (pa.ArrowException, KeyError) as error:
-        return DamagedError(folder, shard, f"its columns are not those of rows: {error}")
 
 
 def lines_of(table: pa.Table, shard: str) -> pa.Table:
     """The lines of the index that stand for the rows of a shard."""
-    for name in LATER.difference(table.column_names):
+    for name in LATER.intersection(_OF_ROWS).difference(table.column_names):
         table = table.append_column(name, pa.array([""] * len(table), pa.string()))
     table = table.select(_OF_ROWS)
     table = table.append_column("shard", pa.array([shard] * len(table), pa.string()))
     if holes := _holes(table):
-        raise pa.ArrowInvalid(f"{', '.join(holes)} without a value in some of them")
+        raise pa.ArrowInvalid(f"{', '.join(holes)} without a value in some rows")
     return table.cast(INDEX_SCHEMA).replace_schema_metadata()
 
 

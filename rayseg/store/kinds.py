@@ -7,12 +7,13 @@ import pyarrow as pa
 
 from rayseg.networks import NETWORKS
 from rayseg.store.folder import Folder
-from rayseg.store.provenance import kind_of
+from rayseg.store.provenance import kind_of, read_run
 from rayseg.store.schemas import (
     ANALYSES_SCHEMA,
     BOX_MAPS_SCHEMA,
     INSTANCES_SCHEMA,
     MASKS_SCHEMA,
+    OUTCOME_SCHEMA,
     SEEDS_SCHEMA,
 )
 
@@ -56,6 +57,15 @@ KINDS = {
     "tuning": Kind("tuning"),
 }
 """By name; those of rows in the order in which a run makes them."""
+
+
+def schema_of(folder: Folder) -> pa.Schema:
+    """What every row of a folder has: the schema of its kind, or the least that rows have.
+
+    A folder of an earlier version, whose run.json does not name its kind, has the least.
+    """
+    kind = KINDS.get(read_run(folder).get("kind", ""))
+    return kind.schema if kind and kind.schema else OUTCOME_SCHEMA
 
 
 def holds_objects(folder: Folder) -> bool:

@@ -14,9 +14,8 @@ from typing import Any
 from rayseg.networks import NETWORKS
 from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.folder import Folder
-from rayseg.store.index import INDEX
 from rayseg.store.lock import LOCK
-from rayseg.store.shards import shard_names
+from rayseg.store.shards import INDEX, shard_names
 
 RUN = "run.json"
 COPY = ".run-copy.json"

@@ -40,6 +40,8 @@ _OUTCOME = [
     ("follows", pa.string()),  # digest of what the row was made from; empty where not known
     ("digest", pa.string()),  # of the row itself, but for its seconds
 ]
+OUTCOME_SCHEMA = pa.schema(_OUTCOME)
+"""What rows of every kind have."""
 SEEDS_SCHEMA = pa.schema(
     [
         *_OUTCOME,
@@ -102,3 +104,18 @@ ANALYSES_SCHEMA = pa.schema(
 )
 FAILED = ("error", "poison")
 """Statuses of rows that say why there is no result."""
+LATER = frozenset({"follows", "digest", "places"})
+"""Columns that shards of earlier versions lack."""
+
+
+def wrong_column(found: pa.Schema, schema: pa.Schema) -> str:
+    """What is wrong with the first column that rows of a schema should have otherwise, or nothing.
+
+    Args:
+        found: columns as they lie there; there may be more.
+    """
+    for field in schema:
+        there = found.field(field.name).type if field.name in found.names else None
+        if there != field.type and not (there is None and field.name in LATER):
+            return f"column {field.name} must be {field.type}, got {there or 'none'}"
+    return ""

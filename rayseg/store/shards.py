@@ -21,6 +21,8 @@ PARQUET: dict[str, Any] = {
 """How Parquet files are written."""
 GROUP_ROWS = 64
 """Rows of a shard that are read together for one of them."""
+INDEX = "_index.pq"
+"""Of the rows; no ``.parquet``, which would be a shard, and readers leave out what starts so."""
 FRESH = "fresh"
 """Folder of the shards on an object store that are not put together yet."""
 
