@@ -16,8 +16,8 @@ from rayseg.labels import LabelSource, read_trainable
 from rayseg.learn.crops import Crops, PairCrops, SegmentationCrops, WarpedImages
 from rayseg.learn.order import DrawOrder, EpochOrder
 from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
-from rayseg.store import read_file
+from rayseg.records.images import ImageError
+from rayseg.store import read_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def _readable(samples: Sequence[Sample], index: int) -> tuple[Sample, UInt8[ndar
     for step in range(min(len(samples), _TRIES)):
         sample = samples[(index + step) % len(samples)]
         try:
-            return sample, decode_image(read_file(sample.path), sample.seen_side).pixels
+            return sample, read_pixels(sample)
         except ImageError as error:
             reasons.append(f"{sample.path}: {error}")
             logger.warning("another image trains in its place: %s", reasons[-1])

@@ -27,8 +27,8 @@ from rayseg.nets.pair_losses import (
     small_labels,
 )
 from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
-from rayseg.store import local_copy, read_file
+from rayseg.records.images import ImageError
+from rayseg.store import local_copy, read_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class IRNetTraining(PairTraining):
     def _corner(self, sample: Sample) -> Float[ndarray, "3 s s"] | None:
         """The upper left of an image; none of one that cannot be read."""
         try:
-            return self.crops.corner(decode_image(read_file(sample.path), sample.seen_side).pixels)
+            return self.crops.corner(read_pixels(sample))
         except ImageError:
             return None
 

@@ -8,8 +8,8 @@ from numpy import ndarray
 from rayseg.labels import Truths
 from rayseg.learn.training import Work
 from rayseg.learn.worker import Worker
-from rayseg.records.images import ImageError, decode_image
-from rayseg.store import read_file, read_manifest
+from rayseg.records.images import ImageError
+from rayseg.store import read_manifest, read_pixels
 
 
 def judged_images(
@@ -28,7 +28,7 @@ def judged_images(
     every = -(-len(samples) // wanted) or 1
     for sample in samples[::every][worker.rank :: worker.world]:
         try:
-            pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
+            pixels = read_pixels(sample)
             yield pixels, truths.read(sample.id, (pixels.shape[0], pixels.shape[1]))
         except (ImageError, ValueError):
             continue

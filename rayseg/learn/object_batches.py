@@ -15,8 +15,8 @@ from rayseg.labels import ObjectLabels, ObjectTargets, Targets
 from rayseg.learn.batches import make_loader
 from rayseg.learn.order import DrawOrder
 from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
-from rayseg.store import read_file
+from rayseg.records.images import ImageError
+from rayseg.store import read_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _fitting_pixels(sample: Sample) -> UInt8[ndarray, "h w 3"]:
     Raises:
         ImageError: it cannot be read, or is of another size.
     """
-    pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
+    pixels = read_pixels(sample)
     if pixels.shape[:2] != (sample.height, sample.width):
         raise ImageError(
             f"image must be {(sample.height, sample.width)} as in the manifest, "

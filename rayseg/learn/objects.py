@@ -21,9 +21,9 @@ from rayseg.nets.backbones import FloatDepthwise, PyramidTrunk, keep_depthwise_f
 from rayseg.nets.detectors.pyramid import Pyramid
 from rayseg.nets.inputs import choose_dtype
 from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
+from rayseg.records.images import ImageError
 from rayseg.scores import ObjectGuesses, ObjectTruths
-from rayseg.store import read_file, read_manifest
+from rayseg.store import read_manifest, read_pixels
 
 JUDGED = ("ap", "ap50", "ap75")
 """Average precisions beside each checkpoint."""
@@ -213,7 +213,7 @@ class ObjectTraining(Training):
     ) -> ObjectGuesses | None:
         """The objects that a network finds in an image; None where it cannot be read."""
         try:
-            pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
+            pixels = read_pixels(sample)
         except ImageError:
             return None  # the predictions name what is wrong with it
         return self.guess(network, torch.from_numpy(pixels[None].copy()).to(device))

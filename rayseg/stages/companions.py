@@ -17,8 +17,8 @@ from numpy import ndarray
 from rayseg.attribution import Companions
 from rayseg.learn import Crops
 from rayseg.records import Sample
-from rayseg.records.images import ImageError, decode_image
-from rayseg.store import read_file
+from rayseg.records.images import ImageError
+from rayseg.store import read_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def fill_bank(samples: Iterable[Sample], num_classes: int, bank: CompanionBank) 
 def _cut(bank: CompanionBank, sample: Sample) -> Cut | None:
     """The crop of one image; None where it cannot be read."""
     try:
-        pixels = decode_image(read_file(sample.path), sample.seen_side).pixels
+        pixels = read_pixels(sample)
     except ImageError as error:
         logger.warning("no companion from %s: %s", sample.path, error)
         return None

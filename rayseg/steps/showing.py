@@ -14,13 +14,12 @@ from rayseg.config.borders import SHOWN
 from rayseg.export.files import write_anew
 from rayseg.records import BACKGROUND, IGNORE, Sample
 from rayseg.records.file_names import file_stem
-from rayseg.records.images import decode_image
 from rayseg.records.painting import encode_png, painted
 from rayseg.records.palette import decode_labels
 from rayseg.report.contents import find_rows
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
-from rayseg.store import Folder, Manifest, read_file, read_manifest, shard_names
+from rayseg.store import Folder, Manifest, read_manifest, read_pixels, shard_names
 from rayseg.toml import hint
 
 _GAP = 8  # white pixels between two pictures
@@ -43,7 +42,7 @@ def show(config: ShowConfig, engine: Engine) -> Outcome:
     out = Path(config.picture or f"{file_stem(sample.id).replace('/', '_')}.overlay.png")
     if os.path.realpath(out) == os.path.realpath(sample.path):
         raise ValueError(f"picture must be another file than the photo, got {out}")
-    photo = decode_image(read_file(sample.path), sample.seen_side, min_side=1).pixels
+    photo = read_pixels(sample, min_side=1)
     pictures, lines = [photo], []
     for name in config.results or tuple(_results(run)):
         if not shard_names(run / name):

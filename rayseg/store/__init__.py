@@ -8,7 +8,7 @@ task that is retried repeats nothing.
 
 from rayseg.store.checking import CheckedShards, check_shards
 from rayseg.store.compaction import compact
-from rayseg.store.copies import local_copy, read_file
+from rayseg.store.copies import local_copy, read_file, read_pixels
 from rayseg.store.damage import DamagedError, in_one_line
 from rayseg.store.fingerprints import (
     MISSING,

@@ -1,4 +1,4 @@
-"""Single files by their address, and copies of remote ones for libraries that open local ones."""
+"""Single files and images by their address, and copies for libraries that open local files."""
 
 import hashlib
 import os
@@ -8,7 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
+from jaxtyping import UInt8
+from numpy import ndarray
 
+from rayseg.records import Sample
+from rayseg.records.images import decode_image
 from rayseg.store.folder import Folder
 
 
@@ -20,6 +24,18 @@ def read_file(address: str) -> bytes | None:
         return folder.read(name) if folder.holds_file(name) else None
     except (OSError, ValueError, pa.ArrowException):
         return None
+
+
+def read_pixels(sample: Sample, min_side: int = 16) -> UInt8[ndarray, "h w 3"]:
+    """The image of a sample as it is seen, RGB.
+
+    Args:
+        min_side: least height and width in pixels.
+
+    Raises:
+        ImageError: it cannot be used; see `decode_image`.
+    """
+    return decode_image(read_file(sample.path), sample.seen_side, min_side=min_side).pixels
 
 
 def local_copy(address: str) -> str:

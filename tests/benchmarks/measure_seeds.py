@@ -31,10 +31,9 @@ from rayseg.config import MakeSeedsConfig, as_plain
 from rayseg.labels import Truths
 from rayseg.networks import NETWORKS
 from rayseg.records import Seeds
-from rayseg.records.images import decode_image
 from rayseg.scores import ThresholdSweep
 from rayseg.stages import enlarge, fill_bank
-from rayseg.store import MAP_STRIDE, Folder, read_manifest
+from rayseg.store import MAP_STRIDE, Folder, read_manifest, read_pixels
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests/benchmarks/results"
@@ -84,7 +83,7 @@ def count(config, method, samples):
     prepared = method.prepare(network, companions=bank)
     totals, notes, start = {}, [], time.perf_counter()
     for sample in samples:
-        pixels = decode_image(Path(sample.path).read_bytes()).pixels
+        pixels = read_pixels(sample)
         truth = truths.read(sample.id, pixels.shape[:2])
         for k, found in enumerate(courses(method, prepared, pixels, sample.tags, sample.id)):
             sweep = sweep_of(found, sample, truth, len(manifest.classes))
