@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,8 +28,6 @@ from rayseg.nets.pair_losses import (
 from rayseg.records import Sample
 from rayseg.records.images import ImageError
 from rayseg.store import local_copy, read_pixels
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,14 +77,15 @@ class IRNetTraining(PairTraining):
         """Always: the trunk does not train."""
         return True
 
-    def check(self, num_images: int, workers: int) -> None:
-        """As every training's; a trunk that neither starts from weights nor trains is told of."""
-        super().check(num_images, workers)
-        if self.weights == "none":
-            logger.warning(
-                "IRNet's trunk does not train and starts at random: name its weights, or give "
-                "--irnet-network.weights classifier for those of the run's own classifier"
-            )
+    @property
+    def remark(self) -> str:
+        """A trunk that neither starts from weights nor trains is told of."""
+        if self.weights != "none":
+            return ""
+        return (
+            "the trunk does not train and starts at random: name its weights, or give "
+            "--irnet-network.weights classifier for those of the run's own classifier"
+        )
 
     def shortened(self, steps: int, num_images: int) -> Self:
         """Few images to average displacements over, besides."""

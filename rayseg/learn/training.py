@@ -194,6 +194,11 @@ class Training(ABC):
     def check(self, num_images: int, workers: int) -> None:
         """Refuses what every worker would fail at."""
 
+    @property
+    def remark(self) -> str:
+        """What whoever starts it should know of its settings; mostly nothing."""
+        return ""
+
     @abstractmethod
     def build(self, classes: Sequence[str]) -> nn.Module:
         """The network before its first step; the same on every worker."""

@@ -303,3 +303,8 @@ def test_edges_are_learnt_and_found_on_the_canvas_of_training():
         found["border"].append(edges[changes > 0].mean())
         found["elsewhere"].append(edges[changes == 0].mean())
     assert np.mean(found["border"]) > 0.3 + np.mean(found["elsewhere"])
+
+
+def test_a_trunk_at_random_is_told_of_and_one_with_weights_is_not():
+    assert "--irnet-network.weights classifier" in IRNetTraining(weights="none").remark
+    assert IRNetTraining(weights="trunk.pth").remark == ""
