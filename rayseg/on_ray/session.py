@@ -100,6 +100,9 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, AuthenticationError) or "client connection timeout" in str(error)
 
 
+_TOO_SLOW = ("timed out during startup", "Timed out waiting for file")  # a port's, of its own
+
+
 def _start(where: dict[str, Any]) -> None:
     """Starts or joins Ray; on a loaded machine its own 30 seconds for the start can pass.
 
@@ -112,7 +115,7 @@ def _start(where: dict[str, Any]) -> None:
                 ray.init(**where, logging_level=logging.ERROR, log_to_driver=False)
                 return
         except Exception as error:
-            if "timed out during startup" not in str(error):
+            if not any(text in str(error) for text in _TOO_SLOW):
                 raise
             ray.shutdown()
     raise ConnectionError(

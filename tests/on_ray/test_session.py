@@ -12,7 +12,7 @@ from ray._private import utils
 from rayseg.config import Compute
 from rayseg.on_ray import access
 from rayseg.on_ray.engine import RayEngine
-from rayseg.on_ray.session import _signals_kept, gpus_each, preflight, session
+from rayseg.on_ray.session import STARTS, _signals_kept, _start, gpus_each, preflight, session
 from rayseg.on_ray.watch import one_line_errors
 from rayseg.steps.engine import Pool
 from rayseg.steps.machine import threads_each
@@ -208,3 +208,17 @@ def test_a_token_that_the_user_gives_is_taken(asked, monkeypatch):
     with access.private():
         assert os.environ["RAY_AUTH_TOKEN"] == "the user's"
         assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+@pytest.mark.parametrize("why", ["The node timed out during startup", "Timed out waiting for file"])
+def test_a_ray_that_starts_too_slowly_is_tried_again_and_then_named(why, monkeypatch):
+    tries = []
+
+    def start(**_):
+        tries.append(why)
+        raise RuntimeError(f"{why} of this session")
+
+    monkeypatch.setattr(ray, "init", start)
+    with pytest.raises(ConnectionError, match=r"did not start .*--engine plain"):
+        _start({})
+    assert len(tries) == STARTS
