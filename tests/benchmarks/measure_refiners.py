@@ -142,7 +142,7 @@ def main():
     for name, one in found["rows"].items():
         gain = f"{one['gain']} {one['gain_interval']}" if "gain" in one else ""
         print(
-            f"| {name} | {one['miou']} {one['interval']} | {gain} | {one['precision']} | "
+            f"| {name} | {one['iou']} {one['interval']} | {gain} | {one['precision']} | "
             f"{one['recall']} | {one.get('undecided', '')} |"
         )
     facts = {"over": ["background", *given.over], "note": given.note}
