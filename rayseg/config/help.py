@@ -46,9 +46,7 @@ def _head(job: str) -> list[str]:
         "",
         *_wrapped(JOBS[job].summary, ""),
         *_wrapped(
-            "--config takes flags from a TOML file, --preset from one that comes with rayseg; "
-            "flags on the command line win over both. Presets:",
-            "",
+            "--config and --preset give many flags at once, others win over them. Presets:", ""
         ),
         *(f"  {name:11} {what}." for name, what in PRESETS.items()),
     ]

@@ -14,12 +14,12 @@ from rayseg.toml import hint
 
 C = TypeVar("C")
 PRESETS = {
-    "official": "takes the constants of the authors' code, which are the defaults",
-    "as_written": "takes the equations of the papers",
-    "laptop": "is for few images on a machine without GPU: a small network, one scale, few steps",
-    "gpu": "is for machines with GPUs: one for each process, and bf16 where it is fast",
+    "official": "the constants of the authors' code, which are the defaults",
+    "as_written": "the equations of the papers",
+    "laptop": "few images and no GPU: a small network, one scale, few steps",
+    "gpu": "a GPU for each process, and bf16 where it is fast",
 }
-"""All names, and what each does."""
+"""All names, and what each is."""
 FOLDER = Path(__file__).with_name("presets")
 """Holds a file for each preset that fits a machine."""
 
