@@ -4,4 +4,4 @@ from rayseg.api.labelling import label
 from rayseg.api.opened import NoResultError
 from rayseg.api.results import LabelledImage, Labels
 from rayseg.api.run import Run, open_run
-from rayseg.api.views import Images, Masks, SeedMaps
+from rayseg.api.views import Masks, RunImages, SeedMaps

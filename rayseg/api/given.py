@@ -22,8 +22,8 @@ from rayseg.records.painting import encode_png
 from rayseg.toml import hint
 
 AnyImage: TypeAlias = str | os.PathLike[str] | UInt8[ndarray, "h w 3"]
-Images: TypeAlias = Sequence[AnyImage] | Mapping[str, AnyImage]
-Tags: TypeAlias = Sequence[Iterable[str]] | Mapping[str, Iterable[str]]
+AnyImages: TypeAlias = Sequence[AnyImage] | Mapping[str, AnyImage]
+AnyTags: TypeAlias = Sequence[Iterable[str]] | Mapping[str, Iterable[str]]
 PLACE = "given"
 """Folder of a run that holds what Python gave."""
 
@@ -84,7 +84,7 @@ class Given:
         return {"images": str(folder), "tags": str(place / "tags.csv")}
 
 
-def take(images: Images, tags: Tags) -> Given:
+def take(images: AnyImages, tags: AnyTags) -> Given:
     """Images and tags, checked, but for what only reading the files can tell.
 
     Raises:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from rayseg.api.given import Images, Tags, take
+from rayseg.api.given import AnyImages, AnyTags, take
 from rayseg.api.results import Labels
 from rayseg.api.run import Run
 from rayseg.config.job_list import JOBS
@@ -25,8 +25,8 @@ _OWN = ("run", "data", "supervision", "until", "split", "train_split", "ids", "l
 
 
 def label(
-    images: Images,
-    tags: Tags,
+    images: AnyImages,
+    tags: AnyTags,
     *,
     run: str | os.PathLike[str] | None = None,
     preset: str | Sequence[str] = (),

@@ -13,7 +13,7 @@ from numpy import ndarray
 from PIL import Image
 
 from rayseg.api.opened import Opened
-from rayseg.api.views import Images, Masks, SeedMaps
+from rayseg.api.views import Masks, RunImages, SeedMaps
 from rayseg.config.job_list import JOBS
 from rayseg.records.images import decode_image
 from rayseg.records.painting import painted
@@ -28,9 +28,9 @@ class Run(Opened):
         return f"Run({str(self.folder)!r}, {len(self.places)} images, classes {self.classes})"
 
     @property
-    def images(self) -> Images:
+    def images(self) -> RunImages:
         """The images as `Sample` records, by id or place, in the order of the manifest."""
-        return Images(self)
+        return RunImages(self)
 
     def masks(self, name: str = "") -> Masks:
         """The masks of a folder, by id or place.

@@ -48,7 +48,7 @@ class ByImage(Mapping[str, T], Generic[T]):
         return self.ids[key]
 
 
-class Images(ByImage[Sample]):
+class RunImages(ByImage[Sample]):
     """The images of a run as records, in the order of its manifest; see `Sample`."""
 
     def __init__(self, run: Opened):
@@ -61,7 +61,7 @@ class Images(ByImage[Sample]):
         return id_ in self._run.places
 
 
-class Rows(ByImage[T]):
+class RowsByImage(ByImage[T]):
     """What a folder of results holds of each image.
 
     Iterating gives the ids of images with a result, in the order in which these are stored, so that
@@ -80,9 +80,10 @@ class Rows(ByImage[T]):
         self.name, self._folder = name, run.folder / name
         lines = peek_index(self._folder).select(["id", "status", "shard"]).to_pylist()
         if not lines:
-            there = run.names(name.partition("/")[0])
+            kind, _, own = name.partition("/")
+            there = run.names(kind)
             known = f"; the run has {', '.join(there)}" if there else ""
-            raise ValueError(f"{self._folder} holds nothing{known}{hint(name, there)}")
+            raise ValueError(f"{self._folder} holds nothing{known}{hint(own, there)}")
         self._status = {line["id"]: line["status"] for line in lines}
         self._good = [id_ for id_, status in self._status.items() if status in self.statuses]
         super().__init__(self._good if places is None else places, run)
@@ -123,7 +124,7 @@ class Rows(ByImage[T]):
         raise NotImplementedError
 
 
-class Masks(Rows[UInt8[ndarray, "h w"]]):
+class Masks(RowsByImage[UInt8[ndarray, "h w"]]):
     """Masks by id: uint8 (h, w), of the photograph as a viewer shows it.
 
     0 is background, class index + 1 a class, 255 undecided; `Run.names_of_labels` has the names.
@@ -142,7 +143,7 @@ class Masks(Rows[UInt8[ndarray, "h w"]]):
         return decode_labels(row["labels"])
 
 
-class SeedMaps(Rows[dict[str, Float[ndarray, "h w"]]]):
+class SeedMaps(RowsByImage[dict[str, Float[ndarray, "h w"]]]):
     """Localization maps by id, each a dict of class name to float32 (h, w) in [0, 1].
 
     Height and width are those at which the image was seen: a photograph's are at most
