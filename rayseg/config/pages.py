@@ -106,7 +106,7 @@ PAGES: dict[str, Page] = {
         (*_WHERE, "data", "folder.images", "folder.tags", "voc.root", "supervision", "until",
          "methods", "refiners", "labels", "classifier.trunk", "classifier.weights",
          "classifier.epochs", "compute.actors", "engine", "address"),
-        (f"rayseg run --run runs/mine {_MINE}",
+        (f"rayseg run --run runs/mine {_MINE} --preset laptop",
          "rayseg run --config mine.toml --until masks --methods advcam"),
     ),
     "tune": Page(

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rayseg.progress import Activity, activity
+from rayseg.learn import Training
+from rayseg.progress import Activity, activity, announce
 from rayseg.store import Folder, forget_progress, noted, read_progress_file, seconds_between
 
 
@@ -15,6 +16,18 @@ def followed(folder: Folder, label: str, steps: int) -> Iterator[None]:
     forget_progress(folder)
     with activity(label, steps, "step", _Follower(folder)):
         yield
+
+
+def tell_fitted(label: str, training: Training, asked: Training, images: int) -> str:
+    """Says in which settings a training differs from what was asked for, as the data is small.
+
+    Returns:
+        These settings; empty for none.
+    """
+    changed = training.changed_from(asked)
+    if changed:
+        announce(f"{label}: {images} images, so {changed}")
+    return changed
 
 
 @dataclass
