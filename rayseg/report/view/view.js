@@ -222,7 +222,7 @@ function turn(by) {
 
 function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const typing = event.target.matches("input, select, textarea");
+  const typing = event.target.matches("input:not([type=range]), select");
   if (event.key === "Escape" && at("zoom").open) { event.preventDefault(); shut(); return; }
   if (typing) {
     if (event.key === "Escape" || (event.key === "Enter" && event.target === at("search"))) { event.preventDefault(); move(state.here); }
