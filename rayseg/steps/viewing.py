@@ -21,6 +21,7 @@ def view(config: ViewConfig, engine: Engine) -> Outcome:
     del engine
     places = [config.run, *([config.beside] if config.beside else [])]
     site = Site([ViewedRun(Folder(place)) for place in places])
+    site.prepare()
     with _server(site, config.port) as server, activity("serving") as shown:
         shown.note = "Ctrl-C ends it"
         tell_results([f"view: {server.address}"])

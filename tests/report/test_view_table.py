@@ -37,12 +37,13 @@ def worst_first(order):
 
 def wanted(number, selection):
     tags = tags_of(number)
+    index = selection.of_class
     return (
-        (selection.of_class == ALL or (not tags if selection.of_class == UNTAGGED else selection.of_class in tags))
+        (index == ALL or (index == UNTAGGED and not tags) or index in tags)
         and selection.split in ("", id_of(number).partition("/")[0])
         and selection.status in ("", status_of(number))
         and selection.search.lower() in id_of(number).lower()
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -63,6 +63,12 @@ class Site:
             "mask": self._mask,
         }
 
+    def prepare(self) -> None:
+        """Reads what the first view needs, so that it is there at once."""
+        self._page({})
+        for result in self.runs[0].results()[:1]:
+            self._list({"result": result})
+
     def close(self) -> None:
         """Ends what works in the background."""
         for run in self.runs:
