@@ -25,6 +25,7 @@ SERIES = 8
 LOSS, MAP, F1 = 5, 7, 6
 """Series of the classifier's curves, away from the methods' first ones."""
 MAX_CLASSES_SHOWN = 30
+LETTERS = 26
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line"} | {
     f"#0404{place:02x}": f"series-{place}" for place in range(SERIES)
@@ -53,6 +54,11 @@ _WIDTH_INCHES = 5.2
 def series_color(place: int) -> str:
     """Stand-in of the colour of the series at that place."""
     return f"#0404{place % SERIES:02x}"
+
+
+def series_letter(place: int) -> str:
+    """What stands beside the colour of the series at that place: a, b, c and so on."""
+    return chr(ord("a") + place) if place < LETTERS else str(place + 1)
 
 
 def class_bars(

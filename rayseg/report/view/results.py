@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
-import pyarrow.compute as pc
 from jaxtyping import Float32, Int32
 from numpy import ndarray
 
@@ -102,5 +101,5 @@ def _undecided(folder: Folder, shards: set[str]) -> Iterator[tuple[str, float]]:
     for shard in sorted(shards):
         if "ignored" in shard_columns(folder, shard):
             table = read_shard(folder, shard, ["id", "ignored"])
-            shares = pc.fill_null(table.column("ignored"), np.nan)
-            yield from zip(table.column("id").to_pylist(), shares.to_pylist(), strict=True)
+            shares = table.column("ignored").to_numpy()  # nan where there is none
+            yield from zip(table.column("id").to_pylist(), shares, strict=True)
