@@ -98,17 +98,13 @@ def browser(profile):
     """A tab of a browser of its own, which ends with the block."""
     to_read, to_write = os.pipe()
     back_read, back_write = os.pipe()
-
-    def places():  # its protocol is on 3 and 4
-        first, second = os.dup(to_read), os.dup(back_write)
-        os.dup2(first, 3)
-        os.dup2(second, 4)
-
-    command = [PROGRAM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    places = f'exec "$@" 3<&{to_read} 4>&{back_write}'  # its protocol is on 3 and 4
+    given = [PROGRAM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
-        command, preexec_fn=places, pass_fds=(3, 4), stdout=quiet, stderr=quiet
-    )
+        ["bash", "-c", places, "bash", *given],
+        pass_fds=(to_read, back_write), stdout=quiet, stderr=quiet,
+    )  # fmt: skip
     os.close(to_read)
     os.close(back_write)
     try:

@@ -125,7 +125,8 @@ def test_colours_have_contrast_and_letters_beside_them(small, dark):
         assert contrast(_hexadecimal(color), _hexadecimal(paper)) >= 3
         assert letters
     words = small.value("""[...document.querySelectorAll('.card .of, .card b, .alarm, .quiet')].map(
-        one => [getComputedStyle(one).color, getComputedStyle(one.closest('.card') || document.body).backgroundColor])""")
+        one => [one, one.closest('.card') || document.body]).map(([one, paper]) => [
+        getComputedStyle(one).color, getComputedStyle(paper).backgroundColor])""")
     assert all(contrast(*map(_hexadecimal, pair)) >= 4.5 for pair in words)
 
 
