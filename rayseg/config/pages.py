@@ -133,6 +133,10 @@ PAGES: dict[str, Page] = {
         (*_WHERE, "id", "results", "picture"),
         ("rayseg show runs/mine meadow", "rayseg show runs/mine meadow --picture meadow.png"),
     ),
+    "view": Page(
+        (*_WHERE, "beside", "port"),
+        ("rayseg view runs/mine", "rayseg view runs/mine --beside runs/other --port 8123"),
+    ),
     "toy-bottleneck": Page((*_WHERE, "toy.seed"), ("rayseg toy-bottleneck --run runs/toy",)),
 }  # fmt: skip
 """By job. What it does not show is under `--help-all`."""
