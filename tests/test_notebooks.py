@@ -48,16 +48,22 @@ def test_a_notebook_is_kept_without_outputs(path):
     assert all(cell["source"] for cell in json.loads(path.read_text())["cells"])
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Several threads wait for each other longer than they work on a busy machine."""
+    monkeypatch.setattr("rayseg.plain.count_cores", lambda: 1)
+
+
 @pytest.mark.slow
 def test_pictures_are_labelled(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tags, labels, shares, overlay, maps, failed, shape = execute(FOLDER / "label_pictures.ipynb")
     assert len(tags) == 3
-    assert len(labels) == 24
-    assert sum(shares.values()) == 96 * 96
-    assert overlay.size == (96, 96)
-    assert {size_hw for size_hw, _ in maps.values()} == {(96, 96)}
-    assert (failed, shape) == ({}, (96, 96))
+    assert len(labels) == 12
+    assert sum(shares.values()) == 64 * 64
+    assert overlay.size == (64, 64)
+    assert {size_hw for size_hw, _ in maps.values()} == {(64, 64)}
+    assert (failed, shape) == ({}, (64, 64))
 
 
 @pytest.mark.slow
