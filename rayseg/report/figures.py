@@ -104,8 +104,7 @@ def class_bars(
 
 def _put_letter(axes: Axes, place: int, xs: Sequence[float], ys: Sequence[float]) -> None:
     """The letter of a series after its last known point, so that colour alone tells nothing."""
-    known = [(x, y) for x, y in zip(xs, ys, strict=False) if np.isfinite(x) and np.isfinite(y)]
-    if known:
+    if known := [point for point in zip(xs, ys, strict=False) if np.isfinite(point).all()]:
         axes.annotate(series_letter(place), known[-1], (5, 0), "data", "offset points", va="center")
 
 
