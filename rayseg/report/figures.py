@@ -8,7 +8,7 @@ dark one and print. The legend beside each figure names the series by its letter
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from string import ascii_lowercase
 from typing import Any
 
@@ -102,10 +102,9 @@ def class_bars(
     return _svg(title, height, draw), left_out
 
 
-def _put_letter(axes: Axes, place: int, xs: Sequence[float], ys: Sequence[float]) -> None:
+def _put_letter(axes: Axes, place: int, xs: Iterable[float], ys: Iterable[float]) -> None:
     """The letter of a series after its last known point, so that colour alone tells nothing."""
-    known = [(x, y) for x, y in zip(xs, ys, strict=False) if np.isfinite(x) and np.isfinite(y)]
-    if known:
+    if known := [point for point in zip(xs, ys, strict=False) if np.isfinite(point).all()]:
         axes.annotate(series_letter(place), known[-1], (5, 0), "data", "offset points", va="center")
 
 

@@ -186,8 +186,7 @@ def test_an_empty_run_still_has_a_page_and_no_empty_section(tmp_path):
 
 def test_a_section_that_has_nothing_to_show_is_left_out(run):
     before = headings(read_page(run))
-    (run / "classifier").delete("run.json")
-    (run / "classifier").delete(".run-copy.json")
+    (run / "classifier").remove()
     run.delete("scores.json")
     page = read_page(run)
     gone = {"Scores", "Best and worst images", "By class", "By background threshold",

@@ -32,6 +32,7 @@ def small(tab, tmp_path):
         tab.open(server.address)
         yield tab
         assert tab.complaints() == []
+        tab.call("Page.navigate", url="about:blank")  # or it asks on while the server goes
 
 
 def choose(tab, name, value):
@@ -159,6 +160,7 @@ def test_two_runs_are_shown_beside_each_other(tab, tmp_path):
         tab.press("Enter")
         tab.wait_for("document.querySelectorAll('.beside.two > section').length === 2")
         tab.press("Escape")
+        tab.call("Page.navigate", url="about:blank")
 
 
 @pytest.mark.slow

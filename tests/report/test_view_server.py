@@ -303,6 +303,13 @@ def test_two_runs_lie_beside_each_other_by_id(tmp_path):
         assert get(server, f"photo?{urlencode(fields | {'n': 7})}")[0] == 404
 
 
+def test_runs_of_other_classes_are_not_shown_beside_each_other(tmp_path):
+    first = ViewedRun(make_run(tmp_path / "a"))
+    second = ViewedRun(make_run(tmp_path / "b", classes=["cow", "cat", "horse"]))
+    with pytest.raises(ValueError, match=r"the same classes: .* has cat, cow, .* has cow, cat"):
+        Site([first, second])
+
+
 def test_shards_that_are_written_anew_are_found(tmp_path):
     run = make_run(tmp_path)
     with serving(run) as server:

@@ -47,7 +47,7 @@ def row_of(number):
     return row | {"labels": encode_labels(labels), "ignored": float((labels == 255).mean())}
 
 
-def make_run(place, number=10, results=(RESULT,), photos=3):
+def make_run(place, number=10, results=(RESULT,), photos=3, classes=CLASSES):
     """A run of that many images that share a few photos, with masks and seeds and no truth."""
     rng = np.random.default_rng(0)
     (place / "photos").mkdir(parents=True)
@@ -62,7 +62,7 @@ def make_run(place, number=10, results=(RESULT,), photos=3):
         for n in range(number)
     )  # fmt: skip
     run = store.Folder(str(place / "my run"))
-    store.write_manifest(run / "manifest", samples, CLASSES)
+    store.write_manifest(run / "manifest", samples, classes)
     for name in results:
         store.write_run(run / name, {"kind": "masks", "config": {}})
         for start in range(0, number, 2048):

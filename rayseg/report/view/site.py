@@ -48,10 +48,19 @@ class Site:
 
     Args:
         runs: the run, and where there is one the run beside it, whose images are found by id.
+
+    Raises:
+        ValueError: the runs have other classes, so that their masks cannot be read alike.
     """
 
     def __init__(self, runs: Sequence[ViewedRun]):
         self.runs = tuple(runs)
+        for one in self.runs[1:]:
+            if one.table.classes != self.runs[0].table.classes:
+                have = (f"{run.run} has {', '.join(run.table.classes)}" for run in (runs[0], one))
+                raise ValueError(
+                    f"runs beside each other must have the same classes: {'; '.join(have)}"
+                )
         self.pictures = Pictures()
         self._answers: dict[str, Callable[[Asked], Answer]] = {
             "": self._page,

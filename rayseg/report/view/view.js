@@ -240,9 +240,10 @@ function key(event) {
 }
 
 function shut() {
+  const here = state.here; // closing gives the focus back to the image that was opened first
   state.opened = -1;
   at("zoom").close();
-  move(state.here);
+  move(here);
 }
 
 /* Start */
