@@ -8,7 +8,10 @@ from tests.report import chromium
 from tests.report.test_view_server import serving
 from tests.report.viewed import RESULT, id_of, make_run
 
-pytestmark = pytest.mark.skipif(not chromium.PROGRAM, reason="chromium is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not chromium.PROGRAM, reason="chromium is not installed"),
+]
 
 MANY = 10_000
 FIRST_VIEW_BYTES = 2_000_000
