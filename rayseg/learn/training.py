@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -172,15 +172,6 @@ class Training(ABC):
     def batch_of(self, num_images: int, unit: int) -> int:
         """The images in a step, of so many in all: whole units, and no more than there are."""
         return max(min(self.batch_size, num_images) // unit * unit, unit)
-
-    def changed_from(self, asked: Training) -> str:
-        """In which settings it differs from the training that was asked for; empty for none."""
-        found = []
-        for part in fields(self):
-            was, now = getattr(asked, part.name), getattr(self, part.name)
-            was = part.metadata.get(COMPARED_AS, was) if was == part.default else was
-            found += [f"{part.name} {now} in place of {was}"] if was != now else []
-        return ", ".join(found)
 
     def shortened(self, steps: int, num_images: int) -> Self:
         """No more than so many steps on so many images, for measuring how long one takes."""

@@ -23,7 +23,6 @@ from rayseg.learn import (
 )
 from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
-from rayseg.progress import announce
 from rayseg.stages import CheckLabels, Row
 from rayseg.steps.engine import Engine, Images, Pool
 from rayseg.steps.following import followed, tell_fitted
@@ -176,8 +175,6 @@ class _Task:
         # wrong weights or a wrong batch size fail here, not in each worker in turn
         work.training.build(work.classes)
         work.training.check(len(ids), config.compute.workers)
-        if training.remark:
-            announce(f"{self.label}: note: {training.remark}")
         forget_damaged_state(folder)
         refuse_others(folder, ids)
         forget_failure(folder)

@@ -22,6 +22,7 @@ from rayseg.learn import (
 )
 from rayseg.learn.state import TrainingState
 from rayseg.nets.losses import multilabel_soft_margin
+from rayseg.steps.following import tell_fitted
 from rayseg.store import claim, read_run, write_run
 from tests.learn.steps import TwoLayers, course, losses_of, separable_batches
 from tests.learn.tiny import Here, Killed, folder_of, killed_after, scenes, store, tiny, trained
@@ -177,7 +178,7 @@ def test_epochs_are_iterations_of_whole_batches(changed, expected):
 def test_few_images_get_more_epochs_and_batches_that_they_fill(images, workers, said):
     asked = ClassifierTraining()
     fitted = asked.fitted(images, workers)
-    assert fitted.changed_from(asked) == said
+    assert tell_fitted("", fitted, asked, 1) == said
     assert fitted.fitted(images, workers) == fitted
     fitted.check(images, workers)
     own = replace(asked, epochs=3, batch_size=2)
