@@ -39,7 +39,7 @@ class Answer:
     body: bytes
 
 
-Asked = Mapping[str, str]
+Fields = Mapping[str, str]
 """The fields of a request by their names."""
 
 
@@ -62,7 +62,7 @@ class Site:
                     f"runs beside each other must have the same classes: {'; '.join(have)}"
                 )
         self.pictures = Pictures()
-        self._answers: dict[str, Callable[[Asked], Answer]] = {
+        self._answers: dict[str, Callable[[Fields], Answer]] = {
             "": self._page,
             "api/list": self._list,
             "api/image": self._image,
@@ -83,7 +83,7 @@ class Site:
         for run in self.runs:
             run.close()
 
-    def answer(self, address: str, asked: Asked) -> Answer:
+    def answer(self, address: str, asked: Fields) -> Answer:
         """The answer to a request; an error is an answer of one line too.
 
         Args:
@@ -104,7 +104,7 @@ class Site:
         except Exception as error:  # an answer, and no traceback
             return _refused(error)
 
-    def _made(self, make: Callable[[Asked], Answer], asked: Asked) -> Answer:
+    def _made(self, make: Callable[[Fields], Answer], asked: Fields) -> Answer:
         """The answer; where a folder's shards are others now, after a second look."""
         try:
             return make(asked)
@@ -113,7 +113,7 @@ class Site:
                 run.renew()
             return make(asked)
 
-    def _page(self, asked: Asked) -> Answer:
+    def _page(self, asked: Fields) -> Answer:
         del asked
         for run in self.runs:
             run.renew()
@@ -148,7 +148,7 @@ class Site:
             "images": len(first.table),
         }
 
-    def _list(self, asked: Asked) -> Answer:
+    def _list(self, asked: Fields) -> Answer:
         """One page of the images that are asked for."""
         first, result = self.runs[0], asked.get("result", "")
         wanted = _selection(asked)
@@ -192,7 +192,7 @@ class Site:
         known = None if np.isnan(missing) else float(missing)
         return asdict(run.seen(result, id_)) | {"missing": known, "result": result}
 
-    def _image(self, asked: Asked) -> Answer:
+    def _image(self, asked: Fields) -> Answer:
         """One image in full."""
         number = self._image_number(asked)
         id_ = self.runs[0].table.ids[number]
@@ -215,55 +215,55 @@ class Site:
             "stored": list(sample.photo_hw if sample.seen_side else (sample.height, sample.width)),
         }
 
-    def _tally(self, asked: Asked) -> Answer:
+    def _tally(self, asked: Fields) -> Answer:
         """How far the count of tags against masks is."""
         return _json(self.runs[0].tally(asked.get("result", "")).as_dict())
 
-    def _thumb(self, asked: Asked) -> Answer:
+    def _thumb(self, asked: Fields) -> Answer:
         run, id_ = self._asked_image(asked)
         return Answer(200, "image/jpeg", self.pictures.small(run, asked.get("result", ""), id_))
 
-    def _photo(self, asked: Asked) -> Answer:
+    def _photo(self, asked: Fields) -> Answer:
         return Answer(200, *photo_file(*self._asked_image(asked)))
 
-    def _mask(self, asked: Asked) -> Answer:
+    def _mask(self, asked: Fields) -> Answer:
         run, id_ = self._asked_image(asked)
         png = run.labels_png(asked.get("result", ""), id_)
         if not png:
             raise LookupError(f"{id_} has no mask in {asked.get('result', '')}")
         return Answer(200, "image/png", png)
 
-    def _asked_image(self, asked: Asked) -> tuple[ViewedRun, str]:
+    def _asked_image(self, asked: Fields) -> tuple[ViewedRun, str]:
         place = _number(asked, "run")
         if not 0 <= place < len(self.runs):
             raise LookupError(f"there are {len(self.runs)} runs, got run {place}")
         return self.runs[place], self.runs[0].table.ids[self._image_number(asked)]
 
-    def _image_number(self, asked: Asked) -> int:
+    def _image_number(self, asked: Fields) -> int:
         number, images = _number(asked, "n"), len(self.runs[0].table)
         if not 0 <= number < images:
             raise LookupError(f"images have numbers 0 to {images - 1}, got {number}")
         return number
 
 
-class _AskedWrongly(ValueError):
+class _WrongFieldsError(ValueError):
     """A field of a request has no such value."""
 
 
-def _number(asked: Asked, name: str) -> int:
+def _number(asked: Fields, name: str) -> int:
     try:
         return int(asked.get(name, "0"))
     except ValueError:
-        raise _AskedWrongly(f"{name} must be a whole number") from None
+        raise _WrongFieldsError(f"{name} must be a whole number") from None
 
 
-def _selection(asked: Asked) -> Selection:
+def _selection(asked: Fields) -> Selection:
     given = {name: asked.get(name, "") for name in ("split", "status", "search")}
     index = _number(asked, "class") if asked.get("class") else ALL
     try:
         return Selection(index, **given, order=asked.get("order") or "id")
     except ValueError as error:
-        raise _AskedWrongly(str(error)) from None
+        raise _WrongFieldsError(str(error)) from None
 
 
 def _export_command(run: ViewedRun, result: str, split: str) -> str:
@@ -282,7 +282,7 @@ def _json(value: Any) -> Answer:
 def _refused(error: Exception) -> Answer:
     if isinstance(error, LookupError):
         return _refusal(404, str(error.args[0] if error.args else error))
-    if isinstance(error, _AskedWrongly):
+    if isinstance(error, _WrongFieldsError):
         return _refusal(400, str(error))
     if isinstance(error, OSError | ValueError):
         return _refusal(500, str(error))
