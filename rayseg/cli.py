@@ -1,6 +1,6 @@
 """The command line: ``rayseg <job>``, with the job's dataclass as flags.
 
-Values are taken from the defaults, then the preset, then TOML files in the order given, then flags.
+Values are taken from the defaults, then presets, then TOML files in the order given, then flags.
 Exit status: 0 all done, 1 an error, shown in one line, 2 a wrong flag, 3 done but for images
 that have a row saying why, 130 and 143 ended by SIGINT and SIGTERM.
 """
@@ -15,16 +15,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rayseg.config import JobConfig, as_written, read_toml
-from rayseg.config.help import FILES, PRESETS, full_help, short_help, wrong_flag
+from rayseg.config import JobConfig, read_toml
+from rayseg.config.help import FILES, full_help, short_help, wrong_flag
 from rayseg.config.job_list import JOBS
+from rayseg.config.preset import with_presets
 from rayseg.config.secrets import masked
 from rayseg.ending import GOES_ON, explained, raise_at_signals, say, supervised, was_asked
 from rayseg.flag_errors import one_line
 from rayseg.progress import speaking
 from rayseg.toml import hint
 
-USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset official|as_written] [flags]
+USAGE = """usage: rayseg <job> [--config FILE.toml ...] [--preset NAME ...] [flags]
        rayseg <job> --help | --help-all
        rayseg --version
        rayseg submit <job> --address http://HEAD:8265 [--working-dir .] [--no-follow] [flags]
@@ -207,10 +208,10 @@ def _with_files(base: JobConfig, arguments: list[str]) -> tuple[JobConfig, list[
             (files if flag == "--config" else presets).append(value or arguments.pop(0))
         else:
             rest.append(flag + equals + value)
-    for preset in presets:
-        if preset not in PRESETS:
-            _stop(2, f"preset must be {' or '.join(PRESETS)}, got {preset!r}")
-        base = as_written(base) if preset == "as_written" else base
+    try:
+        base = with_presets(base, presets)
+    except ValueError as error:
+        _stop(2, str(error))
     for file in files:
         base = read_toml(file, base)
     return base, rest

@@ -102,7 +102,7 @@ class _Stage:
 
     def __init__(self) -> None:
         self.activities: list[Activity] = []
-        self.speaks = False
+        self.speaks = self.prints = False
         self.lock = threading.RLock()
         self.last = time.monotonic()
         self.open_line = False
@@ -148,8 +148,13 @@ _STAGE = _Stage()
 
 
 @contextmanager
-def speaking(job: str) -> Iterator[None]:
-    """Shows on stderr what goes on within, at least once a minute."""
+def speaking(job: str, results: bool = True) -> Iterator[None]:
+    """Shows on stderr what goes on within, at least once a minute.
+
+    Args:
+        job: names it.
+        results: what jobs find is printed on stdout as they end.
+    """
     stopped = threading.Event()
 
     def watch() -> None:
@@ -157,13 +162,13 @@ def speaking(job: str) -> Iterator[None]:
             _STAGE.look()
 
     thread = threading.Thread(target=watch, daemon=True)
-    _STAGE.speaks, _STAGE.last = True, time.monotonic()
+    _STAGE.speaks, _STAGE.prints, _STAGE.last = True, results, time.monotonic()
     thread.start()
     try:
         with activity(job):
             yield
     finally:
-        _STAGE.speaks = False
+        _STAGE.speaks = _STAGE.prints = False
         stopped.set()
         thread.join()
         _STAGE.clear()
@@ -194,7 +199,7 @@ def announce(*lines: str) -> None:
 
 def tell_results(lines: list[str]) -> int:
     """Prints what a job found on stdout, where progress is shown at all; how many lines."""
-    if not _STAGE.speaks or not lines:
+    if not _STAGE.prints or not lines:
         return 0
     with _STAGE.lock:
         _STAGE.clear()

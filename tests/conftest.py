@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     report = yield
-    return report if item.get_closest_marker("gpu") else _refuse_skip(report)
+    may_lack = any(map(item.get_closest_marker, ("gpu", "browser")))  # a machine, no mistake
+    return report if may_lack else _refuse_skip(report)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -39,7 +40,7 @@ def pytest_make_collect_report():
 
 
 def _refuse_skip(report):
-    """Fails what was skipped where $RAYSEG_NO_SKIPS is set, as .ci/run does; a GPU may lack."""
+    """Fails what was skipped where $RAYSEG_NO_SKIPS is set, as .ci/run does; see the caller."""
     if os.environ.get("RAYSEG_NO_SKIPS") and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         report.outcome = "failed"

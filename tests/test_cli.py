@@ -72,7 +72,7 @@ def refused(capsys, arguments):
         (["score", "--run", "a", "a"], 2, "Unrecognized options: a"),
         (["score", "--config", "nowhere.toml"], 1, "nowhere.toml does not exist"),
         (["score", "--config"], 2, "--config must be followed by a value"),
-        (["score", "--preset", "offical"], 2, "preset must be official or as_written"),
+        (["score", "--preset", "offical"], 2, "got 'offical'; did you mean 'official'?"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_status(capsys, tmp_path, monkeypatch, arguments, status, said):

@@ -16,15 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from PIL import Image
 
 from rayseg.attribution import BOX_METHODS, COMBINATIONS, METHODS
 from rayseg.cli import JOBS, parse, split_flags, with_flags
-from rayseg.config import RunConfig, read_toml
+from rayseg.config import RunConfig, preset, read_toml
 from rayseg.datasets import DATASETS
 from rayseg.datasets.tally import Tally
 from rayseg.export import EXPORTERS
 from rayseg.nets.classifier import CamClassifier
+from rayseg.nets.published import published_file
 from rayseg.nets.weights import to_safetensors
 from rayseg.refine import BOX_REFINERS, REFINERS
 from rayseg.store import SEEDS_SCHEMA, Folder, pack_maps, rows_to_table, write_shard
@@ -96,19 +99,44 @@ def execute(text):
 
 def test_every_block_is_of_a_kind_that_is_tested():
     assert {kind for kind, _ in BLOCKS} <= {"python", "bash", "console", "toml", "csv", "text"}
-    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [2, 2, 1]
+    assert [len(blocks(kind)) for kind in ("python", "csv", "text")] == [3, 2, 1]
     assert [kind for kind, _ in BLOCK.findall(ARCHITECTURE)] == ["text"]
 
 
+@pytest.fixture
+def cut_laptop(tmp_path, monkeypatch):
+    """The preset for a laptop with two steps of small crops, on a trunk that nobody trained."""
+    (tmp_path / "presets").mkdir()
+    text = (preset.FOLDER / "laptop.toml").read_text()
+    for whole, cut in (("least_steps = 100", "iterations = 2"), ("crop = 288", "crop = 48")):
+        assert whole in text
+        text = text.replace(whole, cut)
+    (tmp_path / "presets" / "laptop.toml").write_text(text)
+    monkeypatch.setattr(preset, "FOLDER", tmp_path / "presets")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    file = published_file("mobilenet_v2", "IMAGENET1K_V1")
+    file.cache.mkdir(parents=True)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), file.cache / file.name)
+
+
+def test_the_first_example_labels_photos(workplace, cut_laptop):
+    found = execute(blocks("python")[0])
+    assert found["labels"].classes == ("cow", "horse", "person")
+    assert found["mask"].shape == (40, 56)
+    assert not found["labels"].masks["fog"].any()  # which shows none of them
+    with Image.open("meadow.png") as picture:
+        assert picture.size == (56, 40)
+
+
 def test_the_example_of_one_image_is_eight_lines_and_gives_maps(workplace):
-    assert len(blocks("python")[0].splitlines()) == 8
-    maps = execute(blocks("python")[0])["maps"]
+    assert len(blocks("python")[1].splitlines()) == 8
+    maps = execute(blocks("python")[1])["maps"]
     assert maps.shape == (2, 40, 56)
     assert 0 <= maps.min() <= maps.max() <= 1
 
 
 def test_the_example_that_reads_seeds_prints_one_line_a_map(workplace, capsys):
-    execute(blocks("python")[1])
+    execute(blocks("python")[2])
     assert capsys.readouterr().out == "scene 0 (14, 10)\nscene 3 (14, 10)\n"
 
 

@@ -92,6 +92,12 @@ def shorten(road: str, run: Path) -> None:
         shutil.rmtree(run / name)
 
 
+NOW_FIT_THE_DATA = {
+    "/classifier/epochs: 5 before, 0 now",
+    "/segmenter/iterations: 30000 before, 0 now",
+}
+"""Defaults that have since become 0: as before on as much data as they were made for."""
+
 # Commands
 
 
@@ -363,4 +369,5 @@ def test_a_preset_sets_every_key_to_what_it_was(road, ended):
         tomllib.loads((run / "run.toml").read_text())
         for run in (FROZEN / road, ended[f"resume {road}"].run)
     )
-    assert not list(differences(before | {"run": str(ended[f"resume {road}"].run)}, now))
+    found = differences(before | {"run": str(ended[f"resume {road}"].run)}, now)
+    assert {*found} <= NOW_FIT_THE_DATA

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rayseg.config.base import Compute, JobConfig, SegmentersConfig
-    from rayseg.config.borders import ExportConfig, PrepareConfig, ShowConfig, StatusConfig
+    from rayseg.config.borders import (
+        ExportConfig,
+        PrepareConfig,
+        ShowConfig,
+        StatusConfig,
+        ViewConfig,
+    )
     from rayseg.config.boxes import (
         AnalyseBoxesConfig,
         AskDetectorConfig,
@@ -60,6 +66,7 @@ __all__ = [
     "StatusConfig",
     "ToyBottleneckConfig",
     "TuneConfig",
+    "ViewConfig",
     "as_plain",
     "as_toml",
     "as_written",

@@ -10,6 +10,7 @@ from rayseg.records.bounds import check_folder_name
 
 SHOWN = ("masks", *MASK_KINDS)
 """Folders of a run whose folders hold masks."""
+MOST_PORT = 65_535
 
 DatasetFields = one_field_each("DatasetFields", __name__, DATASETS)
 ExporterFields = one_field_each(
@@ -76,6 +77,27 @@ class ShowConfig(JobConfig):
                 known = ", ".join(f"{one}/NAME" for one in SHOWN)
                 raise ValueError(f"results must be {known}, got {name!r}")
             check_folder_name("results", folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewConfig(JobConfig):
+    """Shows all images of a run in a browser on this machine: `rayseg view RUN`.
+
+    Attributes:
+        engine: What runs the job, a loop in one process in either case.
+        beside: Another run, of which the same image is shown beside each image of the run. Empty
+            shows the run alone.
+        port: Port of this machine's loopback interface. 0 takes one that is free.
+    """
+
+    engine: Literal["ray", "plain"] = "plain"
+    beside: str = ""
+    port: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.port <= MOST_PORT:
+            raise ValueError(f"port must be 0 to {MOST_PORT}, got {self.port}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,15 +68,20 @@ def identity_of(config: object) -> Any:
     """The configuration as what a folder is compared by that was filled under it.
 
     As `as_plain`, but a field whose metadata say that it is `new` is left out at its default: the
-    folders of earlier versions lack it, and are what that default makes.
+    folders of earlier versions lack it, and are what that default makes. One whose metadata say
+    `compared_as` is that value at its default, which stood there in earlier versions.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {
-            part.name: identity_of(getattr(config, part.name))
+            part.name: identity_of(_compared(getattr(config, part.name), part))
             for part in fields(config)
             if not (part.metadata.get("new") and getattr(config, part.name) == part.default)
         }
     return as_plain(config)
+
+
+def _compared(value: object, part: dataclasses.Field[Any]) -> object:
+    return part.metadata.get("compared_as", value) if value == part.default else value
 
 
 def as_toml(config: object) -> str:

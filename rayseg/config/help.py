@@ -8,9 +8,9 @@ from typing import Any
 from rayseg.config.flags import NUMBER, SWITCH, WHOLE, flags_of, groups_of, read_flags
 from rayseg.config.job_list import JOBS
 from rayseg.config.pages import PAGES
+from rayseg.config.preset import PRESETS
 from rayseg.toml import brief, hint
 
-PRESETS = ("official", "as_written")
 FILES = ("--config", "--preset")
 """Flags of any job that stand for several others."""
 _WIDEST, _COLUMN = 100, 24
@@ -42,14 +42,13 @@ def full_help(job: str) -> str:
 
 def _head(job: str) -> list[str]:
     return [
-        f"usage: rayseg {job} [--config FILE.toml ...] [--preset {'|'.join(PRESETS)}] [flags]",
+        f"usage: rayseg {job} [--config FILE.toml ...] [--preset NAME ...] [flags]",
         "",
         *_wrapped(JOBS[job].summary, ""),
         *_wrapped(
-            "--config takes flags from a TOML file; flags on the command line win over it. "
-            "--preset official is the authors' code, as_written the equations of the papers.",
-            "",
+            "--config and --preset give many flags at once, others win over them. Presets:", ""
         ),
+        *(f"  {name:11} {what}." for name, what in PRESETS.items()),
     ]
 
 

@@ -125,6 +125,7 @@ JOBS: dict[str, Job] = {
     "check": Job("rayseg.config.jobs:CheckConfig", "rayseg.steps.check:check"),
     "export": Job("rayseg.config.borders:ExportConfig", "rayseg.steps.exporting:export"),
     "show": Job("rayseg.config.borders:ShowConfig", "rayseg.steps.showing:show", ("run", "id")),
+    "view": Job("rayseg.config.borders:ViewConfig", "rayseg.steps.viewing:view", ("run",)),
     "toy-bottleneck": Job(
         "rayseg.config.jobs:ToyBottleneckConfig", "rayseg.steps.toy_bottleneck:toy_bottleneck"
     ),

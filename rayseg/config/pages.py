@@ -106,7 +106,7 @@ PAGES: dict[str, Page] = {
         (*_WHERE, "data", "folder.images", "folder.tags", "voc.root", "supervision", "until",
          "methods", "refiners", "labels", "classifier.trunk", "classifier.weights",
          "classifier.epochs", "compute.actors", "engine", "address"),
-        (f"rayseg run --run runs/mine {_MINE}",
+        (f"rayseg run --run runs/mine {_MINE} --preset laptop",
          "rayseg run --config mine.toml --until masks --methods advcam"),
     ),
     "tune": Page(
@@ -132,6 +132,10 @@ PAGES: dict[str, Page] = {
     "show": Page(
         (*_WHERE, "id", "results", "picture"),
         ("rayseg show runs/mine meadow", "rayseg show runs/mine meadow --picture meadow.png"),
+    ),
+    "view": Page(
+        (*_WHERE, "beside", "port"),
+        ("rayseg view runs/mine", "rayseg view runs/mine --beside runs/other --port 8123"),
     ),
     "toy-bottleneck": Page((*_WHERE, "toy.seed"), ("rayseg toy-bottleneck --run runs/toy",)),
 }  # fmt: skip

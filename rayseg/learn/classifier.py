@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from rayseg.labels import GivenTags
 from rayseg.learn.batches import TaggedCrops, evaluation_batches, training_batches
-from rayseg.learn.classifier_scores import ClassifierScores, predict_logits
+from rayseg.learn.classifier_scores import ClassifierScores, chance_precision, predict_logits
 from rayseg.learn.crops import Crops
 from rayseg.learn.order import EpochOrder
 from rayseg.learn.schedules import PolySGD
-from rayseg.learn.training import Batch, LearnsFrom, Length, Training, Work
+from rayseg.learn.training import COMPARED_AS, Batch, LearnsFrom, Length, Training, Work
 from rayseg.learn.worker import Worker
 from rayseg.nets.backbones import Trunk, freeze_stages, keep_depthwise_float
 from rayseg.nets.classifier import CamClassifier
@@ -32,6 +32,8 @@ NEW: Mapping[str, bool] = {"new": True}
 folder is compared by."""
 LONGEST = 500
 """Steps between two checkpoints where `save_every` says no number."""
+MANY = 20
+"""Images on which a mean average precision must be better than chance; on fewer it says little."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,10 @@ class ClassifierTraining(Training):
         batch_norm: Batch normalisation of the trunk: frozen keeps the statistics of the weights;
             trained learns them; auto freezes them where there are weights.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
-        epochs: Passes over the images.
+        epochs: Passes over the images; 0 is 5, and more for few images, up to `least_steps`.
         iterations: Steps after which the training ends before its epochs do; 0 is no limit.
-        batch_size: Images in each step, over all workers.
+        least_steps: Steps that few images get at least, where `epochs` is 0.
+        batch_size: Images in each step, over all workers; no more than there are.
         crops: How images are cut.
         schedule: Settings of the optimiser.
         precision: Number format of the activations; auto is bf16 where the device is fast in it.
@@ -62,7 +65,7 @@ class ClassifierTraining(Training):
     trunk: Trunk = "resnet50"
     stride: Literal[8, 16, 32] = 16
     freeze: Frozen = "stem"
-    epochs: int = 5
+    epochs: int = dataclasses.field(default=0, metadata={COMPARED_AS: 5})
     batch_size: int = 16
     crops: Crops = Crops()
     schedule: PolySGD = PolySGD()
@@ -72,22 +75,22 @@ class ClassifierTraining(Training):
     save_every: int = dataclasses.field(default=0, metadata=NEW)
     judge_images: int = dataclasses.field(default=1000, metadata=NEW)
     negative_weight: float = dataclasses.field(default=1.0, metadata=NEW)
+    least_steps: int = dataclasses.field(default=200, metadata=NEW)
 
     makes: ClassVar[str] = "classifier"
     field: ClassVar[str] = "classifier"
     learns_from: ClassVar[LearnsFrom] = "tags"
+    passes: ClassVar[int] = 5
+    """Over the images, where no number of epochs is asked for."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"epochs and batch_size must be 1 or more, got {self.epochs}, {self.batch_size}"
-            )
         if not 0 <= self.negative_weight < float("inf"):
             raise ValueError(f"negative_weight must be 0 or more, got {self.negative_weight}")
         super().__post_init__()
 
     def _check_least(self, **least: int) -> None:
-        super()._check_least(**least | {"save_every": 0, "iterations": 0})
+        zero = dict.fromkeys(("save_every", "iterations", "epochs"), 0)
+        super()._check_least(**least | zero | {"least_steps": 1})
 
     @classmethod
     def as_written(cls) -> Self:
@@ -103,16 +106,19 @@ class ClassifierTraining(Training):
         """Which images have tags."""
         return GivenTags(manifest, split)
 
-    def shortened(self, steps: int, num_images: int) -> Self:
-        """Batches of no more than there are, besides."""
-        batch = min(self.batch_size, num_images)
-        return replace(super().shortened(steps, num_images), batch_size=batch)
+    def fitted(self, num_images: int, workers: int = 1) -> Self:
+        """Batches of no more images than there are, and epochs enough for the least steps."""
+        batch = self.batch_of(num_images, workers)
+        epoch = max(num_images // batch, 1)
+        epochs = self.epochs or max(self.passes, -(-self.least_steps // epoch))
+        return replace(self, batch_size=batch, epochs=epochs)
 
     def length(self, num_images: int) -> Length:
         """All epochs, of whole batches only, or fewer steps where they are limited."""
-        epoch = max(num_images // self.batch_size, 1)
-        steps = self.epochs * epoch
-        return Length(min(steps, self.iterations or steps), epoch)
+        fit = self.fitted(num_images)
+        epoch = max(num_images // fit.batch_size, 1)
+        steps = fit.epochs * epoch
+        return Length(min(steps, fit.iterations or steps), epoch)
 
     def saves_after(self, iteration: int, length: Length) -> bool:
         """After each epoch, and in long ones now and then."""
@@ -186,7 +192,7 @@ class ClassifierTraining(Training):
             "f1": scores.f1,
             "judged_on": split,
             "images": len(samples),
-        }
+        } | ({"chance": chance_precision(whole[1])} if last else {})
 
     def _judged(self, work: Work) -> tuple[str, list[Sample]]:
         manifest = read_manifest(work.manifest)
@@ -200,6 +206,19 @@ class ClassifierTraining(Training):
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
         """Trunk, stride and classes."""
         return {"trunk": self.trunk, "stride": self.stride, "classes": list(classes)}
+
+    def failing(self, facts: Mapping[str, Any]) -> str:
+        """That it ranks images no better than chance does."""
+        last: Mapping[str, Any] = next(iter((facts.get("judged") or [])[-1:]), {})
+        chance = last.get("chance")
+        if chance is None or last["images"] < MANY or last["map"] > chance:
+            return ""
+        return (
+            f"mAP {last['map']:.3f} on {last['images']} images of {last['judged_on']} is no better "
+            f"than chance, which reaches {chance:.3f}; try another --{self.field_flag}.schedule.lr "
+            f"(a tenth of {self.schedule.lr:g} where the loss has risen, "
+            f"more --{self.field_flag}.epochs where it still falls)"
+        )
 
     @classmethod
     def summary(cls, facts: Mapping[str, Any]) -> str:

@@ -43,6 +43,31 @@ class ClassifierScores:
         )
 
 
+def chance_precision(
+    targets: Float[ndarray, "n c"], share: float = 0.95, draws: int = 200
+) -> float | None:
+    """What the mean average precision of images in random order stays below, nearly always.
+
+    Args:
+        targets: 0 or 1, whether an image shows a class.
+        share: of random orders that stay below.
+        draws: number of orders that are drawn, from a seed of their own.
+
+    Returns:
+        In [0, 1]; None where no class tells images apart, being in none or in all.
+    """
+    rng, number = np.random.default_rng(0), len(targets)
+    found = []
+    for positives in targets.astype(bool).sum(0):
+        if positives:
+            order = rng.random((draws, number)).argsort(1)[:, :positives]
+            ranks = np.sort(order, axis=1) + 1  # (draws, positives)
+            found.append((np.arange(1, positives + 1) / ranks).mean(1))
+    if not {*targets.astype(bool).sum(0).tolist()} - {0, number}:
+        return None
+    return float(np.quantile(np.mean(found, axis=0), share))
+
+
 @torch.no_grad()
 def predict_logits(
     network: nn.Module,

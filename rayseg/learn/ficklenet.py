@@ -33,7 +33,7 @@ class FickleNetTraining(ClassifierTraining):
         drop_rate: Chance, in [0, 1), that a hidden unit of a window is left out.
         selection: Closed or expanded (Figure 3.2b): the same numbers, the second far slower.
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
-        epochs: Passes over the images.
+        epochs: Passes over the images; 0 is 20, and more for few images, up to `least_steps`.
         batch_size: Images in each step, over all workers.
         crops: How images are cut.
         schedule: Settings of the optimiser.
@@ -52,6 +52,7 @@ class FickleNetTraining(ClassifierTraining):
     drop_rate: float = 0.9
     selection: Literal["closed", "expanded"] = "closed"
 
+    passes: ClassVar[int] = 20
     makes: ClassVar[str] = "ficklenet"
     field: ClassVar[str] = "ficklenet_classifier"
 

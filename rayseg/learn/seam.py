@@ -36,7 +36,7 @@ class SEAMTraining(ClassifierTraining):
         freeze: The last stage that does not train: none, stem, stage1 to stage4.
         weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
             classifier for the trunk of the run's own classifier, which must be of the same trunk.
-        epochs: Passes over the images.
+        epochs: Passes over the images; 0 is 8, and more for few images, up to `least_steps`.
         batch_size: Images in each step, over all workers.
         crops: How images are cut and coloured.
         schedule: Settings of the optimiser; the correlation module learns as fast as the head.
@@ -57,6 +57,7 @@ class SEAMTraining(ClassifierTraining):
     hardest_share: float = 0.2
     dropout: float = 0.5
 
+    passes: ClassVar[int] = 8
     makes: ClassVar[str] = "seam"
     field: ClassVar[str] = "seam_classifier"
 

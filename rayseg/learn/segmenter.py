@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -14,10 +14,13 @@ from rayseg.learn.crops import SegmentationCrops
 from rayseg.learn.deeplab import DeepLabTraining
 from rayseg.learn.order import DrawOrder
 from rayseg.learn.schedules import SegmenterSGD
-from rayseg.learn.training import Batch, LearnsFrom, Share, Work
+from rayseg.learn.training import COMPARED_AS, Batch, LearnsFrom, Share, Work
 from rayseg.learn.worker import Worker
 from rayseg.nets.losses import segmentation_loss
 from rayseg.records import Sample
+
+PASSES = 29
+"""Over the images: 30,000 batches of ten, as the authors took, of VOC's 10,582 images."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,11 @@ class SegmenterTraining(DeepLabTraining):
             path, or classifier for the trunk of the run's own.
         batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of
             the weights; trained learns them; auto freezes them where there are weights.
-        batch_size: Images in each step, over all workers.
+        iterations: Number of training steps; 0 is as many as show each image 29 times, between
+            `least_steps` and `most_steps`.
+        least_steps: Steps that few images get at least, where `iterations` is 0.
+        most_steps: Steps that many images get at most, where `iterations` is 0.
+        batch_size: Images in each step, over all workers; no more than there are.
         accumulate: Batches that a step is cut into, to save memory.
         loss: Cross entropy over pixels, or balanced: background and foreground weigh the same.
         crops: How images are cut.
@@ -47,12 +54,15 @@ class SegmenterTraining(DeepLabTraining):
         seed: Seed of the head, the order and the crops.
     """
 
+    iterations: int = field(default=0, metadata={COMPARED_AS: 30_000})
     input_scales: tuple[float, ...] = (1.0, 0.75, 0.5)
     batch_size: int = 10
     accumulate: int = 1
     loss: Literal["cross_entropy", "balanced"] = "balanced"
     crops: SegmentationCrops = SegmentationCrops(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0))
     schedule: SegmenterSGD = SegmenterSGD()
+    least_steps: int = field(default=2_000, metadata={"new": True})
+    most_steps: int = field(default=30_000, metadata={"new": True})
 
     makes: ClassVar[str] = "segmenter"
     field: ClassVar[str] = "segmenter"
@@ -60,7 +70,7 @@ class SegmenterTraining(DeepLabTraining):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_least(accumulate=1)
+        self._check_least(accumulate=1, least_steps=1, most_steps=self.least_steps)
         if self.input_scales[:1] != (1.0,) or min(self.input_scales) <= 0:
             raise ValueError(
                 f"input_scales must be positive and begin with 1, got {self.input_scales}"
@@ -69,6 +79,9 @@ class SegmenterTraining(DeepLabTraining):
             raise ValueError(
                 f"batch_size must divide by accumulate, got {self.batch_size}, {self.accumulate}"
             )
+
+    def _check_least(self, **least: int) -> None:
+        super()._check_least(**least | {"iterations": 0})
 
     @classmethod
     def as_written(cls) -> SegmenterTraining:
@@ -86,6 +99,14 @@ class SegmenterTraining(DeepLabTraining):
     def parts(self) -> int:
         """Batches whose gradients make one step; their losses are averaged."""
         return self.accumulate
+
+    def fitted(self, num_images: int, workers: int = 1) -> Self:
+        """Batches of no more images than there are, and steps as the images ask for."""
+        share = 2 if self.network == "deeplab_v3" else 1
+        batch = self.batch_of(num_images, self.accumulate * workers * share)
+        shown = -(-num_images * PASSES // batch)
+        steps = self.iterations or min(max(shown, self.least_steps), self.most_steps)
+        return replace(self, batch_size=batch, iterations=steps)
 
     def order(self, num_images: int, first_step: int, rank: int, world: int) -> DrawOrder:
         """A worker's draws from a step on."""

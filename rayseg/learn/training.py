@@ -27,6 +27,9 @@ from rayseg.toml import check_literals
 
 Batch = tuple[Any, Any, list[str]]
 """What goes into the network, what it is held against, both on its device, and the images' ids."""
+COMPARED_AS = "compared_as"
+"""Of a field that fits itself to the data by default: what folders of earlier versions say there,
+and what it is on as many images as its default was made for."""
 LearnsFrom = Literal["tags", "boxes", "masks", "objects", "cues"]
 """Tags and boxes are the manifest's own; masks, masks of objects and cues have names in the run."""
 
@@ -159,7 +162,16 @@ class Training(ABC):
 
     def steps(self, num_images: int) -> int:
         """Of the whole training on so many images."""
-        return self.length(num_images).steps
+        return self.fitted(num_images).length(num_images).steps
+
+    def fitted(self, num_images: int, workers: int = 1) -> Self:
+        """The training as it is on so many images, which may be few for what is asked for."""
+        del num_images, workers
+        return self
+
+    def batch_of(self, num_images: int, unit: int) -> int:
+        """The images in a step, of so many in all: whole units, and no more than there are."""
+        return max(min(self.batch_size, num_images) // unit * unit, unit)
 
     def shortened(self, steps: int, num_images: int) -> Self:
         """No more than so many steps on so many images, for measuring how long one takes."""
@@ -263,6 +275,20 @@ class Training(ABC):
     @abstractmethod
     def facts(self, network: nn.Module, classes: Sequence[str]) -> Mapping[str, object]:
         """What is stored beside the weights, so that the network can be built again."""
+
+    @property
+    def field_flag(self) -> str:
+        """Its field as a flag has it, without dashes in front."""
+        return self.field.replace("_", "-")
+
+    def failing(self, facts: Mapping[str, Any]) -> str:
+        """Why what was learnt is good for nothing, and what to change; empty where it is.
+
+        Args:
+            facts: of the finished training.
+        """
+        del facts
+        return ""
 
     @classmethod
     @abstractmethod

@@ -16,7 +16,7 @@ from rayseg.records.palette import decode_labels
 from rayseg.report import overlays
 from rayseg.report.contents import PREDICTED, Score, find_rows
 from rayseg.report.instances import box_maps_panel, instances_panel, true_objects_panel
-from rayseg.report.panels import Chip, LabelNames, Panel
+from rayseg.report.panels import Chip, LabelNames, Panel, mark_at
 from rayseg.store import VIEW_STRIDES, Folder, Manifest, read_manifest, unpack_grid, unpack_seeds
 
 _UNTAGGED = MAX_CLASSES  # after every class index
@@ -96,18 +96,29 @@ def load_examples(
     samples = manifest.select(ids=known).samples()
     if any(map(_of_objects, rows.values())):
         samples = read_manifest(run / "manifest", true_masks=True).select(ids=known).samples()
-    return {sample.id: _example(sample, manifest.classes, rows, thresholds) for sample in samples}
+    names = LabelNames(manifest.classes)
+    return {sample.id: make_example(sample, names, rows, thresholds) for sample in samples}
 
 
 def _of_objects(rows: Mapping[str, Mapping[str, Any]]) -> bool:
     return any("object_status" in row for row in rows.values())
 
 
-def _example(
-    sample: Sample, classes: tuple[str, ...], rows: _Rows, thresholds: Mapping[str, float]
+def make_example(
+    sample: Sample,
+    names: LabelNames,
+    rows: _Rows,
+    thresholds: Mapping[str, float],
+    long_side: int = overlays.LONG_SIDE,
 ) -> Example:
-    photo, missing, size_hw = _open_photo(sample)
-    names = LabelNames(classes)
+    """One image with its truth and its rows.
+
+    Args:
+        rows: by stage, then by id; an image without a row says that it is not made yet.
+        thresholds: background threshold of each folder of seeds that is scored.
+        long_side: pixels of the pictures' longer side.
+    """
+    photo, missing, size_hw = _open_photo(sample, long_side)
     panels = [_truth(sample, size_hw, names)] if sample.mask_path else []
     if any(map(_of_objects, rows.values())):
         panels.append(true_objects_panel(sample, size_hw, names))
@@ -125,14 +136,14 @@ def _read(path: str) -> bytes:
     return Folder(parent or slash or ".").read(name)
 
 
-def _open_photo(sample: Sample) -> tuple[str, str, tuple[int, int]]:
+def _open_photo(sample: Sample, long_side: int) -> tuple[str, str, tuple[int, int]]:
     """Data URI, or the reason why there is none, and the size of the pictures."""
-    size_hw = overlays.fit((max(1, sample.height), max(1, sample.width)))
+    size_hw = overlays.fit((max(1, sample.height), max(1, sample.width)), long_side)
     try:
         pixels = decode_image(_read(sample.path), sample.seen_side, min_side=1).pixels
     except (OSError, ValueError) as error:
         return "", str(error), size_hw
-    size_hw = overlays.fit((pixels.shape[0], pixels.shape[1]))
+    size_hw = overlays.fit((pixels.shape[0], pixels.shape[1]), long_side)
     return overlays.jpeg_uri(overlays.resize_photo(pixels, size_hw)), "", size_hw
 
 
@@ -149,9 +160,8 @@ def _mask_panel(
 ) -> Panel:
     layer = overlays.label_layer(overlays.resize_labels(labels, size_hw))
     alt = f"{caption}: {names.shares(labels)}"
-    return Panel(
-        caption, alt, overlays.png_uri(layer), labels=frozenset(np.unique(labels).tolist())
-    )
+    present = frozenset(np.unique(labels).tolist())
+    return Panel(caption, alt, overlays.png_uri(layer), labels=present, marks=names.marks(labels))
 
 
 def _result(
@@ -221,8 +231,12 @@ def _seed_panel(
     maps = overlays.resize_maps(seeds.maps, seeds.size_hw, size_hw)
     layer = overlays.png_uri(overlays.heat_layer(maps, seeds.classes, threshold))
     present = frozenset(index + 1 for index in seeds.classes)
-    if threshold is None:
-        return Panel(caption, f"{caption}: maps", layer, labels=present)
-    cut = overlays.maps_to_labels(maps, seeds.classes, threshold)
-    alt = f"{caption}: {names.shares(cut)} above {threshold:.2f}"
-    return Panel(caption, alt, layer, labels=present)
+    marks = tuple(
+        mark_at(names.mark(index + 1), plane >= plane.max())
+        for index, plane in zip(seeds.classes, maps, strict=True)
+    )
+    alt = f"{caption}: maps"
+    if threshold is not None:
+        cut = overlays.maps_to_labels(maps, seeds.classes, threshold)
+        alt = f"{caption}: {names.shares(cut)} above {threshold:.2f}"
+    return Panel(caption, alt, layer, labels=present, marks=marks)

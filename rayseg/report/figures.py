@@ -2,17 +2,19 @@
 
 matplotlib writes colours as six hexadecimal digits. We draw with stand-ins that no eye ever sees
 and put the page's CSS variables in their place, so that one drawing serves the light scheme, the
-dark one and print. The legend that the page puts beside each figure names the series.
+dark one and print. The legend beside each figure names the series by its letter.
 """
 
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
@@ -55,6 +57,11 @@ def series_color(place: int) -> str:
     return f"#0404{place % SERIES:02x}"
 
 
+def series_letter(place: int) -> str:
+    """What stands beside the colour of the series at that place: a, b, c and so on."""
+    return ascii_lowercase[place] if place < len(ascii_lowercase) else str(place + 1)
+
+
 def class_bars(
     scores: Sequence[Score],
     first: Score,
@@ -85,6 +92,7 @@ def class_bars(
             values = [_percent(_iou(score, name)) for name in shown]
             rows = np.arange(len(shown)) + (place - (len(scores) - 1) / 2) * thickness
             axes.barh(rows, values, thickness * 0.88, color=series_color(start + place))
+            _put_letter(axes, start + place, values[:1], rows)
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
         axes.grid(visible=False, axis="y")
@@ -92,6 +100,12 @@ def class_bars(
 
     height = 0.7 + len(shown) * (0.1 + 0.085 * max(2, len(scores)))
     return _svg(title, height, draw), left_out
+
+
+def _put_letter(axes: Axes, place: int, xs: Iterable[float], ys: Iterable[float]) -> None:
+    """The letter of a series after its last known point, so that colour alone tells nothing."""
+    if known := [point for point in zip(xs, ys, strict=False) if np.isfinite(point).all()]:
+        axes.annotate(series_letter(place), known[-1], (5, 0), "data", "offset points", va="center")
 
 
 def _iou(score: Score, label: str) -> float | None:
@@ -121,6 +135,7 @@ def threshold_curve(scores: Sequence[Score]) -> str:
         for place, score in enumerate(scores):
             thresholds, values = _sweep(score)
             axes.plot(thresholds, 100 * values, color=series_color(place), linewidth=2)
+            _put_letter(axes, place, thresholds, 100 * values)
             best = best_threshold(score)
             if best:
                 axes.plot(best[0], 100 * best[1], "o", color=series_color(place), markersize=7)
@@ -147,7 +162,7 @@ def size_bars(scores: Sequence[Score]) -> str:
             values = [_percent(size_iou(score, size)) for size in sizes]
             columns = np.arange(len(sizes)) + (place - (len(scores) - 1) / 2) * thickness
             bars = axes.bar(columns, values, thickness * 0.88, color=series_color(place))
-            labels = ["" if np.isnan(value) else f"{value:.0f}" for value in values]
+            labels = ["" if np.isnan(y) else f"{series_letter(place)} {y:.0f}" for y in values]
             axes.bar_label(bars, labels, padding=2, fontsize=9)
         axes.set_xticks(range(len(sizes)), [size.replace("_", "\n") for size in sizes])
         axes.tick_params(axis="x", length=0, labelcolor=_INK)
@@ -183,13 +198,14 @@ def classifier_curves(progress: Progress) -> str:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 3))
         losses = points(progress.curve, "loss")
         upper.plot(*losses, color=series_color(LOSS), linewidth=2, marker="o", markersize=3)
+        _put_letter(upper, LOSS, *losses)
         upper.set_ylabel("loss")
         upper.set_ylim(bottom=0)
         for place, key in ((MAP, "map"), (F1, "f1")):
             at, shares = points(progress.judged, key)
             values = [_percent(share) for share in shares]
-            color = series_color(place)
-            lower.plot(at, values, color=color, linewidth=2, marker="o", markersize=3)
+            lower.plot(at, values, color=series_color(place), linewidth=2, marker="o", markersize=3)
+            _put_letter(lower, place, at, values)
         lower.set(xlabel=progress.unit, ylabel="%")
         lower.xaxis.get_major_locator().set_params(integer=True)
         lower.margins(y=0.15)
@@ -233,6 +249,7 @@ def _curves(
         axes = figure.subplots(1 + judged, 1, sharex=True, squeeze=False)[:, 0]
         for one, place in pairs:
             axes[0].plot(*one.losses, color=series_color(place), linewidth=1.6)
+            _put_letter(axes[0], place, *one.losses)
         axes[0].set(ylabel="loss", ylim=(0, None))
         axes[-1].set_xlabel("iteration")
         if judged:
@@ -240,6 +257,7 @@ def _curves(
                 shares = [100 * value for value in values]
                 color = series_color(place)
                 axes[1].plot(iterations, shares, color=color, linewidth=2, marker="o", markersize=4)
+                _put_letter(axes[1], place, iterations, shares)
             axes[1].set_ylabel(f"{measure}, %")
             axes[1].margins(y=0.15)
 

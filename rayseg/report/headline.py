@@ -7,6 +7,7 @@ from rayseg.report.contents import Score
 
 MEANS = {
     "mIoU": ("miou",),
+    "undecided": ("undecided",),
     "of full supervision": ("of_full_supervision", "miou"),
     "mIoU, chosen": ("over", "miou"),
     "of full supervision, chosen": ("of_full_supervision", "over"),
@@ -55,7 +56,7 @@ class Column:
     Attributes:
         title: the line above it.
         values: a figure for each score; None where it has none.
-        highest: the highest figure, those of full supervision aside.
+        highest: the highest figure, those of full supervision aside; None where that is no merit.
     """
 
     title: str
@@ -92,7 +93,7 @@ class ScoreTable:
             for score, value in zip(self.scores, values, strict=True)
             if value is not None and not score.is_full_supervision
         ]
-        return Column(title, values, max(rivals, default=None))
+        return Column(title, values, None if title == "undecided" else max(rivals, default=None))
 
     @property
     def splits(self) -> list[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from rayseg.records import IGNORE, Sample
 from rayseg.records.rle import decode_mask
 from rayseg.report import overlays
-from rayseg.report.panels import LabelNames, Panel
+from rayseg.report.panels import LabelNames, Mark, Panel, mark_at
 from rayseg.store import unpack_grid
 
 MIN_SCORE = 0.3
@@ -61,7 +61,8 @@ def instances_panel(
     status = [row["object_status"][i] for i in shown]
     alt = f"{caption}: {_counted(classes, names)}{_without(status)}"
     labels = _labels(classes) | (frozenset({IGNORE}) if doubtful.any() else frozenset())
-    return Panel(caption, alt, overlays.png_uri(layer), labels=labels)
+    marks = _marks(masks, classes, names)
+    return Panel(caption, alt, overlays.png_uri(layer), labels=labels, marks=marks)
 
 
 def true_objects_panel(sample: Sample, size_hw: tuple[int, int], names: LabelNames) -> Panel:
@@ -74,7 +75,8 @@ def true_objects_panel(sample: Sample, size_hw: tuple[int, int], names: LabelNam
     boxes = _boxes_on(sample.boxes_xyxy, image_hw, size_hw)
     layer = overlays.object_layer(masks, np.zeros(size_hw, bool), boxes, classes)
     alt = f"true objects: {_counted(classes, names)}"
-    return Panel("true objects", alt, overlays.png_uri(layer), labels=_labels(classes))
+    marks = _marks(masks, classes, names)
+    return Panel("true objects", alt, overlays.png_uri(layer), labels=_labels(classes), marks=marks)
 
 
 def _masks_on(
@@ -94,6 +96,14 @@ def _boxes_on(
     """Boxes in the pixels of their picture."""
     y, x = (new / old for new, old in zip(size_hw, image_hw, strict=True))
     return np.array(boxes_xyxy, np.float64).reshape(-1, 4) * (x, y, x, y)
+
+
+def _marks(
+    masks: Bool[ndarray, "o h w"], classes: Sequence[int], names: LabelNames
+) -> tuple[Mark, ...]:
+    """Letters on each object that has a pixel."""
+    pairs = zip(masks, classes, strict=True)
+    return tuple(mark_at(names.mark(index + 1), mask) for mask, index in pairs if mask.any())
 
 
 def _labels(classes: Sequence[int]) -> frozenset[int]:

@@ -305,6 +305,11 @@ class Drawings:
     classifier: str = ""
     training: str = ""
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return any(value for name, value in vars(self).items() if not name.endswith("left_out"))
+
 
 def _drawings(
     labels: ScoreTable,

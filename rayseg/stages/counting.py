@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from rayseg.labels import Truths, enlarge
+from rayseg.records import IGNORE
 from rayseg.records.palette import decode_labels
 from rayseg.scores import COCO_BOUNDS_PX, Confusion, SizeCounts, ThresholdSweep
 from rayseg.stages.rows import Row, Rows
@@ -69,23 +70,30 @@ class CountLabels:
     def __call__(self, rows: Rows) -> Rows:
         """One row: flat integers of a `Confusion` and a `SizeCounts`, ids and their mean IoU.
 
+        `pixels` are those that are scored, `undecided` those of them that the mask leaves open,
+        which count as background.
+
         An image whose truth is all to be ignored has a mean IoU of nan.
         """
         num_classes = self.truths.num_classes
         total = Confusion.zeros(num_classes)
         sizes = SizeCounts.zeros(num_classes, self.bounds_px)
-        ids, ious, skipped = [], [], []
+        ids, ious, skipped, undecided, pixels = [], [], [], 0, 0
         for row in self.truths.rows(rows):
             try:
-                one = Confusion.of(self.truths.of(row), self._labels(row), num_classes)
+                truth, labels = self.truths.of(row), self._labels(row)
+                one = Confusion.of(truth, labels, num_classes)
             except (ValueError, OSError) as error:
                 skipped.append({"id": row["id"], "reason": str(error)})
                 continue
             total, sizes = total + one, sizes + SizeCounts.of(one, self.bounds_px)
+            undecided += int(((truth != IGNORE) & (labels == IGNORE)).sum())
+            pixels += int(one.counts.sum())
             ids.append(row["id"])
             ious.append(one.mean_iou())
         parts = (sizes.regions, sizes.intersection, sizes.truth, sizes.predicted)
-        counts = {"counts": total.counts.ravel(), "sizes": np.stack(parts).ravel()}
+        counts: Row = {"counts": total.counts.ravel(), "sizes": np.stack(parts).ravel()}
+        counts |= {"undecided": undecided, "pixels": pixels}
         return [counts | {"ids": ids, "ious": ious, "skipped": skipped}]
 
     def _labels(self, row: Mapping[str, Any]) -> UInt8[ndarray, "h w"]:

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from rayseg.progress import Activity, activity
+from rayseg.learn import Training
+from rayseg.learn.training import COMPARED_AS
+from rayseg.progress import Activity, activity, announce
 from rayseg.store import Folder, forget_progress, noted, read_progress_file, seconds_between
 
 
@@ -15,6 +17,28 @@ def followed(folder: Folder, label: str, steps: int) -> Iterator[None]:
     forget_progress(folder)
     with activity(label, steps, "step", _Follower(folder)):
         yield
+
+
+def tell_fitted(label: str, training: Training, asked: Training, images: int) -> str:
+    """Says in which settings a training differs from what was asked for, and what else to know.
+
+    Returns:
+        These settings, in which it fits its images; empty for none.
+    """
+    changed = ", ".join(_changes(training, asked))
+    if changed:
+        announce(f"{label}: {images} images, so {changed}")
+    if training.remark:
+        announce(f"{label}: note: {training.remark}")
+    return changed
+
+
+def _changes(training: Training, asked: Training) -> Iterator[str]:
+    for part in fields(training):
+        was, now = getattr(asked, part.name), getattr(training, part.name)
+        was = part.metadata.get(COMPARED_AS, was) if was == part.default else was
+        if was != now:
+            yield f"{part.name} {now} in place of {was}"
 
 
 @dataclass

@@ -23,7 +23,7 @@ from rayseg.steps.preparing import prepare
 from rayseg.steps.refiners import learnt_from
 from rayseg.steps.score import score
 from rayseg.steps.seeds import make_seeds
-from rayseg.steps.starting import problems, refuse
+from rayseg.steps.starting import problems, proposal, refuse
 from rayseg.steps.training import train
 from rayseg.store import Folder, StaleError, holds_objects, lease, read_manifest, read_run
 from rayseg.toml import hint
@@ -224,7 +224,7 @@ def _in_order(config: RunConfig, engine: Engine, so_far: _SoFar) -> None:
     refuse([*wrong_labels(config), *problems(config, jobs)])
     planned = plan(config, jobs)
     write_plan(Folder(config.run), planned)
-    announce(*in_lines(config, planned))
+    announce(*in_lines(config, planned), *filter(None, [proposal(config, jobs)]))
     with engine.open(config.address, config.run):
         for part in jobs:
             done = _done(part, config, engine)

@@ -174,13 +174,14 @@ class _Scoring:
         bounds_px = self.config.size_bounds_px
         total = Confusion.zeros(self.truths.num_classes)
         sizes = SizeCounts.zeros(self.truths.num_classes, bounds_px)
-        number, images = 0, []
+        number, images, undecided, pixels = 0, [], 0, 0
         make = partial(CountLabels, self.truths, threshold, bounds_px)
         for row in rows.through(make) if rows else []:
             total = total + Confusion(np.array(row["counts"], np.int64).reshape(total.counts.shape))
             parts = np.array(row["sizes"], np.int64).reshape(4, *sizes.truth.shape)
             sizes = sizes + SizeCounts(bounds_px, *parts)
             number += len(row["ids"])
+            undecided, pixels = undecided + row["undecided"], pixels + row["pixels"]
             pairs = zip(row["ious"], row["ids"], strict=True)
             images += [(iou, id_) for iou, id_ in pairs if not np.isnan(iou)]
             skipped.update((item["id"], item["reason"]) for item in row["skipped"])
@@ -189,6 +190,7 @@ class _Scoring:
             "images": number,
             "threshold": threshold,
             **_means(total, None),
+            "undecided": undecided / pixels if pixels else None,
             "present": self._named_means(total, total.present),
             "over": self._named_means(total, self.over),
             "per_class": {

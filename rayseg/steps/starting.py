@@ -1,5 +1,6 @@
 """What is wrong with a job before it begins, all of it at once."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from rayseg.nets.backbones import TRUNKS
 from rayseg.nets.published import PublishedFile, published_file
 from rayseg.networks import NETWORKS
 from rayseg.progress import activity, announce
+from rayseg.stages import choose_device
 from rayseg.steps.parts import Part, settings_of
 from rayseg.steps.sources import asked_for
 from rayseg.store import KINDS, Folder, Manifest, read_manifest, read_run
 
+_LARGE = ("resnet50", "resnet101", "wide_resnet38")
+"""Trunks that want a GPU."""
 _FILES = (".pth", ".pt", ".safetensors", ".onnx")
 
 
@@ -131,13 +135,35 @@ def problems(config: RunConfig, parts: list[Part]) -> Iterator[Exception]:
             yield FileNotFoundError(f"{flag} must be a folder that is there, got {folder}")
 
 
+def proposal(config: RunConfig, parts: list[Part]) -> str:
+    """What suits a machine without GPU, where none is found and large networks are to be trained.
+
+    Of a cluster, whose machines are others, nothing is known.
+    """
+    compute = config.compute
+    if compute.device != "auto" or config.address or os.environ.get("RAY_ADDRESS"):
+        return ""
+    trunks = [
+        settings_of(config, part.kind).trunk
+        for part in _trainings(config, parts)
+        if settings_of(config, part.kind).trunk in _LARGE
+    ]
+    if not trunks or choose_device("auto").type != "cpu":
+        return ""
+    return (
+        f"this machine has no GPU, and {trunks[0]} takes hours without: --preset laptop takes a "
+        "small network, one scale and few steps"
+    )
+
+
 def _check(config: RunConfig, manifest: Manifest, kind: str) -> Callable[[], None]:
     """Refuses a training that cannot be of the images of its split."""
 
     def check() -> None:
         number = manifest.select(config.train_split).table.num_rows
         try:
-            settings_of(config, kind).check(number, config.compute.workers)
+            workers = config.compute.workers
+            settings_of(config, kind).fitted(number, workers).check(number, workers)
         except ValueError as error:
             raise ValueError(f"{TRAININGS[kind].field}: {error}") from None
 

@@ -19,6 +19,7 @@ def score_table(scores: dict[str, dict[str, Any]]) -> list[str]:
 def _pixel_table(scores: dict[str, dict[str, Any]]) -> list[str]:
     """The figures of pixels.
 
+    ``undecided`` is the share of scored pixels that masks leave open, which count as background;
     ``over`` is the mIoU over the classes that the job was given, ``present`` the one over the
     labels that the truth holds, ``of full`` the share of full supervision: the mIoU (that over the
     chosen classes where some are) over that of the segmenter trained on true masks.
@@ -76,6 +77,7 @@ def _cells(entry: dict[str, Any]) -> dict[str, str]:
     ratios = entry.get("of_full_supervision") or {}
     figures = {
         "mIoU": entry["miou"],
+        "undecided": entry.get("undecided"),
         "over": entry["over"]["miou"],
         "present": entry["present"]["miou"],
         "of full": ratios.get("miou") if ratios.get("over") is None else ratios["over"],

@@ -23,16 +23,21 @@ from rayseg.learn import (
 )
 from rayseg.learn import train as loop
 from rayseg.networks import NETWORKS
-from rayseg.progress import announce
 from rayseg.stages import CheckLabels, Row
 from rayseg.steps.engine import Engine, Images, Pool
-from rayseg.steps.following import followed
+from rayseg.steps.following import followed, tell_fitted
 from rayseg.steps.labels import NAMED
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.sources import others_there, refuse_changed
 from rayseg.steps.starting import refuse, weights_of
 from rayseg.steps.step import Once, Step, carry_out
-from rayseg.steps.weights import absolute_weights, images_identity, start_of, weights_identity
+from rayseg.steps.weights import (
+    absolute_weights,
+    images_identity,
+    refuse_failing,
+    start_of,
+    weights_identity,
+)
 from rayseg.store import (
     REMAKE,
     Folder,
@@ -158,19 +163,18 @@ class _Task:
         """
         config, labels = self.config, self.labels
         ids, problems, unlabelled = self._trainable(engine)
-        training = self.start.suited_to(labels)
+        asked = self.start.suited_to(labels)
+        training = asked.fitted(len(ids), config.compute.workers)
+        changed = tell_fitted(self.label, training, asked, len(ids))
         manifest = read_manifest(Folder(config.run) / "manifest")
         work = Work(
             Folder(config.run).location, folder.location,
             replace(training, weights=absolute_weights(training.weights)), labels, ids,
-            tuple(manifest.classes), config.train_split, config.val_split,
-            config.compute.loader_workers,
+            manifest.classes, config.train_split, config.val_split, config.compute.loader_workers,
         )  # fmt: skip
         # wrong weights or a wrong batch size fail here, not in each worker in turn
         work.training.build(work.classes)
         work.training.check(len(ids), config.compute.workers)
-        if training.remark:
-            announce(f"{self.label}: note: {training.remark}")
         forget_damaged_state(folder)
         refuse_others(folder, ids)
         forget_failure(folder)
@@ -186,6 +190,7 @@ class _Task:
             **{name: facts[name] for name in ("curve", "judged", "seconds")},
             "step_seconds": facts.get("step_seconds", facts["seconds"]),
             "steps_per_epoch": training.length(len(ids)).epoch,
+            "fitted": changed,
             "images": len(ids),
             "images_left_out": self.images.table.num_rows - len(ids),
             "left_out": {"count": len(problems), "examples": examples},
@@ -248,6 +253,7 @@ class _Task:
         forget_progress(folder)
         (folder / "ray").remove()
         facts = read_run(folder)
+        refuse_failing(self.label, self.training, folder)
         lines = [f"{self.label}: {self.training.summary(facts)}"]
         if facts.get("unlabelled"):
             lines.append(f"not trained on: {facts['unlabelled']} masks of which no pixel counts")

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rayseg.config import AskDetectorConfig, MakeSeedsConfig
-from rayseg.learn import fingerprint
+from rayseg.learn import Training, fingerprint
 from rayseg.networks import NETWORKS
 from rayseg.steps.sources import digest
-from rayseg.store import Folder, Manifest
+from rayseg.store import Folder, Manifest, read_run
 
 T = TypeVar("T", bound=Any)
 
@@ -69,6 +69,20 @@ def start_of(run_folder: Folder, training: T) -> T:
     if training.weights != "classifier":
         return training
     return replace(training, weights=own_weights(run_folder, "classifier"))
+
+
+def refuse_failing(label: str, training: Training, folder: Folder) -> None:
+    """Refuses a network that has learnt nothing, before hours are spent on what it says.
+
+    Raises:
+        ValueError: the text says what it reached, what to change, and how to go on all the same.
+    """
+    network = NETWORKS[training.makes]
+    if failing := training.failing(read_run(folder)):
+        raise ValueError(
+            f"{label}: {failing}, once {folder} is deleted; to go on with it all the same, "
+            f"--{network.given_as.replace('_', '-')} {folder.path(network.file)}"
+        )
 
 
 def absolute_weights(weights: str) -> str:

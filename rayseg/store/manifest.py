@@ -166,12 +166,13 @@ def _sample(row: Mapping[str, Any]) -> Sample:
     return Sample(**given)
 
 
-def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
+def read_manifest(folder: Folder, true_masks: bool = False, only: Collection[str] = ()) -> Manifest:
     """Opens the manifest of a run.
 
     Args:
         true_masks: whether to load the objects' true masks, which only scores and a training on
             them need.
+        only: columns to load; empty loads all others too. Without all of them it has no samples.
 
     Raises:
         FileNotFoundError: ``prepare`` has not made one yet.
@@ -184,6 +185,7 @@ def read_manifest(folder: Folder, true_masks: bool = False) -> Manifest:
             "of the data set"
         )
     columns = [name for name in MANIFEST_SCHEMA.names if true_masks or name != "true_masks"]
+    columns = [name for name in columns if not only or name in only]
     read = partial(_read_columns, columns=columns)
     table = _complete(read_parquet(folder, "manifest.parquet", read), columns, folder)
     if not table.num_rows:
@@ -205,7 +207,8 @@ def _listed_facts(text: bytes, path: str, key: str) -> tuple[Any, ...]:
 
 
 def _check_numbers(manifest: Manifest, path: str) -> None:
-    for column in ("tags", "box_classes"):
+    read = manifest.table.column_names
+    for column in (one for one in ("tags", "box_classes") if one in read):
         used = pc.min_max(pc.list_flatten(manifest.table.column(column))).as_py()
         highest = len(manifest.classes) - 1
         if used["max"] is not None and (used["min"] < 0 or used["max"] > highest):

@@ -27,7 +27,8 @@ BAR = re.compile(r"[^\r\n]*?\[(\d+:)?\d\d:\d\d<[^\]\r\n]*\]")
 """A bar of progress; what follows it on its line is none."""
 PROGRESS = re.compile(
     r"^(?!rayseg: )(.*: \d+ of \d+ \w+s\b.*|.*: [\d a-z]+ so far.*|.*: \d+ \w+s in \d+ [\d a-z]+|"
-    r".*: note: .*|.* classes; to be made, in this order:|  \S+: \d+ (step|image)s.*)$"
+    r".*: note: .*|.*: \d+ images, so .*|.* classes; to be made, in this order:|"
+    r"  \S+: \d+ (step|image)s.*)$"
 )
 """A line of how far a job is, or of what a run will make."""
 NOTICE = re.compile(

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from rayseg.config import as_plain
+from rayseg.config import identity_of
 from rayseg.learn import (
+    TRAININGS,
     ClassifierScores,
     ClassifierTraining,
     FickleNetTraining,
@@ -21,6 +22,7 @@ from rayseg.learn import (
 )
 from rayseg.learn.state import TrainingState
 from rayseg.nets.losses import multilabel_soft_margin
+from rayseg.steps.following import tell_fitted
 from rayseg.store import claim, read_run, write_run
 from tests.learn.steps import TwoLayers, course, losses_of, separable_batches
 from tests.learn.tiny import Here, Killed, folder_of, killed_after, scenes, store, tiny, trained
@@ -155,10 +157,45 @@ def test_loss_that_is_no_number_stops_before_the_step(network, separable):
         ({"iterations": 7}, Length(7, 3)),
         ({"iterations": 99}, Length(15, 3)),
         ({"batch_size": 20}, Length(5, 1)),
+        ({"epochs": 0}, Length(201, 3)),
+        ({"epochs": 0, "least_steps": 10}, Length(15, 3)),
     ],
 )
 def test_epochs_are_iterations_of_whole_batches(changed, expected):
-    assert ClassifierTraining(**{"batch_size": 4} | changed).length(14) == expected
+    given = {"batch_size": 4, "epochs": 5} | changed
+    assert ClassifierTraining(**given).length(14) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "said"),
+    [
+        (10_582, 1, ""),
+        (60, 1, "epochs 67 in place of 5"),
+        (7, 1, "batch_size 7 in place of 16, epochs 200 in place of 5"),
+        (7, 2, "batch_size 6 in place of 16, epochs 200 in place of 5"),
+    ],
+)
+def test_few_images_get_more_epochs_and_batches_that_they_fill(images, workers, said):
+    asked = ClassifierTraining()
+    fitted = asked.fitted(images, workers)
+    assert tell_fitted("", fitted, asked, 1) == said
+    assert fitted.fitted(images, workers) == fitted
+    fitted.check(images, workers)
+    own = replace(asked, epochs=3, batch_size=2)
+    assert own.fitted(images, workers) == own
+
+
+def judged(value, chance=0.4, images=60):
+    return {"judged": [{"map": value, "chance": chance, "judged_on": "val", "images": images}]}
+
+
+def test_what_ranks_no_better_than_chance_is_failing_and_says_what_to_change():
+    said = ClassifierTraining(schedule=PolySGD(lr=0.2)).failing(judged(0.39))
+    assert said.startswith("mAP 0.390 on 60 images of val is no better than chance, which reaches")
+    assert "--classifier.schedule.lr (a tenth of 0.2" in said
+    assert "--seam-classifier.schedule.lr" in TRAININGS["seam"]().failing(judged(0.39))
+    for facts in (judged(0.41), judged(0.1, images=19), judged(0.1, chance=None), {"judged": []}):
+        assert ClassifierTraining().failing(facts) == ""
 
 
 def test_it_is_saved_and_judged_after_each_epoch_and_saved_in_between():
@@ -192,9 +229,7 @@ def test_a_finished_folder_of_whole_epochs_is_taken_as_it_is(tmp_path):
     """Its configuration lacks what is new, it says nothing of tags, and its figures are epochs."""
     store(tmp_path, scenes(tmp_path / "images"))
     folder, one = folder_of(tmp_path, "classifier"), ClassifierTraining(weights="none")
-    new = {"iterations", "precision", "log_every", "save_every", "judge_images", "negative_weight"}
-    config = {name: value for name, value in as_plain(one).items() if name not in new}
-    claim(folder, {"split": "train", "classifier": config})
+    claim(folder, {"split": "train", "classifier": identity_of(one)})
     folder.write("classifier.safetensors", b"numbers")
     epochs = [{"epoch": 1, "loss": 0.25, "map": 0.5, "f1": 0.75, "judged_on": "val", "seconds": 2}]
     write_run(folder, {"epochs": epochs, "done": True})

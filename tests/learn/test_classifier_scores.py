@@ -1,10 +1,13 @@
 """Average precision and F1 of a classifier, by hand; how its logits are predicted."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
 from rayseg.learn import ClassifierScores, predict_logits
+from rayseg.learn.classifier_scores import chance_precision
 from tests.learn.steps import TwoLayers, separable_batches
 
 
@@ -44,3 +47,42 @@ def test_scores_of_no_targets_are_no_numbers():
     scores = ClassifierScores.of(-np.ones((2, 2)), np.zeros((2, 2)))
     assert np.isnan(scores.mean_average_precision)
     assert np.isnan(scores.f1)
+
+
+# Chance
+
+
+def test_chance_is_what_a_share_of_all_orders_stays_below():
+    targets = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]], np.float32)
+    orders = np.array([*permutations(range(5))], np.float64)
+    single = [
+        [
+            ClassifierScores.of(order[:, None], own[:, None]).mean_average_precision
+            for order in orders
+        ]
+        for own in targets.T
+    ]
+    means = (
+        np.add.outer(*map(np.array, single)) / 2
+    )  # orders of the classes know nothing of another
+    for share in (0.5, 0.95):
+        found = chance_precision(targets, share, draws=20_000)
+        assert found == pytest.approx(np.quantile(means, share), abs=0.02)
+
+
+def test_a_class_of_all_or_no_images_tells_nothing():
+    assert chance_precision(np.array([[1, 0], [1, 0]], np.float32)) is None
+    assert chance_precision(np.array([[1, 0], [1, 1]], np.float32)) == 1.0
+
+
+def test_logits_of_noise_are_hardly_ever_above_chance():
+    rng = np.random.default_rng(1)
+    targets = (rng.random((60, 3)) < 0.3).astype(np.float32)
+    chance = chance_precision(targets)
+    above = [
+        ClassifierScores.of(rng.random((60, 3)), targets).mean_average_precision > chance
+        for _ in range(200)
+    ]
+    assert np.mean(above) < 0.1
+    assert ClassifierScores.of(np.zeros((60, 3)), targets).mean_average_precision < chance
+    assert ClassifierScores.of(targets, targets).mean_average_precision > chance

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from rayseg.learn import NotFinite, SegmenterSGD, SegmenterTraining
 from rayseg.learn.loop import _gathering, _summed
+from rayseg.steps.following import tell_fitted
 from tests.learn.steps import ALONE, Told, course, losses_of
 from tests.learn.tiny import tiny
 
@@ -194,3 +195,33 @@ def test_v3_needs_two_images_a_worker_for_its_batch_normalisation():
     one = tiny("segmenter", network="deeplab_v3", input_scales=(1.0,), accumulate=4)
     with pytest.raises(ValueError, match=r"^deeplab_v3 must have 2 or more images .* got 1$"):
         one.check(10, 1)
+
+
+# Steps that fit the data
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "said"),
+    [
+        (10_582, {}, ""),
+        (5_000, {}, "iterations 14500 in place of 30000"),
+        (50_000, {}, ""),
+        (437, {}, "iterations 2000 in place of 30000"),
+        (6, {}, "batch_size 6 in place of 10, iterations 2000 in place of 30000"),
+        (6, {"accumulate": 2, "iterations": 50}, "batch_size 6 in place of 10"),
+        (
+            1,
+            {"network": "deeplab_v3"},
+            "batch_size 2 in place of 10, iterations 2000 in place of 30",
+        ),
+        (437, {"iterations": 30_000}, ""),
+    ],
+)
+def test_few_images_get_fewer_steps_and_batches_that_they_fill(images, given, said):
+    asked = SegmenterTraining(**given)
+    fitted = asked.fitted(images)
+    assert tell_fitted("", fitted, asked, 1).startswith(said)
+    assert bool(tell_fitted("", fitted, asked, 1)) == bool(said)
+    assert fitted.fitted(images) == fitted
+    assert asked.steps(images) == fitted.iterations
+    fitted.check(images, 1)

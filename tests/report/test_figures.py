@@ -19,8 +19,17 @@ def _texts(svg):
 def test_classes_are_sorted_by_the_final_method_from_the_top():
     final = _score({"low": 0.1, "high": 0.9, "unknown": None, "middle": 0.5})
     svg, left_out = figures.class_bars([_score({"low": 1.0}), final], final)
-    assert [text for text in _texts(svg) if text.isalpha()] == ["high", "middle", "low", "unknown"]
+    names = {"low", "high", "unknown", "middle"}
+    assert [text for text in _texts(svg) if text in names] == ["high", "middle", "low", "unknown"]
     assert left_out == []
+
+
+def test_each_series_has_its_letter_at_its_bars_and_lines():
+    final = _score({"low": 0.1, "high": 0.9})
+    svg, _ = figures.class_bars([final, final], final, 2)
+    assert {"c", "d"} <= set(_texts(svg))
+    svg = figures.training_curves([_segmenter("truth"), _segmenter("a")], [0, 27])
+    assert {"a", "28"} <= set(_texts(svg))
 
 
 def test_of_too_many_classes_the_middle_is_left_out():

@@ -7,6 +7,7 @@ import pytest
 from rayseg import store
 from rayseg.records.palette import VOC_PALETTE
 from rayseg.report import write_report
+from rayseg.report.contrast import DARK_PAPER, LIGHT_PAPER, contrast
 from rayseg.report.wording import percent
 from tests.report.pages import DASH, SCRIPT, STAGES, examples, make_scores, read_page
 
@@ -159,8 +160,7 @@ def test_an_image_that_cannot_be_opened_is_named_in_its_place(run, tmp_path):
     ("part", "said"),
     [
         ("manifest/manifest.parquet", "The run has no manifest yet"),
-        ("scores.json", "There is no scores.json yet"),
-        ("classifier/run.json", "No classifier has been trained"),
+        ("scores.json", "Nothing is scored yet."),
         ("seeds/cam/run.json", "seeds/cam"),
     ],
 )
@@ -172,16 +172,70 @@ def test_a_missing_part_is_said(run, part, said):
     assert said in read_page(run).text
 
 
-def test_an_empty_run_still_has_aread_page(tmp_path):
+def headings(page):
+    return re.findall(r"<h2>(.*?)</h2>", page.html)
+
+
+def test_an_empty_run_still_has_a_page_and_no_empty_section(tmp_path):
     page = read_page(store.Folder(str(tmp_path / "run")))
     assert "Nothing is scored yet." in page.text
-    assert "No seeds and no masks have been made yet." in page.text
+    assert headings(page) == []
+    assert "<section" not in page.html
+    assert "<a href" not in page.html
 
 
-def test_an_unknown_split_is_said(run):
-    assert (
-        "There is no image of split “nowhere” to show yet." in read_page(run, split="nowhere").text
-    )
+def test_a_section_that_has_nothing_to_show_is_left_out(run):
+    before = headings(read_page(run))
+    (run / "classifier").remove()
+    run.delete("scores.json")
+    page = read_page(run)
+    gone = {"Scores", "Best and worst images", "By class", "By background threshold",
+            "By object size", "Classifier"}  # fmt: skip
+    assert [one for one in before if one not in gone] == headings(page)
+    assert gone <= set(before)
+    for _, attrs in page.elements:
+        if attrs.get("href", "").startswith("#"):
+            assert f'id="{attrs["href"][1:]}"' in page.html
+
+
+def test_a_split_without_images_has_no_pictures(run):
+    page = read_page(run, split="nowhere")
+    assert "0 images in split “nowhere”" in page.text
+    assert "Images" not in headings(page)
+
+
+def test_the_share_that_masks_leave_open_stands_beside_their_miou(run):
+    scores = make_scores()
+    scores["masks/advcam+crf"]["undecided"] = 0.375
+    run.write("scores.json", json.dumps(scores).encode())
+    page = read_page(run)
+    titles, *rows = page.tables[0]
+    assert titles[1:3] == ["mIoU", "undecided"]
+    assert [row[2] for row in rows] == [DASH, DASH, "37.5"]
+    assert "37.5" not in page.highest[0]
+    assert "they count as background" in page.text
+
+
+def test_letters_stand_beside_colours_and_on_pictures(run):
+    page = read_page(run)
+    letters = re.findall(r'<b class="letters">(.*?)</b>', page.html)
+    assert {"C", "B", "Co", "?"} == set(letters)
+    marks = re.findall(r'<b class="mark"[^>]*>(.*?)</b>', page.html)
+    assert set(marks) == {"C", "B", "Co", "?"}
+
+
+def test_classes_and_series_have_a_contrast_of_three_to_one_in_both_schemes(run):
+    page = read_page(run)
+    for scheme, paper in (("light", LIGHT_PAPER), ("dark", DARK_PAPER)):
+        colors = re.findall(rf"--{scheme}: (#\w+)", page.html)
+        assert colors
+        assert min(contrast(color, paper) for color in colors) >= 3
+    light, dark = page.html.split("prefers-color-scheme: dark", 1)
+    for text, paper in ((light, LIGHT_PAPER), (dark.partition("}\n}")[0], DARK_PAPER)):
+        series = re.findall(r"--series-\d: (#\w+)", text)
+        assert len(series) == 8
+        assert min(contrast(color, paper) for color in series) >= 3
+        assert f"--raised: {paper}" in text
 
 
 def test_page_stays_under_six_megabytes(run, monkeypatch):

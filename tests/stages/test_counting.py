@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from rayseg.labels import Truths
+from rayseg.records.palette import encode_labels
 from rayseg.refine import Threshold
 from rayseg.scores import Confusion, ThresholdSweep
 from rayseg.stages import CountLabels, RefineSeeds, SweepSeeds, enlarge
@@ -69,6 +70,19 @@ def test_counting_masks_equals_counting_what_they_were_made_of(run):
     (of_masks,), (of_seeds,) = CountLabels(truths)(masks), CountLabels(truths, 0.5)(rows)
     assert np.array_equal(of_masks["counts"], of_seeds["counts"])
     assert np.array_equal(of_masks["sizes"], of_seeds["sizes"])
+
+
+def test_pixels_that_masks_leave_open_are_counted_where_the_truth_is_known(run):
+    manifest, rows = run
+    truths, rng = Truths(manifest), np.random.default_rng(3)
+    labels = [rng.choice(np.array([0, 1, 255], np.uint8), truths.of(row).shape) for row in rows]
+    pairs = zip(rows, labels, strict=True)
+    masks = [row | {"labels": encode_labels(one)} for row, one in pairs]
+    (counted,) = CountLabels(truths)(masks)
+    known = [truths.of(row) != 255 for row in rows]
+    assert counted["pixels"] == sum(int(one.sum()) for one in known)
+    both = zip(known, labels, strict=True)
+    assert counted["undecided"] == sum(int((one == 255)[kept].sum()) for kept, one in both) > 0
 
 
 def brute_force(truths, rows, threshold):

@@ -84,5 +84,6 @@ def test_trainings_are_short_and_the_rest_as_given(tmp_path):
     few = shortened(given, "elsewhere")
     assert few.segmenter.iterations == given.calibrate_steps
     assert few.classifier.steps(20) <= given.calibrate_steps
-    assert shortened(replace(given, calibrate_images=8), "x").classifier.batch_size == 8
+    fewer = shortened(replace(given, calibrate_images=8), "x").classifier
+    assert fewer.fitted(8).batch_size == 8
     assert json.dumps(few.cam.scales) == json.dumps(given.cam.scales)

@@ -230,10 +230,10 @@ def test_ids_without_a_usable_truth_are_said(run, tmp_path):
 
 def test_the_table_shows_the_chosen_mean_only_where_classes_were_chosen(scored):
     titles, *rows = score_table(scored)
-    assert titles.split()[:4] == ["split", "mIoU", "over", "present"]
-    assert rows[0].split()[3] == f"{100 * scored['seeds/cam']['over']['miou']:.1f}"
+    assert titles.split()[:5] == ["split", "mIoU", "undecided", "over", "present"]
+    assert rows[0].split()[4] == f"{100 * scored['seeds/cam']['over']['miou']:.1f}"
     plain = {name: entry | {"over": {"miou": None}} for name, entry in scored.items()}
-    assert score_table(plain)[0].split()[:3] == ["split", "mIoU", "present"]
+    assert score_table(plain)[0].split()[:4] == ["split", "mIoU", "undecided", "present"]
 
 
 def test_a_class_that_does_not_exist_is_refused_naming_the_classes(run):

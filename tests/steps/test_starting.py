@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rayseg.config import DoctorConfig, RunConfig
+from rayseg.config import Compute, DoctorConfig, RunConfig
 from rayseg.datasets.synthetic import Synthetic
 from rayseg.learn import ClassifierTraining, SegmenterTraining
 from rayseg.nets import published
@@ -16,7 +16,7 @@ from rayseg.plain import PlainEngine
 from rayseg.steps.doctor import doctor
 from rayseg.steps.preparing import prepare
 from rayseg.steps.recipe import recipe, run
-from rayseg.steps.starting import needed_weights, refuse
+from rayseg.steps.starting import needed_weights, proposal, refuse
 from rayseg.steps.training import train
 from rayseg.store import Folder, write_run
 
@@ -93,9 +93,11 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path):
         tmp_path, labels=("cam+lable_crf",), saliency_maps=str(tmp_path / "none"),
         classifier=ClassifierTraining(trunk="resnet18", weights="weights/mine.pth"),
         segmenter=SegmenterTraining(weights="IMAGENET"), ids=str(tmp_path / "ids.txt"),
+        compute=Compute(workers=5),
     )  # fmt: skip
+    one = {"classifier": none(), "compute": Compute(), "until": "masks"}
     with pytest.raises(FileNotFoundError, match="ids"):
-        run(replace(broken, labels=(), saliency_maps="", classifier=none(), until="masks"), ENGINE)
+        run(replace(broken, labels=(), saliency_maps="", **one), ENGINE)
     with pytest.raises(ExceptionGroup) as caught:
         run(broken, ENGINE)
     said = "\n".join(map(str, caught.value.exceptions))
@@ -103,7 +105,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path):
         "labels must be of", "--classifier.weights must be a file that is there",
         "--segmenter.weights must be none, IMAGENET1K_V1", "ids.txt does not exist",
         "--saliency-maps must be a folder that is there",
-        "classifier: batch size must be at most the 4 images, got 16",
+        "classifier: batch size must be at most the 4 images, got 5",
     ):  # fmt: skip
         assert part in said
 
@@ -126,3 +128,27 @@ def test_one_wrong_thing_is_raised_as_itself():
     with pytest.raises(ValueError, match="one"):
         refuse([ValueError("one"), ValueError("one")])
     refuse([])
+
+
+# What fits the machine
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"classifier": ClassifierTraining()}, "this machine has no GPU, and resnet50 takes hours"),
+        ({}, ""),
+        ({"classifier": ClassifierTraining(), "compute": Compute(device="cpu")}, ""),
+        ({"classifier": ClassifierTraining(), "address": "ray-head:6379"}, ""),
+        ({"weights": "given.safetensors", "classifier": ClassifierTraining()}, ""),
+    ],
+)
+def test_without_gpu_the_preset_for_a_laptop_is_proposed(tmp_path, monkeypatch, changed, said):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = config(tmp_path, until="masks", **changed)
+    found = proposal(given, recipe(given, judged=False))
+    assert found.startswith(said)
+    assert bool(found) == bool(said) == ("--preset laptop" in found)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert proposal(given, recipe(given, judged=False)) == ""
