@@ -58,7 +58,7 @@ def test_the_page_shows_how_the_networks_were_trained(learned):
     assert "Training of IRNet and AffinityNet" in page
     assert "Loss and pairs of IRNet and AffinityNet by iteration" in page
     for name in ("cam+label_crf", "cam+affinity_labels"):
-        assert re.search(rf"</span>{re.escape(name)}: 8 images", page), name
+        assert re.search(rf"</b>{re.escape(name)}: 8 images", page), name
 
 
 @pytest.mark.parametrize("name", REFINED[:2])
