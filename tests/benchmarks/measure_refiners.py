@@ -28,14 +28,14 @@ DRAWS = 500
 
 
 def seeds_of(folder, truths, chosen, scored):
-    """Counts of seeds, image by image, at the threshold that is best on other images.
+    """Counts of seeds at every threshold, of the images that it is chosen on and of those scored.
 
     Args:
         chosen: ids of the images that the threshold is chosen on.
         scored: ids of the images that are counted.
 
     Returns:
-        The threshold, and the Confusion of each scored image by its id.
+        The sum over the images to choose on, and the ThresholdSweep of each scored one by its id.
     """
     sweeps = {}
     for row in read_rows(folder):
