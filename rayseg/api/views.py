@@ -1,5 +1,6 @@
 """Something of each image of a run, by its id or its place, read when it is asked for."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -120,8 +121,9 @@ class RowsByImage(ByImage[T]):
         """What was done to an image, such as that it was grey; empty for nothing."""
         return str(self._rows[id_]["note"]) if id_ in self._status else ""
 
+    @abstractmethod
     def _unpacked(self, row: Mapping[str, Any]) -> T:
-        raise NotImplementedError
+        """What the row of an image with a result holds."""
 
 
 class Masks(RowsByImage[UInt8[ndarray, "h w"]]):
