@@ -6,12 +6,14 @@
 A file that is there is never changed.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import UInt8
 
 from rayseg.export.base import PHOTO, Export
 from rayseg.export.files import make_folder, write_once
@@ -19,6 +21,8 @@ from rayseg.records import BACKGROUND, IGNORE
 from rayseg.records.file_names import apart, file_stem
 from rayseg.records.painting import encode_png, painted
 from rayseg.records.palette import decode_labels
+
+Image = UInt8[np.ndarray, "..."]
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,22 @@ class PictureExport:
         return f"{self.masks} pictures of {self.images} images in {self.folder}"
 
 
-@dataclass(frozen=True)
-class BinaryMasks:
-    """A picture of 0 and 255 for each class that an image's mask has; what is ignored is 0."""
+class Pictures(ABC):
+    """Masks as files of pictures."""
 
-    columns: ClassVar[tuple[str, ...]] = ("labels",)
+    columns: ClassVar[tuple[str, ...]]
     statuses: ClassVar[tuple[str, ...]] = ("ok",)
+
+    @abstractmethod
+    def pictures(
+        self, row: Mapping[str, Any], folders: Sequence[str]
+    ) -> Iterator[tuple[str, Image]]:
+        """What is drawn of an image: the folder within its split, and pixels.
+
+        Args:
+            row: of the masks.
+            folders: a name for each class, from which a path can be made.
+        """
 
     def write(self, export: Export) -> PictureExport:
         """Writes them.
@@ -49,40 +63,45 @@ class BinaryMasks:
         """
         folder = Path(export.folder)
         make_folder(folder)
-        names = _folder_names(export.classes)
+        folders = _folder_names(export.classes)
         images = masks = 0
         for row in export.rows:
-            labels = decode_labels(row["labels"])
-            for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
-                if label not in (BACKGROUND, IGNORE):
-                    place = folder / export.split / names[label - 1] / f"{file_stem(row['id'])}.png"
-                    write_once(folder, place, encode_png((labels == label).astype(np.uint8) * 255))
-                    masks += 1
+            for inner, pixels in self.pictures(row, folders):
+                place = folder / export.split / inner / f"{file_stem(row['id'])}.png"
+                write_once(folder, place, encode_png(pixels))
+                masks += 1
             images += 1
         return PictureExport(folder, images, masks)
 
 
 @dataclass(frozen=True)
-class Overlays:
+class BinaryMasks(Pictures):
+    """A picture of 0 and 255 for each class that an image's mask has; what is ignored is 0."""
+
+    columns: ClassVar[tuple[str, ...]] = ("labels",)
+
+    def pictures(
+        self, row: Mapping[str, Any], folders: Sequence[str]
+    ) -> Iterator[tuple[str, Image]]:
+        """One a class, in the class's folder."""
+        labels = decode_labels(row["labels"])
+        for label in np.flatnonzero(np.bincount(labels.ravel(), minlength=256)):
+            if label not in (BACKGROUND, IGNORE):
+                yield folders[int(label) - 1], (labels == label).astype(np.uint8) * 255
+
+
+@dataclass(frozen=True)
+class Overlays(Pictures):
     """Photographs with their masks on them in colours, at the size at which they were seen."""
 
     columns: ClassVar[tuple[str, ...]] = ("labels", PHOTO)
-    statuses: ClassVar[tuple[str, ...]] = ("ok",)
 
-    def write(self, export: Export) -> PictureExport:
-        """Writes them.
-
-        Raises:
-            FileExistsError: a picture is there with other content.
-        """
-        folder = Path(export.folder)
-        make_folder(folder)
-        number = 0
-        for row in export.rows:
-            place = folder / export.split / f"{file_stem(row['id'])}.png"
-            write_once(folder, place, encode_png(painted(row[PHOTO], decode_labels(row["labels"]))))
-            number += 1
-        return PictureExport(folder, number, number)
+    def pictures(
+        self, row: Mapping[str, Any], folders: Sequence[str]
+    ) -> Iterator[tuple[str, Image]]:
+        """One, in the split's folder."""
+        del folders
+        yield "", painted(row[PHOTO], decode_labels(row["labels"]))
 
 
 def _folder_names(classes: Sequence[str]) -> list[str]:

@@ -169,7 +169,11 @@ class ClassifierTraining(Training):
         return {"loss": multilabel_soft_margin(logits, targets, self.negative_weight)}
 
     def judge(self, network: nn.Module, work: Work, worker: Worker, last: bool) -> dict[str, Any]:
-        """Mean average precision and F1 on the val split's tags, else on the training split's."""
+        """Mean average precision and F1 on the val split's tags, else on the training split's.
+
+        Raises:
+            FloatingPointError: a logit is no number.
+        """
         split, samples = self._judged(work)
         if not samples:
             return {}
@@ -186,6 +190,8 @@ class ClassifierTraining(Training):
         whole = np.empty((2, len(samples), len(work.classes)), np.float32)
         for rank, share in enumerate(worker.gather(own)):
             whole[:, rank :: worker.world] = share
+        if not np.isfinite(whole[0]).all():
+            raise FloatingPointError(f"logits of the {split} split are not all finite")
         scores = ClassifierScores.of(*whole)
         return {
             "map": scores.mean_average_precision,

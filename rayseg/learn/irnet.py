@@ -54,7 +54,8 @@ class IRNetTraining(PairTraining):
         precision: Number format of the activations; auto is bf16 where the device is fast in it.
         log_every: Steps between two entries of the loss curve.
         save_every: Steps between two checkpoints, the most that a lost worker costs.
-        judge_images: Images of the val split on which each checkpoint is judged; 0 for none.
+        judge_images: Images of the val split on which it is judged every save_every steps and at
+            the end; 0 for none.
         seed: Seed of the branches, the order and the crops.
     """
 

@@ -153,7 +153,8 @@ class Course:
         """Judges and saves; weights that are no numbers are not saved over good ones.
 
         Raises:
-            NotFinite: the last step left such weights; after others the next loss says it.
+            NotFinite: the last step left such weights; after others the next loss says it. Or
+                what the network answers is no number, as that of very large weights is not.
         """
         facts, training = self.state.facts, self.work.training
         if not all(torch.isfinite(p).all() for p in self.network.parameters()):
@@ -164,12 +165,18 @@ class Course:
             training.finish(self.network, self.work, self.worker)
         if last or training.judges_after(facts["iteration"], self.length):
             self._tell("judging")
-            judged = training.judge(self.network, self.work, self.worker, last)
+            judged = self._judged(last)
             if judged:
                 facts["judged"].append({"iteration": facts["iteration"]} | judged)
         if self.worker.rank == 0:
             self.state.save(Folder(self.work.folder), self.network, self.optimizer)
         self.worker.report({"iteration": facts["iteration"]})
+
+    def _judged(self, last: bool) -> dict[str, Any]:
+        try:
+            return self.work.training.judge(self.network, self.work, self.worker, last)
+        except FloatingPointError as error:
+            raise NotFinite(self.iteration - 1, float("nan"), []) from error
 
 
 def _in_iterations(facts: Mapping[str, Any], length: Length) -> dict[str, Any]:

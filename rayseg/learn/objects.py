@@ -62,8 +62,8 @@ class ObjectTraining(Training):
             Boxes and losses are float32.
         log_every: Steps between two entries of the loss curve.
         save_every: Steps between two checkpoints, the most that a lost worker costs.
-        judge_images: Images of the val split on which each checkpoint is judged, a detector's last
-            one on all; 0 for none.
+        judge_images: Images of the val split on which it is judged every save_every steps, a
+            detector at the end on all; 0 for none.
         seed: Seed of the heads, the order, the mirroring and the network's draws.
     """
 

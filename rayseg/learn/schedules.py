@@ -247,7 +247,12 @@ class DetectorSGD(Schedule):
 
 def _trunk_and_head(network: nn.Module, lr: float, head_factor: float) -> list[dict[str, Any]]:
     factors = {"trunk": 1.0, "head": head_factor}
-    return _groups(network, lambda name: "head" if "head." in name else "trunk", lr, factors)
+    return _groups(network, _part, lr, factors)
+
+
+def _part(name: str) -> str:
+    own = name.removeprefix("module.").partition(".")[0]  # torch wraps a distributed one
+    return "head" if own.endswith("head") else "trunk"
 
 
 def _groups(

@@ -112,7 +112,8 @@ class Training(ABC):
         precision: Number format of the activations; auto is bf16 where the device is fast in it.
         log_every: Steps between two entries of the loss curve.
         save_every: Steps between two checkpoints, the most that a lost worker costs.
-        judge_images: Images of the val split on which each checkpoint is judged; 0 for none.
+        judge_images: Images of the val split on which it is judged every save_every steps and at
+            the end; 0 for none.
         seed: Seed of the head, the order and whatever is drawn.
     """
 
@@ -194,13 +195,16 @@ class Training(ABC):
         """How long the training on so many images is."""
 
     def saves_after(self, iteration: int, length: Length) -> bool:
-        """Whether there is a checkpoint after so many steps; after the last there always is."""
-        del length
-        return iteration % self.save_every == 0
+        """Whether there is a checkpoint after so many steps; after the last there always is.
+
+        A training of fewer than ten times `save_every` steps has ten of them.
+        """
+        return iteration % min(self.save_every, -(-length.steps // 10)) == 0
 
     def judges_after(self, iteration: int, length: Length) -> bool:
         """Whether that checkpoint is judged; the last always is."""
-        return self.saves_after(iteration, length)
+        del length
+        return iteration % self.save_every == 0
 
     @abstractmethod
     def check(self, num_images: int, workers: int) -> None:

@@ -17,6 +17,7 @@ from rayseg.learn import (
     Length,
     NotFinite,
     PolySGD,
+    SegmenterTraining,
     load_state,
     predict_logits,
 )
@@ -204,6 +205,32 @@ def test_it_is_saved_and_judged_after_each_epoch_and_saved_in_between():
         one = ClassifierTraining(save_every=every)
         assert [n for n in range(1, 1201) if one.saves_after(n, length)] == ends
         assert [n for n in range(1, 1201) if one.judges_after(n, length)] == [1200]
+
+
+def test_a_short_training_has_ten_checkpoints_and_is_not_judged_more_often():
+    one = SegmenterTraining(save_every=500)
+    for steps, every in ((324, 33), (7, 1), (12_000, 500)):
+        saved = [n for n in range(1, steps) if one.saves_after(n, Length(steps, 9))]
+        assert saved == list(range(every, steps, every))
+        judged = [n for n in range(1, steps) if one.judges_after(n, Length(steps, 9))]
+        assert judged == list(range(500, steps, 500))
+
+
+def test_a_network_whose_answers_are_no_numbers_says_so_and_not_what_a_library_says(
+    tmp_path, monkeypatch
+):
+    """Weights may be finite whose products are not."""
+
+    def overflown(network, batches, answer):
+        logits, targets = predict_logits(network, batches, answer)
+        return np.full_like(logits, np.nan), targets
+
+    store(tmp_path, scenes(tmp_path))
+    monkeypatch.setattr("rayseg.learn.classifier.predict_logits", overflown)
+    with pytest.raises(
+        FloatingPointError, match=r"^loss must be finite, got nan at iteration .*lr"
+    ):
+        trained(tmp_path, "classifier")
 
 
 def test_a_state_of_whole_epochs_is_gone_on_from(tmp_path):
