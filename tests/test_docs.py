@@ -395,8 +395,12 @@ def test_every_part_of_a_run_has_a_table_of_its_settings_that_is_the_codes():
 def write_tables():
     """Writes the table of methods and those of settings where their marks are."""
     for path in FILES:
-        text = METHODS_TABLE.sub(lambda found: found[1] + methods_table() + found[3], path.read_text())
-        fresh = SETTINGS_TABLE.sub(lambda found: found[1] + settings_table(found[2]) + found[4], text)
+        text = METHODS_TABLE.sub(
+            lambda found: found[1] + methods_table() + found[3], path.read_text()
+        )
+        fresh = SETTINGS_TABLE.sub(
+            lambda found: found[1] + settings_table(found[2]) + found[4], text
+        )
         if fresh != path.read_text():
             path.write_text(fresh)
 
