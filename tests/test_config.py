@@ -143,7 +143,7 @@ def test_presets_of_methods_and_of_machines_can_be_combined():
     assert (both.classifier.trunk, both.advcam.num_steps) == ("mobilenet_v2", 6)
     assert both.advcam.step_size == AdvCAM.as_written().step_size != AdvCAM().step_size
     assert with_presets(RunConfig(), ["official"]) == RunConfig()
-    with pytest.raises(ValueError, match="one of official, as_written, laptop, gpu, .*got 'lap'"):
+    with pytest.raises(ValueError, match=r"one of official, as_written, laptop, gpu, .*got 'lap'"):
         with_presets(RunConfig(), ["lap"])
 
 
