@@ -13,7 +13,7 @@ INSTALLED = $(VENV)/.installed
 .PHONY: demo test bench faults fuzz lint flags lock clean
 
 demo: $(INSTALLED)
-	$(VENV)/bin/rayseg run --config jobs/presets/demo.toml
+	$(VENV)/bin/rayseg run --preset demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile

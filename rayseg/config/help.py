@@ -48,7 +48,7 @@ def _head(job: str) -> list[str]:
         *_wrapped(
             "--config and --preset give many flags at once, others win over them. Presets:", ""
         ),
-        *(f"  {name:11} {what}." for name, what in PRESETS.items()),
+        *(f"  {name:18} {what}." for name, what in PRESETS.items()),
     ]
 
 

@@ -1,8 +1,9 @@
-"""Presets by name: those that set the constants of methods, and those that fit a machine.
+"""Presets by name: those that set the constants of methods, and files that come with the package.
 
-`official` and `as_written` say which source the constants come from. `laptop` and `gpu` are TOML
-files in the folder presets/ beside this file; they are read as a first ``--config``, so that both
-kinds can be combined, and files and flags of one's own win over either.
+`official` and `as_written` say which source the constants come from. All others are TOML files in
+the folder presets/ beside this file: settings for a machine, for drawn scenes, or those of one
+paper's code. They are read as a first ``--config``, so that several can be combined, and files and
+flags of one's own win over all of them.
 """
 
 from collections.abc import Iterable
@@ -18,10 +19,16 @@ PRESETS = {
     "as_written": "the equations of the papers",
     "laptop": "few images and no GPU: a small network, one scale, few steps",
     "gpu": "a GPU for each process, and bf16 where it is fast",
+    "demo": "drawn scenes from tags to segmenters, in minutes on two cores",
+    "boxes_synthetic": "drawn scenes from boxes to a Mask R-CNN, in minutes on two cores",
+    "rib_coco": "RIB on COCO as its authors' code sets it",
+    "seam": "SEAM, and PSA on its maps, as SEAM's code sets them",
+    "deeplab_v2_authors": "the segmenter as AdvCAM's author trained it; with its CRF",
+    "deeplab_v2_public": "the segmenter as deeplab-pytorch trains it; with its CRF",
 }
 """All names, and what each is."""
 FOLDER = Path(__file__).with_name("presets")
-"""Holds a file for each preset that fits a machine."""
+"""Holds a file for each preset but `official` and `as_written`."""
 
 
 def with_presets(base: C, names: Iterable[str]) -> C:

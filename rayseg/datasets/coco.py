@@ -63,7 +63,7 @@ class COCO(Dataset):
         annotations: JSON file with images, annotations and categories.
         split: Name of the list that all these images belong to.
         val_images: Folder of more images, which become the split val.
-        val_annotations: JSON file of those images, with categories that `annotations` has too.
+        val_annotations: JSON file of the images of val, with categories that `annotations` has too.
         masks: True masks are kept, to be read by scores or learnt from: semantic ones, drawn into
             the workspace, and one of each object, whose outline must fit the file's size.
         crowd: What pixels of crowd regions are in the semantic masks: ignore, or their class.

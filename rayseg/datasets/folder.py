@@ -67,8 +67,8 @@ class FolderDataset(Dataset):
             category, and x1, y1, x2, y2 or xmin, ymin, xmax, ymax.
         class_names: Class names in the order of their indices; empty takes the CSV's, sorted.
         masks: Folder of true masks ID.png (indexed or grey PNG), read by scores only.
-        mask_values: What the pixel values of those masks mean, where they are not 0 for background,
-            1 for the first class and so on, such as 255=cat 128=ignore. Masks are then converted
+        mask_values: What the pixel values of the true masks mean, such as 255=cat 128=ignore, where
+            they are not 0 for background, 1 for the first class and so on. Masks are then converted
             into the run's folder.
         split: Name of the list of images for which no other is named.
         splits: Folders inside `images` that are a split each, such as train val. Names in the CSV

@@ -40,8 +40,8 @@ class IRNetTraining(PairTraining):
     Attributes:
         trunk: Network that makes the features, named as one of the classifiers.
         stride: Image pixels of each cell of the trunk's features: 8, 16 or 32; some have 8 only.
-        weights: The trunk's: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
-            classifier for those of the run's own. The authors' are ImageNet's.
+        weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, a path, or
+            classifier for the trunk of the run's own. The authors' are ImageNet's.
         batch_norm: Batch normalisation of the trunk: auto or frozen, as the trunk does not train.
         radius: Distance in cells of four pixels that no pair reaches.
         epochs: Passes over the images.

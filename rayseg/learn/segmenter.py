@@ -33,7 +33,7 @@ class SegmenterTraining(DeepLabTraining):
     (METHODS 10), and the loss is worth points.
 
     Attributes:
-        input_scales: The network sees the image at these and takes the maximum; (1.0,) for one.
+        input_scales: The network sees the image at these and takes the maximum; 1.0 for one.
         weights: Where the trunk starts: none, a torchvision weight set such as IMAGENET1K_V1, a
             path, or classifier for the trunk of the run's own.
         batch_norm: Batch normalisation of the trunk: frozen keeps statistics, scale and shift of

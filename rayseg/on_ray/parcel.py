@@ -64,7 +64,7 @@ class Parcel:
             return
         largest = max(self.sizes, key=lambda name: self.sizes[name])
         raise ValueError(
-            f"working directory {self.folder} comes to {_in_words(total)}, Ray takes "
+            f"working directory {self.folder} has {_in_words(total)} to send, Ray takes at most "
             f"{_in_words(LIMIT)}: the largest file is {largest} "
             f"({_in_words(self.sizes[largest])}); name what the job does not need in "
             f"{self.folder / '.rayignore'}, or give "

@@ -89,7 +89,7 @@ class BoxCRF(Kernels):
         small_share: A mask of at most this share of its box is tried again, see `large_box`.
         large_box: A box of more than this share of the image is not tried again.
         reseeds: Probabilities in the box, outside the mask, that are tried in turn.
-        reseed_share: These tries end at a mask of more than this share of its box.
+        reseed_share: The tries of `reseeds` end at a mask of more than this share of its box.
         priors: Probabilities in the box of an empty map that are tried in turn.
         prior_share: The tries of an empty map end at a mask of more than this share of its box.
     """

@@ -48,7 +48,7 @@ class IRNetRefinement(NetworkRefiner):
     """IRNet's walk: maps spread where its edges are weak.
 
     Attributes:
-        cam_power: Exponent of the maps before the walk; METHODS 1.7 has each method's.
+        cam_power: Exponent of the maps before the walk; in a run `walks` sets it for each method.
         background_threshold: Value of the background, where the greatest of all classes is 1.
         radius: Distance in cells of four pixels that no pair reaches.
         beta: Exponent of the affinities.

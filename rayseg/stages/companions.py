@@ -34,7 +34,7 @@ class CompanionBank:
 
     Attributes:
         images: Crops in the bank, one an image; with fewer tagged images it has them all.
-        split: Split that they are cut from; empty is all images.
+        split: Split that the crops are cut from; empty is all images.
         crops: How each image is cut.
         seed: Seed of the choice and of the crops.
     """

@@ -1,7 +1,7 @@
 """What `rayseg doctor --estimate` says of a run, and what the run then takes.
 
 Run from the repository root, alone on the machine: ``python tests/benchmarks/measure_estimate.py
---config jobs/presets/demo.toml --synthetic.count 200``; the flags are those of `rayseg run`. Both
+--preset demo --synthetic.count 200``; the flags are those of `rayseg run`. Both
 are the commands that a user would give; the run gets a folder of its own and keeps nothing of what
 was measured. Results stand in ``results/estimate.json``.
 """

@@ -55,7 +55,8 @@ class RIB(Attribution):
         weight_decay: Weight decay of all weights that train.
         momentum: Momentum of the gradient; 1e-4 since the code passes the weight decay here.
         power: Exponent of the schedule lambda * (1 - k / K) ** power; 0 keeps the rate constant.
-        decay_steps: Takes the place of K there, so that a run may end before its rate does; 0 is K.
+        decay_steps: Takes the place of K in that schedule, so that a run may end before its rate
+            does; 0 is K.
         loss: Loss, rib or binary cross entropy of an activation that saturates (Table 3.9a).
         margin: Margin m, used as `margin_role` says.
         margin_role: What m does: stop ends the image once the target logits of its rows add up to
