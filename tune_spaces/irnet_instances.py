@@ -7,7 +7,7 @@ from ray import tune
 
 METRIC, MODE = "miou", "max"
 SPACE = {
-    "cam_power": tune.uniform(0.7, 2.0),
+    "cam_power": tune.uniform(0.7, 3.0),
     "background_threshold": tune.uniform(0.1, 0.5),
     "beta": tune.uniform(4.0, 16.0),
     "log_steps": tune.randint(3, 11),

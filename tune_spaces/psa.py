@@ -8,9 +8,9 @@ from ray import tune
 
 METRIC, MODE = "miou", "max"
 SPACE = {
-    "alpha": tune.loguniform(2.0, 40.0),
+    "alpha": tune.loguniform(1.0, 40.0),
     "beta": tune.uniform(4.0, 16.0),
     "radius": tune.randint(3, 8),
 }
-GRID = {"alpha": [4.0, 6.0, 8.0, 16.0, 24.0]}
+GRID = {"alpha": [1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0]}
 READ_OFF = {"log_steps": list(range(3, 11))}

@@ -5,9 +5,11 @@ Run from the repository root:
     python tests/benchmarks/measure_refiners.py RUN --scored IDS --chosen IDS --over cat dog
 
 Seeds are taken at the background threshold that is best on the images of `--chosen`, which are not
-scored. Undecided pixels (255) of a mask count as background; a second row leaves them out, where
-there are any. Intervals are of 500 bootstrap draws of images; the gain over the seeds is drawn with
-them. Settings of refiners are the run's own: choose them on images that are not scored.
+scored. Segmenters are scored on the whole val split, each beside the one that learnt from true
+masks; the share of it that they reach is drawn with paired images. Undecided pixels (255) of a mask
+count as background; a second row leaves them out, where there are any. Intervals are of 500
+bootstrap draws of images; the gain over the seeds is drawn with them. Settings of refiners are the
+run's own: choose them on images that are not scored.
 """
 
 import argparse
@@ -118,6 +120,28 @@ def measure(run, method, chosen, scored, over, split):
     return {"images": len(ids), "chosen_on": len(chosen & truths.ids), "rows": rows}
 
 
+def segmenters(run, method, over, split):
+    """Segmenters on masks of a method beside the one on true masks; empty without that one."""
+    folder = run / "predictions"
+    if "truth" not in folder.folders():
+        return {}
+    truths = Truths(run / "manifest", split)
+    labels = [0, *(truths.classes.index(name) + 1 for name in over)]
+    base, _, _ = masks_of(folder / "truth", truths, truths.ids)
+    ids = sorted(base)
+    rows = {"truth": figures(base, ids, labels, base)}
+    for name in folder.folders():
+        if name.startswith(f"{method}+"):
+            counts, _, _ = masks_of(folder / name, truths, truths.ids)
+            rows[name] = figures(counts, ids, labels, base)
+            draws = drawn(counts, ids, labels) / drawn(base, ids, labels)
+            rows[name] |= {
+                "share": round(100 * rows[name]["iou"] / rows["truth"]["iou"], 1),
+                "share_interval": _interval(draws),
+            }
+    return {"images": len(ids), "rows": rows}
+
+
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run")
@@ -126,6 +150,7 @@ def options():
     parser.add_argument("--scored", type=Path, help="ids, one a line; all others where left out")
     parser.add_argument("--over", nargs="+", required=True, help="classes beside background")
     parser.add_argument("--split", default="train")
+    parser.add_argument("--val-split", default="val", help="on which segmenters are scored")
     parser.add_argument("--name", default="refiners", help="of the file in results/")
     parser.add_argument("--note", default="", help="what the file says of the run, such as times")
     return parser.parse_args()
@@ -145,6 +170,12 @@ def main():
             f"| {name} | {one['iou']} {one['interval']} | {gain} | {one['precision']} | "
             f"{one['recall']} | {one.get('undecided', '')} |"
         )
+    judged = segmenters(run, given.method, given.over, given.val_split)
+    for name, one in judged.get("rows", {}).items():
+        share = f", {one['share']} % {one['share_interval']} of truth" if "share" in one else ""
+        print(f"segmenter on {name}: {one['iou']} {one['interval']}{share}")
+    if judged:
+        found["segmenters"] = judged
     facts = {"over": ["background", *given.over], "note": given.note}
     (RESULTS / f"{given.name}.json").write_text(json.dumps(facts | found, indent=1) + "\n")
 
