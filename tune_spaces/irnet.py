@@ -2,7 +2,8 @@
 
 The public codes take maps to the power of 1 (IRN), 1.3 (RIB) or 1.5 (AdvCAM, W-OoD), and background
 at 0.22 to 0.27; beta 10 and 2**8 steps are IRN's. The ranges are those around these values; wide
-maps of small networks ask for powers up to 2.5. Every number of steps and every background threshold is scored from one walk.
+maps of small networks ask for powers up to 2.5. Every number of steps and every background
+threshold is scored from one walk.
 """
 
 from ray import tune
