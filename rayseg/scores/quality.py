@@ -81,9 +81,14 @@ class TagCounts:
         return TagCounts(*(one + two for one, two in pairs))
 
     @property
-    def table(self) -> Int64[ndarray, "4 c"]:
-        """All counts in the order of the fields; `TagCounts(*table)` is these counts."""
-        return np.stack(list(vars(self).values()))
+    def flat(self) -> Int64[ndarray, " n"]:
+        """All counts in the order of the fields, one class after the other in each."""
+        return np.concatenate(list(vars(self).values()))
+
+    @classmethod
+    def from_flat(cls, counts: Sequence[int]) -> Self:
+        """The counts that `flat` gave."""
+        return cls(*np.array(counts, np.int64).reshape(len(fields(cls)), -1))
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,12 @@ def qualities(
         unrecognised: those of them that the classifier denies.
     """
     none = [0] * len(classes)
-    columns = zip(*counts.table.tolist(), asked or none, unrecognised or none, strict=True)
+    columns = zip(
+        *(own.tolist() for own in vars(counts).values()),
+        asked or none,
+        unrecognised or none,
+        strict=True,
+    )
     found = [ClassQuality(name, *own) for name, own in zip(classes, columns, strict=True)]
     return [one for one in found if one.images]
 
