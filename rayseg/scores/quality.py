@@ -8,7 +8,7 @@ poor (true IoU under 30 %).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -216,7 +216,7 @@ def qualities(
     return [one for one in found if one.images]
 
 
-def warning_lines(judged: dict[str, Sequence[ClassQuality]]) -> list[str]:
+def warning_lines(judged: Mapping[str, Sequence[ClassQuality]]) -> list[str]:
     """One line for each class that is warned of, at most `MAX_LINES`, then how many more there are.
 
     Of a class with several signs the first of `SIGNS` is shown, and of masks the last ones.
