@@ -134,4 +134,8 @@ def test_among_several_masks_a_line_names_its_own():
     one = warning_lines({"cam+crf": [wide], "cam+irnet": [lacking]})
     assert one == [f"horse (cam+crf): {WORDS['wide']}"]
     both = warning_lines({"cam+crf": [lacking], "cam+irnet": [lacking]})
-    assert both == [f"horse (cam+irnet): {WORDS['lacking']}"]
+    assert both == [f"horse (cam+crf): {WORDS['lacking']}"]
+    denied = dataclasses.replace(FINE, unrecognised=84)
+    assert warning_lines({"cam+crf": [denied], "cam+irnet": [denied]}) == [
+        f"horse: {WORDS['unrecognised']}"
+    ]

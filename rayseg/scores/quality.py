@@ -219,22 +219,25 @@ def qualities(
 def warning_lines(judged: Mapping[str, Sequence[ClassQuality]]) -> list[str]:
     """One line for each class that is warned of, at most `MAX_LINES`, then how many more there are.
 
-    Of a class with several signs the first of `SIGNS` is shown, and of masks the last ones.
+    Of a class with several signs the first of `SIGNS` is shown, of the first masks that have it.
 
     Args:
-        judged: by the name of the masks, which a line has where there are several.
+        judged: by the name of the masks, which a line has where there are several, unless it is of
+            the classifier alone.
     """
     order = list(SIGNS)
+    poor = [(one, masks) for masks, found in judged.items() for one in found if one.sign]
+    poor.sort(key=lambda pair: (order.index(pair[0].sign), -pair[0].images))
     chosen: dict[str, tuple[ClassQuality, str]] = {}
-    for masks, found in judged.items():
-        for one in (quality for quality in found if quality.sign):
-            before = chosen.get(one.name)
-            if before is None or order.index(one.sign) <= order.index(before[0].sign):
-                chosen[one.name] = (one, masks)
-    ranked = sorted(chosen.values(), key=lambda pair: (order.index(pair[0].sign), -pair[0].images))
+    for one, masks in poor:
+        chosen.setdefault(one.name, (one, masks))
     lines = [
-        f"{one.name}{f' ({masks})' if len(judged) > 1 else ''}: {one.warning}"
-        for one, masks in ranked
+        f"{one.name}{_place(one, masks) if len(judged) > 1 else ''}: {one.warning}"
+        for one, masks in chosen.values()
     ]
     more = len(lines) - MAX_LINES
     return [*lines[:MAX_LINES], *([f"and {more} more in report.html"] if more > 0 else [])]
+
+
+def _place(one: ClassQuality, masks: str) -> str:
+    return "" if one.sign == "unrecognised" else f" ({masks})"

@@ -21,7 +21,7 @@ Judged = dict[str, list[ClassQuality]]
 def judge_masks(
     run: Folder, config: ScoreConfig, engine: Engine, ids: Sequence[str] | None = None
 ) -> Judged:
-    """Every folder of masks from tags, whether or not there is truth; the last ones last."""
+    """Every folder of masks from tags, whether or not there is truth."""
     manifest = read_manifest(run / "manifest")
     tags = tags_of(manifest.select(config.split, ids))
     judged: Judged = {}
