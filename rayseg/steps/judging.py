@@ -14,17 +14,17 @@ from rayseg.store import Folder, Manifest, find_pending, holds_objects, read_man
 
 COUNTED_ROWS = 256
 """Rows counted together: few rows of counts come back to be added."""
-Judged = dict[str, list[ClassQuality]]
+JudgedMasks = dict[str, list[ClassQuality]]
 """Classes by the name of the masks."""
 
 
 def judge_masks(
     run: Folder, config: ScoreConfig, engine: Engine, ids: Sequence[str] | None = None
-) -> Judged:
+) -> JudgedMasks:
     """Every folder of masks from tags, whether or not there is truth."""
     manifest = read_manifest(run / "manifest")
     tags = tags_of(manifest.select(config.split, ids))
-    judged: Judged = {}
+    judged: JudgedMasks = {}
     for name in (run / "masks").folders():
         folder, maps = run / "masks" / name, _maps_of(run, name)
         if maps is None and holds_objects(folder):  # from boxes, of which no classifier knows
@@ -42,7 +42,7 @@ def tags_of(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     return {id_: tuple(own) for id_, own in zip(columns["id"], columns["tags"], strict=True) if own}
 
 
-def as_entry(judged: Judged) -> dict[str, Any]:
+def as_entry(judged: JudgedMasks) -> dict[str, Any]:
     """What scores.json has of it: counts, shares and words of each class, by masks and class."""
     return {
         f"masks/{masks}": {one.name: one.as_dict() for one in found}

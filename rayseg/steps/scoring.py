@@ -16,7 +16,7 @@ from rayseg.labels import Truths
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep, thresholds_every
 from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.steps.engine import Engine, Pool, Stage, Stored
-from rayseg.steps.judging import Judged, as_entry, judge_masks
+from rayseg.steps.judging import JudgedMasks, as_entry, judge_masks
 from rayseg.steps.object_scoring import score_objects, skipped_facts, unlike_images
 from rayseg.store import (
     KINDS,
@@ -47,7 +47,7 @@ class Scored:
 
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    judged: Judged = field(default_factory=dict)
+    judged: JudgedMasks = field(default_factory=dict)
 
 
 def score_run(
