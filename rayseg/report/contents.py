@@ -16,6 +16,7 @@ from typing import Any
 from rayseg.store import (
     FAILED,
     KINDS,
+    QUALITY,
     Folder,
     RowsById,
     kind_of,
@@ -117,11 +118,12 @@ def reading_order(name: str) -> tuple[int, int, str]:
 
 
 def read_scores(run: Folder) -> list[Score]:
-    """All entries of scores.json in reading order; none where the file is missing."""
+    """All entries of folders in scores.json in reading order; none where the file is missing."""
     if not run.exists("scores.json"):
         return []
     entries: dict[str, Any] = json.loads(run.read("scores.json"))
-    return [Score(name, entries[name] or {}) for name in sorted(entries, key=reading_order)]
+    names = sorted(entries.keys() - {QUALITY}, key=reading_order)
+    return [Score(name, entries[name] or {}) for name in names]
 
 
 def final_score(scores: Iterable[Score]) -> Score | None:

@@ -41,6 +41,7 @@ from rayseg.report.segmenters import (
     read_pair_networks,
     read_segmenters,
 )
+from rayseg.report.suspects import read_suspects
 from rayseg.store import Folder, Manifest, read_manifest, read_run
 
 MAX_PICTURE_CHARACTERS = 4_500_000
@@ -129,6 +130,7 @@ class _Contents:
             "val_total": _count_split(self.manifest, val_split),
             "sentence": wording.summarize(self.scores),
             "labels": labels,
+            "suspects": read_suspects(self.run),
             "predictions": predictions,
             **self._galleries(labels, predictions, split, val_split, max_images),
             "drawings": _drawings(labels, predictions, self.classifier, self.segmenters),

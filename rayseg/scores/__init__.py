@@ -18,5 +18,6 @@ from rayseg.scores.instances import (
     average_precision,
 )
 from rayseg.scores.object_masks import MaskQuality, mask_iou
+from rayseg.scores.quality import ClassQuality, TagCounts, qualities, warning_lines
 from rayseg.scores.sizes import BANDS, COCO_BOUNDS_PX, SizeCounts, extreme_classes
 from rayseg.scores.sweep import ThresholdSweep, thresholds_every

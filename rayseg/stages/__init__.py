@@ -11,7 +11,7 @@ from rayseg.stages.box_maps import MakeBoxMaps, class_numbers
 from rayseg.stages.box_masks import BoxRefiner, FolderProposals, OwnProposals, RefineBoxMaps
 from rayseg.stages.checking import CheckLabels
 from rayseg.stages.companions import CompanionArrays, CompanionBank, fill_bank
-from rayseg.stages.counting import CountLabels, SweepSeeds
+from rayseg.stages.counting import CountLabels, CountTagged, SweepSeeds
 from rayseg.stages.deaths import Cause
 from rayseg.stages.decoding import DecodeImages
 from rayseg.stages.guard import guarded_rows

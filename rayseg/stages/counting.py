@@ -10,7 +10,7 @@ from numpy import ndarray
 from rayseg.labels import Truths, enlarge
 from rayseg.records import IGNORE
 from rayseg.records.palette import decode_labels
-from rayseg.scores import COCO_BOUNDS_PX, Confusion, SizeCounts, ThresholdSweep
+from rayseg.scores import COCO_BOUNDS_PX, Confusion, SizeCounts, TagCounts, ThresholdSweep
 from rayseg.stages.rows import Row, Rows
 from rayseg.store import unpack_seeds
 
@@ -104,3 +104,27 @@ class CountLabels:
         background = np.full((1, *seeds.size_hw), self.threshold, np.float32)
         winners = np.concatenate([background, planes]).argmax(0)
         return np.array([0, *(c + 1 for c in seeds.classes)], np.uint8)[winners]
+
+
+class CountTagged:
+    """Rows of masks to one row of what they show of their images' tags; no truth is asked for.
+
+    Rows that are not ok, or whose image has no tag, are passed over.
+
+    Args:
+        tags: class indices of each image.
+        num_classes: of the manifest.
+    """
+
+    def __init__(self, tags: Mapping[str, Sequence[int]], num_classes: int):
+        self.tags = tags
+        self.num_classes = num_classes
+
+    def __call__(self, rows: Rows) -> Rows:
+        """One row: `counts`, the integers of a `TagCounts`, flat."""
+        total = TagCounts.zeros(self.num_classes)
+        for row in rows:
+            own = self.tags.get(row["id"])
+            if row["status"] == "ok" and own:
+                total = total + TagCounts.of(decode_labels(row["labels"]), own, self.num_classes)
+        return [{"counts": total.flat}]

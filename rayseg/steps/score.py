@@ -3,6 +3,7 @@
 from rayseg.config import ScoreConfig
 from rayseg.progress import activity
 from rayseg.report import write_report
+from rayseg.scores import warning_lines
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.scoring import score_run
@@ -12,7 +13,10 @@ from rayseg.store import KINDS, Folder, changed_source, lease, read_manifest
 
 
 def score(config: ScoreConfig, engine: Engine) -> Outcome:
-    """Scores all seeds and masks of the run into scores.json, and writes the report."""
+    """Scores all seeds and masks of the run into scores.json, and writes the report.
+
+    The lines end with what is most likely wrong with the masks of a class, and the page.
+    """
     run_folder = Folder(config.run)
     read_manifest(run_folder / "manifest").select(config.split)
     opened = engine.open(config.address, config.run)
@@ -36,6 +40,7 @@ def score(config: ScoreConfig, engine: Engine) -> Outcome:
                 f"{name}: its share of full supervision is of networks that were trained on other "
                 f"images, {own} and {full} of them"
             )
+    lines += warning_lines(scored.judged)
     with activity("report"):
         page = write_report(run_folder, config.split, val_split=config.val_split)
     lines.append(f"report: {page}")

@@ -16,8 +16,18 @@ from rayseg.labels import Truths
 from rayseg.scores import Confusion, SizeCounts, ThresholdSweep, thresholds_every
 from rayseg.stages import CountLabels, Row, SweepSeeds
 from rayseg.steps.engine import Engine, Pool, Stage, Stored
+from rayseg.steps.judging import JudgedMasks, as_entry, judge_masks
 from rayseg.steps.object_scoring import score_objects, skipped_facts, unlike_images
-from rayseg.store import KINDS, Folder, Kind, find_pending, read_manifest, read_rows, read_run
+from rayseg.store import (
+    KINDS,
+    QUALITY,
+    Folder,
+    Kind,
+    find_pending,
+    read_manifest,
+    read_rows,
+    read_run,
+)
 
 SHOWN = 12
 """Best and worst images that scores.json names."""
@@ -32,10 +42,12 @@ class Scored:
     Attributes:
         entries: the content of scores.json, an entry for each folder, such as ``seeds/advcam``.
         skipped: why the true mask of an image could not be used, by id.
+        judged: what is known without truth, which scores.json has under `QUALITY`.
     """
 
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    judged: JudgedMasks = field(default_factory=dict)
 
 
 def score_run(
@@ -46,7 +58,8 @@ def score_run(
     Seeds are turned into labels at the background threshold with the best mean IoU (over
     `config.over` where it is given); masks are taken as they are, ignored pixels as background, as
     the authors' evaluation does. Predictions are those of the val split; each gets the share of
-    full supervision that it reaches, where a segmenter was trained on true masks as well.
+    full supervision that it reaches, where a segmenter was trained on true masks as well. Masks
+    from tags are also judged without truth.
     """
     manifest = read_manifest(run / "manifest")
     over = labels_of(config.over, manifest.classes)
@@ -68,7 +81,9 @@ def score_run(
     entries, skipped = score_objects(run, config, engine)
     scored.entries.update(entries)
     scored.skipped.update(skipped)
-    run.write("scores.json", json.dumps(scored.entries, indent=1, allow_nan=False).encode())
+    scored.judged.update(judge_masks(run, config, engine, ids))
+    found = scored.entries | ({QUALITY: as_entry(scored.judged)} if scored.judged else {})
+    run.write("scores.json", json.dumps(found, indent=1, allow_nan=False).encode())
     return scored
 
 

@@ -38,7 +38,7 @@ from rayseg.store.index import (
     read_rows,
     stored_ids,
 )
-from rayseg.store.kinds import KINDS, Kind, holds_objects
+from rayseg.store.kinds import KINDS, QUALITY, Kind, holds_objects
 from rayseg.store.lock import FolderLockedError, dead_holder, lease, live_holder
 from rayseg.store.manifest import Manifest, manifest_rows_by_id, read_manifest, write_manifest
 from rayseg.store.maps import MAP_STRIDE, VIEW_STRIDES, pack_maps, unpack_grid, unpack_seeds

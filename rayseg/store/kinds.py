@@ -17,6 +17,9 @@ from rayseg.store.schemas import (
     SEEDS_SCHEMA,
 )
 
+QUALITY = "quality"
+"""Key of scores.json that is no folder: what is known of masks without truth."""
+
 
 @dataclass(frozen=True)
 class Kind:

@@ -263,3 +263,34 @@ def test_drawings_take_their_colours_from_the_page(run):
     colours = {colour for svg in drawings for colour in re.findall(r"(?:fill|stroke): (#\w+)", svg)}
     assert colours <= {"#ffffff"}
     assert all("var(--ink)" in svg or "var(--muted)" in svg for svg in drawings)
+
+
+def test_classes_that_are_warned_of_have_a_section(run):
+    poor = {"images": 4, "covered_share": 0.95, "lacking_share": 0.0, "unrecognised_share": None}
+    poor |= {"sign": "wide", "warning": "masks cover <95 %>; give boxes"}
+    fine = poor | {"sign": "", "warning": ""}
+    quality = {"masks/advcam+crf": {"$cow$": poor, "cat": fine, "<b>dog</b>": poor | {"images": 9}}}
+    run.write("scores.json", json.dumps(make_scores() | {"quality": quality}).encode())
+    page = read_page(run)
+    (rows,) = [table[1:] for table in page.tables if table[0][-1] == "not recognised"]
+    words = ["masks cover <95 %>; give boxes", "advcam+crf"]
+    assert rows == [
+        ["<b>dog</b>", *words, "9", "95.0", "0.0", DASH],
+        ["$cow$", *words, "4", "95.0", "0.0", DASH],
+    ]
+    assert "#suspects" in [attrs.get("href") for _, attrs in page.elements]
+    assert "Classes that are warned of: 2." in page.text
+    assert page.tables[0][1:] == read_page_without(run, "quality").tables[0][1:]
+
+
+@pytest.mark.parametrize("fine", [{}, {"masks/advcam+crf": {"cat": {"sign": "", "warning": ""}}}])
+def test_where_nothing_is_warned_of_there_is_no_such_section(run, fine):
+    run.write("scores.json", json.dumps(make_scores() | {"quality": fine}).encode())
+    assert "Doubtful masks" not in read_page(run).text
+
+
+def read_page_without(run, key):
+    scores = json.loads(run.read("scores.json"))
+    del scores[key]
+    run.write("scores.json", json.dumps(scores).encode())
+    return read_page(run)
