@@ -38,7 +38,7 @@ class PictureExport:
         return f"{self.masks} pictures of {self.images} images in {self.folder}"
 
 
-class Pictures(ABC):
+class DrawnMasks(ABC):
     """Masks as files of pictures."""
 
     columns: ClassVar[tuple[str, ...]]
@@ -75,7 +75,7 @@ class Pictures(ABC):
 
 
 @dataclass(frozen=True)
-class BinaryMasks(Pictures):
+class BinaryMasks(DrawnMasks):
     """A picture of 0 and 255 for each class that an image's mask has; what is ignored is 0."""
 
     columns: ClassVar[tuple[str, ...]] = ("labels",)
@@ -91,7 +91,7 @@ class BinaryMasks(Pictures):
 
 
 @dataclass(frozen=True)
-class Overlays(Pictures):
+class Overlays(DrawnMasks):
     """Photographs with their masks on them in colours, at the size at which they were seen."""
 
     columns: ClassVar[tuple[str, ...]] = ("labels", PHOTO)
