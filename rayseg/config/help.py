@@ -12,6 +12,8 @@ from rayseg.config.preset import PRESETS
 from rayseg.toml import brief, hint
 
 FILES = ("--config", "--preset")
+MAIN_PRESETS = ("official", "as_written", "laptop", "gpu")
+MORE_PRESETS = tuple(name for name in PRESETS if name not in MAIN_PRESETS)
 """Flags of any job that stand for several others."""
 _WIDEST, _COLUMN = 100, 24
 
@@ -24,13 +26,13 @@ def short_help(job: str) -> str:
     lines += [f"  {example}" for example in page.examples]
     hidden = len(flags) - len(shown)
     if hidden:
-        lines += ["", f"`rayseg {job} --help-all` shows {hidden} more flags, grouped by method."]
+        lines += ["", f"`rayseg {job} --help-all` shows {hidden} more flags and all presets."]
     return "\n".join(lines)
 
 
 def full_help(job: str) -> str:
     """All flags of a job, grouped by method."""
-    lines = _head(job)
+    lines = [*_head(job), *map(_preset, MORE_PRESETS)]
     for prefix, group in groups_of(job).items():
         title = f"{prefix}: {group['about']}" if prefix else "flags of the job"
         if group["flags"]:
@@ -48,8 +50,12 @@ def _head(job: str) -> list[str]:
         *_wrapped(
             "--config and --preset give many flags at once, others win over them. Presets:", ""
         ),
-        *(f"  {name:18} {what}." for name, what in PRESETS.items()),
+        *map(_preset, MAIN_PRESETS),
     ]
+
+
+def _preset(name: str) -> str:
+    return f"  {name:18} {PRESETS[name]}."
 
 
 def _listed(flags: dict[str, Any]) -> Iterator[str]:
