@@ -195,11 +195,9 @@ class Training(ABC):
         """How long the training on so many images is."""
 
     def saves_after(self, iteration: int, length: Length) -> bool:
-        """Whether there is a checkpoint after so many steps; after the last there always is.
-
-        A training of fewer than ten times `save_every` steps has ten of them.
-        """
-        return iteration % min(self.save_every, -(-length.steps // 10)) == 0
+        """Whether there is a checkpoint; after the last step there always is, and ten in all."""
+        tenth = min(self.save_every, -(-length.steps // 10))
+        return iteration % self.save_every == 0 or iteration % tenth == 0
 
     def judges_after(self, iteration: int, length: Length) -> bool:
         """Whether that checkpoint is judged; the last always is."""
