@@ -12,9 +12,9 @@ from rayseg.config.preset import PRESETS
 from rayseg.toml import brief, hint
 
 FILES = ("--config", "--preset")
+"""Flags of any job that stand for several others."""
 MAIN_PRESETS = ("official", "as_written", "laptop", "gpu")
 MORE_PRESETS = tuple(name for name in PRESETS if name not in MAIN_PRESETS)
-"""Flags of any job that stand for several others."""
 _WIDEST, _COLUMN = 100, 24
 
 

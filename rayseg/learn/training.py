@@ -195,7 +195,7 @@ class Training(ABC):
         """How long the training on so many images is."""
 
     def saves_after(self, iteration: int, length: Length) -> bool:
-        """Whether there is a checkpoint; after the last step always, about ten in all."""
+        """Whether there is a checkpoint; after the last step always, ten in a short one."""
         tenth = min(self.save_every, -(-length.steps // 10))
         return iteration % self.save_every == 0 or iteration % tenth == 0
 
