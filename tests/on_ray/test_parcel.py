@@ -71,7 +71,7 @@ def test_what_ray_would_not_take_is_refused_with_the_largest_file(tmp_path, monk
     pack(str(tmp_path)).check_size()
     lay(tmp_path, ["small.bin"], 1500)
     with pytest.raises(
-        ValueError, match=r"Ray takes 3\.0 kB: the largest file is big\.bin"
+        ValueError, match=r"Ray takes at most 3\.0 kB: the largest file is big\.bin"
     ) as caught:
         pack(str(tmp_path)).check_size()
     assert "--working-dir" in str(caught.value)
