@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import nn
+
+Rule = Literal["sgd", "adam"]
 
 
 class Schedule(ABC):
@@ -46,6 +48,8 @@ class PolySGD(Schedule):
         momentum: Momentum of the gradient.
         weight_decay: Weight decay of all weights.
         power: Exponent of the rate's decay, lr * (1 - step / steps) ** power.
+        rule: How steps follow from gradients: sgd, or adam with torch's betas in place of the
+            momentum, which learns faster from random weights.
     """
 
     lr: float = 0.1
@@ -53,11 +57,12 @@ class PolySGD(Schedule):
     momentum: float = 1e-4
     weight_decay: float = 1e-4
     power: float = 0.9
+    rule: Rule = field(default="sgd", metadata={"new": True})
 
-    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over the network's parameters that require a gradient."""
         groups = _trunk_and_head(network, self.lr, self.head_factor)
-        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+        return _ruled(self.rule, groups, self.lr, self.momentum, self.weight_decay)
 
     def factor(self, step: int, num_steps: int, steps_per_epoch: int = 1) -> float:
         """The share of the learning rates at a step, counted from 0 over the whole training."""
@@ -112,6 +117,8 @@ class ThreeGroupSGD(Schedule):
         bias_factor: The head's biases learn this many times faster.
         momentum: Momentum of the gradient.
         weight_decay: Weight decay of all but the head's biases.
+        rule: How steps follow from gradients: sgd, or adam with torch's betas in place of the
+            momentum, which learns faster from random weights.
     """
 
     lr: float = 2.5e-4
@@ -119,8 +126,9 @@ class ThreeGroupSGD(Schedule):
     bias_factor: float = 20.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    rule: Rule = field(default="sgd", metadata={"new": True})
 
-    def optimizer(self, network: nn.Module) -> torch.optim.SGD:
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimiser over the network's parameters that require a gradient."""
 
         def kind(name: str) -> str:
@@ -130,7 +138,7 @@ class ThreeGroupSGD(Schedule):
 
         factors = {"trunk": 1.0, "weight": self.head_factor, "bias": self.bias_factor}
         groups = _groups(network, kind, self.lr, factors)
-        return torch.optim.SGD(groups, self.lr, self.momentum, weight_decay=self.weight_decay)
+        return _ruled(self.rule, groups, self.lr, self.momentum, self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -243,6 +251,14 @@ class DetectorSGD(Schedule):
         begun = min(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         fallen = sum(step >= round(share * num_steps) for share in self.drops)
         return (self.warmup_start * (1 - begun) + begun) * self.drop_factor**fallen
+
+
+def _ruled(
+    rule: Rule, groups: list[dict[str, Any]], lr: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    if rule == "adam":
+        return torch.optim.Adam(groups, lr, weight_decay=weight_decay)
+    return torch.optim.SGD(groups, lr, momentum, weight_decay=weight_decay)
 
 
 def _trunk_and_head(network: nn.Module, lr: float, head_factor: float) -> list[dict[str, Any]]:

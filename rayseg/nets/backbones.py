@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rayseg.nets.small_resnet import SMALL_RESNET
 from rayseg.nets.torchvision_trunks import TORCHVISION
 from rayseg.nets.trunks import STAGES, TrunkKind
 from rayseg.nets.weights import find_facts, load_into, read_tensors
 from rayseg.nets.wide_resnet38 import WIDE_RESNET38
 
 N = TypeVar("N", bound=nn.Module)
-TRUNKS: dict[str, TrunkKind] = {**TORCHVISION, **WIDE_RESNET38}
+TRUNKS: dict[str, TrunkKind] = {**TORCHVISION, **WIDE_RESNET38, **SMALL_RESNET}
 """The only list of trunks."""
 PYRAMID_TRUNKS = tuple(name for name, kind in TRUNKS.items() if kind.has_levels)
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from rayseg.learn import DetectorSGD, HalvedAdam, SegmenterSGD, StepSGD
+from rayseg.config import identity_of
+from rayseg.learn import DetectorSGD, HalvedAdam, PolySGD, SegmenterSGD, StepSGD
 from rayseg.nets.backbones import freeze_normalisation
 from rayseg.nets.deeplab import Segmenter
 
@@ -149,3 +150,20 @@ def test_the_rate_of_dsrg_falls_to_a_third_every_thousand_steps(network):
     decays = [group["weight_decay"] for group in optimizer.param_groups]
     assert decays == [5e-4, 5e-4, 0.0]
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+
+
+@pytest.mark.parametrize("schedule", [PolySGD, SegmenterSGD])
+def test_adam_in_place_of_sgd_has_the_same_groups_and_rates(network, schedule):
+    plain, adam = schedule().optimizer(network), schedule(rule="adam").optimizer(network)
+    assert type(plain) is torch.optim.SGD
+    assert type(adam) is torch.optim.Adam
+    for before, after in zip(plain.param_groups, adam.param_groups, strict=True):
+        assert [id(p) for p in before["params"]] == [id(p) for p in after["params"]]
+        for name in ("base_lr", "weight_decay"):
+            assert before[name] == after[name]
+        assert after["betas"] == (0.9, 0.999)
+
+
+def test_the_rule_is_no_part_of_what_folders_before_it_are_compared_by():
+    assert "rule" not in identity_of(PolySGD())
+    assert identity_of(PolySGD(rule="adam"))["rule"] == "adam"

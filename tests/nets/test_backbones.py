@@ -22,8 +22,9 @@ CHANNELS = {
     "resnet101": 2048,
     "vgg16": 512,
     "wide_resnet38": 4096,
+    "small_resnet": 128,
 }
-STRIDED = tuple(name for name in TRUNKS if name != "wide_resnet38")
+STRIDED = tuple(name for name, kind in TRUNKS.items() if len(kind.strides) > 1)
 BUILT = [(name, stride) for name, kind in TRUNKS.items() for stride in kind.strides]
 
 
