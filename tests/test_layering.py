@@ -137,7 +137,7 @@ def test_a_new_part_must_be_entered_in_the_table(tmp_path, table):
         ("rayseg.cli", {"torch", "ray"}),
         ("rayseg.steps.preparing, rayseg.steps.exporting, rayseg.config.borders", {"torch", "ray"}),
         ("rayseg.steps.status", {"torch", "ray"}),
-        ("rayseg.steps.viewing", {"torch", "ray"}),
+        ("rayseg.steps.viewing", {"torch", "ray", "matplotlib"}),
         ("rayseg.steps.recipe", {"ray"}),
         ("rayseg.plain", {"ray"}),
         ("rayseg.report", {"ray"}),

@@ -2,7 +2,7 @@
 
 from rayseg.config import ScoreConfig
 from rayseg.progress import activity
-from rayseg.report import write_report
+from rayseg.report.page import write_report
 from rayseg.scores import warning_lines
 from rayseg.steps.engine import Engine
 from rayseg.steps.outcome import Outcome

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from rayseg.config import as_plain, as_toml, threshold_field
-from rayseg.report import draw_sensitivity
+from rayseg.report.sensitivity import draw_sensitivity
 from rayseg.steps.outcome import Outcome
 from rayseg.steps.spaces import Space
 from rayseg.steps.trials import Plan, stored_trials

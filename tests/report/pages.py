@@ -10,7 +10,7 @@ from PIL import Image
 from rayseg import store
 from rayseg.records import Sample
 from rayseg.records.palette import encode_labels
-from rayseg.report import write_report
+from rayseg.report.page import write_report
 
 CLASSES = ["cat", "<b>dog</b>", "$cow$"]
 DASH = "\N{EN DASH}"

@@ -6,8 +6,8 @@ import pytest
 
 from rayseg import store
 from rayseg.records.palette import VOC_PALETTE
-from rayseg.report import write_report
 from rayseg.report.contrast import DARK_PAPER, LIGHT_PAPER, contrast
+from rayseg.report.page import write_report
 from rayseg.report.wording import percent
 from tests.report.pages import DASH, SCRIPT, STAGES, examples, make_scores, read_page
 

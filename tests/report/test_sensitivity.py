@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from rayseg.report import draw_sensitivity
+from rayseg.report.sensitivity import draw_sensitivity
 
 ENTRIES = [
     {"lambda": a, "views": v, "rate": r, "miou": 0.4 + 0.01 * a + r}

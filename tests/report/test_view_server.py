@@ -13,7 +13,8 @@ from PIL import Image
 
 from rayseg.records.painting import painted
 from rayseg.records.palette import decode_labels
-from rayseg.report.view import Site, ViewedRun, ViewServer
+from rayseg.report.view import Site, ViewedRun, ViewServer, results
+from rayseg.report.view.pictures import Pictures
 from rayseg.report.view.site import PER_PAGE
 from tests.report.viewed import RESULT, id_of, labels_of, make_run
 
@@ -282,6 +283,32 @@ def test_the_page_has_names_as_text(server):
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert b"<b>dog</b>" not in body
     assert b"dog" in body
+
+
+def test_the_first_view_makes_its_own_pictures_once_and_reads_one_part_of_the_rows(
+    tmp_path, monkeypatch
+):
+    parts, made = [], []
+    read, small = results.read_rows_about, Pictures._made
+    monkeypatch.setattr(
+        results, "read_rows_about", lambda *given, **more: parts.append(1) or read(*given, **more)
+    )
+    monkeypatch.setattr(Pictures, "_made", lambda *given: made.append(given[-1]) or small(*given))
+    with serving(make_run(tmp_path, 300)) as server:
+        server.site.prepare()
+        for row in asked(server, "api/list", result=RESULT)["rows"]:
+            assert get(server, f"thumb?{urlencode({'n': row['n'], 'result': RESULT})}")[0] == 200
+        assert sorted(made) == sorted(id_of(n) for n in range(PER_PAGE))
+        assert len(parts) == 1
+
+
+def test_a_photo_that_cannot_be_read_does_not_end_what_is_made_ahead(tmp_path):
+    run = ViewedRun(make_run(tmp_path))
+    (tmp_path / "photos/0.jpg").unlink()
+    pictures = Pictures()
+    pictures.make_ahead(run, RESULT, run.table.ids).join()
+    made = {id_ for _, _, id_, _ in pictures.held._held}
+    assert made == {id_of(n) for n in range(10) if n % 3}  # three photos are shared in turn
 
 
 # Two runs, runs that change, runs without masks

@@ -1,5 +1,6 @@
 """Which images of a run are shown, and in which order, against a slow second answer."""
 
+import threading
 from itertools import product
 
 import numpy as np
@@ -133,3 +134,27 @@ def test_what_is_held_is_bounded_and_the_oldest_goes_first():
         held.get(key, lambda key=key: made.append(key) or (b"x" * (99 if key == "large" else 4)))
         assert held.weight <= 10
     assert made == ["a", "b", "c", "b", "large"]
+
+
+def test_what_two_ask_for_at_once_is_made_once():
+    made, waiting = [], threading.Event()
+    held = Recent(10, len)
+
+    def make():
+        made.append(waiting.wait(10))
+        return b"x"
+
+    asking = [threading.Thread(target=held.get, args=("key", make)) for _ in range(3)]
+    for one in asking:
+        one.start()
+    waiting.set()
+    for one in asking:
+        one.join()
+    assert made == [True]
+
+
+def test_what_could_not_be_made_is_tried_again():
+    held = Recent(10, len)
+    with pytest.raises(ZeroDivisionError):
+        held.get("key", lambda: 1 // 0)
+    assert held.get("key", lambda: b"x") == b"x"

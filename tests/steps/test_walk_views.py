@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rayseg.config import CheckConfig
 from rayseg.plain import PlainEngine
-from rayseg.report import write_report
+from rayseg.report.page import write_report
 from rayseg.steps.check import check
 from rayseg.steps.masks import refine_seeds
 from rayseg.store import (

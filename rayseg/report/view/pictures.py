@@ -1,6 +1,8 @@
 """Small pictures made when they are asked for, and files of photographs as they lie there."""
 
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 
 from rayseg.records.images import decode_image
 from rayseg.records.painting import painted
@@ -32,6 +34,25 @@ class Pictures:
     def __init__(self, held_bytes: int = HELD_BYTES):
         self.held = Recent[bytes](held_bytes, len)
         self._turn = threading.BoundedSemaphore(AT_ONCE)
+        self._closed = threading.Event()
+
+    def make_ahead(self, run: ViewedRun, result: str, ids: Sequence[str]) -> threading.Thread:
+        """Makes small pictures before they are asked for, in the thread that is returned."""
+
+        def make() -> None:
+            for id_ in ids:
+                if self._closed.is_set():
+                    return
+                with suppress(LookupError, ValueError, OSError):  # who asks for it is told
+                    self.small(run, result, id_)
+
+        thread = threading.Thread(target=make, daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        """Ends what is made ahead."""
+        self._closed.set()
 
     def small(self, run: ViewedRun, result: str, id_: str) -> bytes:
         """A photograph with its mask on it, as JPEG; without a mask the photograph.
@@ -48,7 +69,7 @@ class Pictures:
     def _made(self, run: ViewedRun, result: str, id_: str) -> bytes:
         sample = run.sample(id_)
         # what is seen smaller than it is stored may be seen smaller still, which is sooner decoded
-        side = min(sample.seen_side, 2 * SMALL)
+        side = min(sample.seen_side, SMALL)
         with self._turn:
             pixels = decode_image(read_file(sample.path), side, min_side=1).pixels
             size_hw = overlays.fit((pixels.shape[0], pixels.shape[1]), SMALL)

@@ -73,13 +73,16 @@ class Site:
         }
 
     def prepare(self) -> None:
-        """Reads what the first view needs, so that it is there at once."""
+        """Reads what the first view needs and begins to make its pictures, to have them at once."""
         self._page({})
-        for result in self.runs[0].results()[:1]:
-            self._list({"result": result})
+        first = self.runs[0]
+        result = next(iter(first.results()), "")
+        self._list({"result": result})
+        self.pictures.make_ahead(first, result, first.table.ids[:PER_PAGE])
 
     def close(self) -> None:
         """Ends what works in the background."""
+        self.pictures.close()
         for run in self.runs:
             run.close()
 
