@@ -3,7 +3,7 @@
 Run from the repository root, for settings to choose between on the subsets 0 to 2, for those that
 were chosen on 3 to 5, which are reported:
 
-    python tests/benchmarks/measure_few_photos.py --root VOC2012 --subsets 0 1 2 --name NAME -- FLAGS
+    python tests/benchmarks/measure_few_photos.py --root VOC2012 --subsets 0 1 2 --name A -- FLAGS
 
 A subset is some classes and photos of VOC's train list that show one of them or more, drawn by its
 number. The tags are those of its classes alone; what else a photo shows is background, as it is to
