@@ -41,7 +41,7 @@ class ClassifierTraining(Training):
     """The CAM classifier and its training.
 
     Attributes:
-        trunk: Network that makes the features, named as one of the classifiers.
+        trunk: Network that makes the features.
         stride: Image pixels of each feature cell: 8, 16 or 32; some trunks have 8 only.
         weights: The trunk's start: none, a torchvision weight set such as IMAGENET1K_V1, or a path.
         batch_norm: Batch normalisation of the trunk: frozen keeps the statistics of the weights;
